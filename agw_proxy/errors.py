@@ -1,0 +1,236 @@
+"""Everything that can go wrong, one tree. Status, code, retryability and fault stand on the class; the message says what to do.
+
+Codes are a closed, stable set (``caller_*``, ``policy_*``, ``upstream_*``, ``gateway_*``); ``CODES`` is their one table.
+How an error looks on the wire is decided in one place, ``edge/respond.py``.
+"""
+
+from typing import ClassVar
+
+CODES: dict[str, type["GatewayError"]] = {}
+
+
+class GatewayError(Exception):
+    """Root. ``status``: HTTP status. ``kind``: the OpenAI error type. ``alias``: the public ``code`` where clients expect another than ours."""
+
+    code: ClassVar[str] = ""
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "api_error"
+    alias: ClassVar[str | None] = None
+    retryable: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        """Enter the class into ``CODES``; a duplicate code is a programming error."""
+        super().__init_subclass__()
+        if not cls.code:
+            return
+        if CODES.setdefault(cls.code, cls) is not cls:
+            raise TypeError(f"error code {cls.code!r} is used twice: {CODES[cls.code].__name__} and {cls.__name__}")
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_ms: int | None = None) -> None:
+        """``message``: for the caller, without secrets. ``param``: the request member at fault. ``retry_after_ms``: how long to wait."""
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_ms = retry_after_ms
+
+    @property
+    def fault(self) -> str:
+        """Who has to act: caller, policy, upstream or gateway."""
+        return self.code.partition("_")[0] or "gateway"
+
+
+class CallerError(GatewayError):
+    """The request cannot be served as it is."""
+
+    code, status, kind = "caller_invalid_request", 400, "invalid_request_error"
+
+
+class InvalidJSON(CallerError):
+    """The body is not acceptable JSON."""
+
+    code, alias = "caller_invalid_json", "invalid_json"
+
+
+class InvalidParameter(CallerError):
+    """A member of the body has the wrong type or value."""
+
+    code, alias = "caller_invalid_parameter", "invalid_value"
+
+
+class MissingParameter(CallerError):
+    """A required member is missing."""
+
+    code, alias = "caller_missing_parameter", "missing_required_parameter"
+
+
+class InvalidHTTP(CallerError):
+    """The bytes on the connection are not a request we accept (RFC 9112)."""
+
+    code, alias = "caller_invalid_http", "invalid_http"
+
+
+class KeyMissing(CallerError):
+    """No gateway key came with the request."""
+
+    code, status, alias = "caller_key_missing", 401, "invalid_api_key"
+
+
+class KeyInvalid(CallerError):
+    """A key came, but none that is known."""
+
+    code, status, alias = "caller_key_invalid", 401, "invalid_api_key"
+
+
+class UnknownPath(CallerError):
+    """No such endpoint."""
+
+    code, status, alias = "caller_unknown_path", 404, "unknown_url"
+
+
+class ModelNotFound(CallerError):
+    """No route leads to this model."""
+
+    code, status, alias = "caller_model_not_found", 404, "model_not_found"
+
+
+class MethodNotAllowed(CallerError):
+    """The endpoint exists, with another method. ``allowed`` lists them for the Allow header."""
+
+    code, status, alias = "caller_method_not_allowed", 405, "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: tuple[str, ...]) -> None:
+        """``allowed``: methods, for the Allow header (RFC 9110 section 10.2.1)."""
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class RequestTimeout(CallerError):
+    """The caller took too long to send its request."""
+
+    code, status, alias = "caller_timeout", 408, "request_timeout"
+
+
+class BodyTooLarge(CallerError):
+    """The body is over the configured bound."""
+
+    code, status, alias = "caller_body_too_large", 413, "request_too_large"
+
+
+class UnsupportedMediaType(CallerError):
+    """The body's type or encoding is not one that this endpoint reads."""
+
+    code, status, alias = "caller_unsupported_media_type", 415, "unsupported_media_type"
+
+
+class UpgradeRefused(CallerError):
+    """A protocol upgrade was asked for that is not served here (426 lets coding tools fall back at once)."""
+
+    code, status, alias = "caller_upgrade_refused", 426, "upgrade_refused"
+
+
+class CallerGone(CallerError):
+    """The caller left before the answer; never sent, only accounted (nginx's 499)."""
+
+    code, status = "caller_gone", 499
+
+
+class PolicyError(GatewayError):
+    """Understood, and refused by policy."""
+
+    code, status, kind = "policy_forbidden", 403, "permission_error"
+    alias = "permission_denied"
+
+
+class ModelForbidden(PolicyError):
+    """The key may not use this model."""
+
+    code, alias = "policy_model_forbidden", "model_forbidden"
+
+
+class AdminOnly(PolicyError):
+    """The endpoint needs a key with ``admin: true``."""
+
+    code, alias = "policy_admin_only", "admin_only"
+
+
+class RateLimited(PolicyError):
+    """A limit refused the request. ``rule`` names it."""
+
+    code, status, kind, alias = "policy_rate_limited", 429, "rate_limit_error", "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, rule: str, retry_after_ms: int | None) -> None:
+        """``rule``: the limit's configured name."""
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.rule = rule
+
+
+class UpstreamError(GatewayError):
+    """The upstream did not give a usable answer."""
+
+    code, status, kind, alias = "upstream_error", 502, "api_error", "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection: refused, no route, name not found, TLS failed."""
+
+    code, alias, retryable = "upstream_unreachable", "upstream_unreachable", True
+
+
+class UpstreamReset(UpstreamError):
+    """The connection broke before the answer began."""
+
+    code, alias, retryable = "upstream_reset", "upstream_reset", True
+
+
+class UpstreamInvalid(UpstreamError):
+    """The answer is not HTTP or not what the endpoint speaks (HTML, a redirect, bad framing)."""
+
+    code, alias, retryable = "upstream_invalid", "upstream_invalid_response", True
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The upstream answered 5xx, in whatever form."""
+
+    code, status, alias, retryable = "upstream_unavailable", 503, "upstream_unavailable", True
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream did not answer in time."""
+
+    code, status, kind, alias, retryable = "upstream_timeout", 504, "timeout", "upstream_timeout", True
+
+
+class UpstreamRefused(UpstreamError):
+    """The upstream refused our own credentials (401, 403): the operator has to act, not the caller."""
+
+    code, alias = "upstream_refused_key", "upstream_authentication_failed"
+
+
+class UpstreamBroken(UpstreamError):
+    """A stream or body ended before its end, after bytes had gone to the caller."""
+
+    code, alias = "upstream_broken", "upstream_stream_broken"
+
+
+class InternalError(GatewayError):
+    """A defect of ours; details are in the log under the request id."""
+
+    code, alias = "gateway_internal", "internal_error"
+
+
+class Draining(GatewayError):
+    """The gateway is shutting down."""
+
+    code, status, alias, retryable = "gateway_draining", 503, "gateway_draining", True
+
+
+class Overloaded(GatewayError):
+    """A bound of the gateway's own (memory, connections) is reached."""
+
+    code, status, alias, retryable = "gateway_overloaded", 503, "gateway_overloaded", True
+
+
+class ReloadFailed(GatewayError):
+    """The new configuration was not accepted; the old one goes on serving."""
+
+    code, status, alias = "gateway_reload_failed", 409, "reload_failed"

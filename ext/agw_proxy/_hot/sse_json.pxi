@@ -1,0 +1,324 @@
+# Part of sse.pyx: one JSON answer, scanned as it comes. It finds the members that we read by their place in the
+# structure, in any split, and is lax about everything else: whoever gets the answer parses it.
+
+cdef enum State:
+    WANT_VALUE, WANT_NAME, WANT_COLON, WANT_NEXT, IN_STRING, IN_ESCAPE, IN_SCALAR, CLOSED, LOST
+
+cdef enum Kind:
+    ABSENT, NULL_, OBJECT, OTHER
+
+# What a container is to us.
+cdef enum Layer:
+    ELSEWHERE, TOP, CHOICES, CHOICE, DELTA, TOOL_CALLS, USAGE, PROMPT_DETAILS, INPUT_DETAILS
+
+# What the next value is to us. The first NUMBERS are indices into Json.numbers; the earlier one of a pair wins.
+cdef enum Role:
+    PROMPT_TOKENS, INPUT_TOKENS, COMPLETION_TOKENS, OUTPUT_TOKENS, PROMPT_CACHED, INPUT_CACHED
+    NOTHING, IS_USAGE, IS_CHOICES, IS_ERROR, IS_REASON, IS_DELTA, IS_TEXT, IS_TOOL_CALLS, IS_PROMPT_DETAILS
+    IS_INPUT_DETAILS
+
+
+cdef void json_clear(Json *json) noexcept nogil:
+    json.state = WANT_VALUE
+    json.depth = 0
+    json.role = NOTHING
+    json.layers[0] = ELSEWHERE
+    json.usage = ABSENT
+    json.choices_empty = json.error = json.content = False
+    json.reason_size = 0
+    no_numbers(json)
+
+
+cdef inline void no_numbers(Json *json) noexcept nogil:
+    cdef int i
+    for i in range(NUMBERS):
+        json.numbers[i] = -1
+
+
+cdef inline bint json_closed(const Json *json) noexcept nogil:
+    """The top-level object or array was closed, and only white space followed."""
+    return json.state == CLOSED
+
+
+cdef inline long long count(const Json *json, int one, int other) noexcept nogil:
+    """A number of the usage object under the first of its two names that has one, or -1."""
+    return json.numbers[one] if json.numbers[one] >= 0 else json.numbers[other]
+
+
+cdef inline int layer_of(const Json *json) noexcept nogil:
+    return json.layers[json.depth] if json.depth <= LAYERS else ELSEWHERE
+
+
+cdef inline bint is_array(const Json *json) noexcept nogil:
+    return json.arrays[(json.depth - 1) >> 6] >> ((json.depth - 1) & 63) & 1
+
+
+cdef inline void keep(Json *json, const unsigned char *start, const unsigned char *end) noexcept nogil:
+    """Add to the token what fits; ``length`` counts all of it."""
+    cdef Py_ssize_t size
+    if json.keep:
+        size = min(end - start, TOKEN_BYTES - json.length)
+        if size > 0:
+            memcpy(json.token + json.length, start, size)
+    json.length += end - start
+
+
+cdef inline bint same(const unsigned char *text, const char *name, Py_ssize_t size) noexcept nogil:
+    return memcmp(text, name, size) == 0
+
+
+cdef void unescape(Json *json) noexcept nogil:
+    """Replace the token by what it spells (never longer). Of one that was cut this is a beginning."""
+    cdef unsigned char plain[TOKEN_BYTES]
+    cdef Spelling cursor = spelling(json.token, json.token + min(json.length, TOKEN_BYTES))
+    cdef Py_ssize_t size = 0
+    cdef int c = next_byte(&cursor)
+    while c >= 0 and size < TOKEN_BYTES:
+        plain[size] = <unsigned char>c
+        size += 1
+        c = next_byte(&cursor)
+    if c == -2 and json.length <= TOKEN_BYTES:
+        size = 0
+    memcpy(json.token, plain, size)
+    json.length = size
+
+
+cdef int role_of(int layer, const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    """What the member with this name is, in a container that is ``layer`` to us."""
+    if layer == TOP:
+        if size == 7 and same(name, b"choices", 7):
+            return IS_CHOICES
+        elif size == 5 and same(name, b"usage", 5):
+            return IS_USAGE
+        elif size == 5 and same(name, b"error", 5):
+            return IS_ERROR
+    elif layer == CHOICE:
+        if size == 5 and same(name, b"delta", 5):
+            return IS_DELTA
+        elif size == 13 and same(name, b"finish_reason", 13):
+            return IS_REASON
+        elif size == 4 and same(name, b"text", 4):
+            return IS_TEXT
+    elif layer == DELTA:
+        if (size == 7 and same(name, b"content", 7)) or (size == 17 and same(name, b"reasoning_content", 17)):
+            return IS_TEXT
+        elif size == 10 and same(name, b"tool_calls", 10):
+            return IS_TOOL_CALLS
+    elif layer == USAGE:
+        if size == 13 and same(name, b"prompt_tokens", 13):
+            return PROMPT_TOKENS
+        elif size == 17 and same(name, b"completion_tokens", 17):
+            return COMPLETION_TOKENS
+        elif size == 12 and same(name, b"input_tokens", 12):
+            return INPUT_TOKENS
+        elif size == 13 and same(name, b"output_tokens", 13):
+            return OUTPUT_TOKENS
+        elif size == 21 and same(name, b"prompt_tokens_details", 21):
+            return IS_PROMPT_DETAILS
+        elif size == 20 and same(name, b"input_tokens_details", 20):
+            return IS_INPUT_DETAILS
+    elif size == 13 and same(name, b"cached_tokens", 13):
+        if layer == PROMPT_DETAILS:
+            return PROMPT_CACHED
+        elif layer == INPUT_DETAILS:
+            return INPUT_CACHED
+    return NOTHING
+
+
+cdef long long count_of(const Json *json) noexcept nogil:
+    """The token as a non-negative integer of 63 bits, or -1."""
+    cdef uint64_t value = 0
+    cdef Py_ssize_t i
+    if json.length > 19 or (json.token[0] == b"0" and json.length > 1):
+        return -1
+    for i in range(json.length):
+        if not b"0" <= json.token[i] <= b"9":
+            return -1
+        value = value * 10 + (json.token[i] - 0x30)
+    return -1 if value >> 63 else <long long>value
+
+
+cdef inline void after_value(Json *json) noexcept nogil:
+    json.role = NOTHING
+    json.state = WANT_NEXT if json.depth else CLOSED
+
+
+cdef void string_ends(Json *json, const unsigned char *text, Py_ssize_t size) noexcept nogil:
+    """``text``: what it spells, of which TOKEN_BYTES are there at least; anything where the string is not kept."""
+    if json.name:
+        json.role = role_of(layer_of(json), text, size) if json.keep else NOTHING
+        json.state = WANT_COLON
+        return
+    if json.role == IS_REASON and size:
+        json.reason_size = <int>min(size, REASON_BYTES)
+        # A character that does not fit whole is left out.
+        if size > REASON_BYTES:
+            while json.reason_size and text[json.reason_size] & 0xC0 == 0x80:
+                json.reason_size -= 1
+        memcpy(json.reason, text, json.reason_size)
+    elif json.role == IS_TEXT and size:
+        json.content = True
+    after_value(json)
+
+
+cdef void value_begins(Json *json, unsigned char c) noexcept nogil:
+    """Note what can be known from a value's first byte."""
+    cdef int layer = layer_of(json)
+    if layer == CHOICES:
+        json.choices_empty = False
+    elif layer == TOOL_CALLS:
+        json.content = True
+    if json.role == IS_USAGE:
+        json.usage = OBJECT if c == b"{" else NULL_ if c == b"n" else OTHER
+        no_numbers(json)
+    elif json.role == IS_ERROR:
+        json.error = c != b"n"
+    elif json.role == IS_CHOICES:
+        json.choices_empty = c == b"["
+
+
+cdef void container_begins(Json *json, bint array) noexcept nogil:
+    cdef int layer = ELSEWHERE, around = layer_of(json)
+    if json.depth == 0:
+        layer = ELSEWHERE if array else TOP
+    elif array:
+        layer = CHOICES if json.role == IS_CHOICES else TOOL_CALLS if json.role == IS_TOOL_CALLS else ELSEWHERE
+    elif around == CHOICES:
+        layer = CHOICE
+    elif json.role == IS_DELTA:
+        layer = DELTA
+    elif json.role == IS_USAGE:
+        layer = USAGE
+    elif json.role == IS_PROMPT_DETAILS:
+        layer = PROMPT_DETAILS
+    elif json.role == IS_INPUT_DETAILS:
+        layer = INPUT_DETAILS
+    json.role = NOTHING
+    if json.depth >= DEEPEST_WORDS * 64:
+        json.state = LOST
+        return
+    if array:
+        json.arrays[json.depth >> 6] |= <uint64_t>1 << (json.depth & 63)
+    else:
+        json.arrays[json.depth >> 6] &= ~(<uint64_t>1 << (json.depth & 63))
+    json.depth += 1
+    if json.depth <= LAYERS:
+        json.layers[json.depth] = layer
+    json.state = WANT_VALUE if array else WANT_NAME
+
+
+cdef inline bint ends_scalar(unsigned char c) noexcept nogil:
+    return c <= 0x20 or c == b"," or c == b"}" or c == b"]" or c == b'"' or c == b":" or c == b"{" or c == b"["
+
+
+cdef inline const unsigned char *to_quote(const unsigned char *p, const unsigned char *end) noexcept nogil:
+    """The next quote or backslash, or the end."""
+    cdef uint64_t word, found
+    while end - p >= 8:
+        memcpy(&word, p, 8)
+        found = quotes(word)
+        if found:
+            p += first_mark(found)
+            break
+        p += 8
+    while p < end and p[0] != b'"' and p[0] != b"\\":
+        p += 1
+    return p
+
+
+cdef inline void token_begins(Json *json, bint keep) noexcept nogil:
+    json.keep = keep
+    json.escaped = False
+    json.length = 0
+
+
+cdef inline void container_ends(Json *json) noexcept nogil:
+    json.depth -= 1
+    after_value(json)
+
+
+cdef void structure(Json *json, unsigned char c) noexcept nogil:
+    """One byte outside strings and scalars that is not white space."""
+    cdef bint array = json.depth > 0 and is_array(json)
+    if json.state == WANT_VALUE:
+        if c == b"]" and array:
+            container_ends(json)
+        elif c == b"}" or c == b"]" or c == b"," or c == b":" or (json.depth == 0 and c != b"{" and c != b"["):
+            json.state = LOST
+        else:
+            value_begins(json, c)
+            if c == b"{" or c == b"[":
+                container_begins(json, c == b"[")
+            elif c == b'"':
+                json.name = False
+                token_begins(json, json.role == IS_REASON)
+                json.state = IN_STRING
+            else:
+                token_begins(json, json.role < NUMBERS)
+                json.token[0] = c
+                json.length = 1
+                json.state = IN_SCALAR
+    elif json.state == WANT_NEXT:
+        if c == b",":
+            json.state = WANT_VALUE if array else WANT_NAME
+        elif (c == b"]" and array) or (c == b"}" and not array):
+            container_ends(json)
+        else:
+            json.state = LOST
+    elif json.state == WANT_NAME:
+        if c == b'"':
+            json.name = True
+            token_begins(json, layer_of(json) != ELSEWHERE)
+            json.state = IN_STRING
+        elif c == b"}":
+            container_ends(json)
+        else:
+            json.state = LOST
+    elif json.state == WANT_COLON and c == b":":
+        json.state = WANT_VALUE
+    else:
+        json.state = LOST
+
+
+cdef void json_feed(Json *json, const unsigned char *p, const unsigned char *end) noexcept nogil:
+    cdef const unsigned char *start
+    while p < end:
+        start = p
+        if json.state == IN_STRING:
+            p = to_quote(p, end)
+            if json.length == 0 and p < end and p[0] == b'"':
+                string_ends(json, start, p - start)     # whole and as spelt, nearly always
+                p += 1
+                continue
+            keep(json, start, p)
+            if p == end:
+                return
+            if p[0] == b'"':
+                if json.keep and json.escaped:
+                    unescape(json)
+                string_ends(json, json.token, json.length)
+            else:
+                json.escaped = True
+                json.state = IN_ESCAPE
+                keep(json, p, p + 1)
+            p += 1
+        elif json.state == IN_SCALAR:
+            while p < end and not ends_scalar(p[0]):
+                p += 1
+            keep(json, start, p)
+            if p == end:
+                return
+            if json.role < NUMBERS:
+                json.numbers[json.role] = count_of(json)
+            after_value(json)
+        elif json.state == IN_ESCAPE:
+            # What follows a backslash says nothing about where the string ends; \\u's digits are ordinary content.
+            keep(json, p, p + 1)
+            json.state = IN_STRING
+            p += 1
+        elif json.state == LOST:
+            return
+        else:
+            if p[0] != b" " and p[0] != b"\n" and p[0] != b"\r" and p[0] != b"\t":
+                structure(json, p[0])
+            p += 1
