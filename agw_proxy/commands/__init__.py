@@ -1,0 +1,1 @@
+"""The commands behind ``agw``: one file a subcommand, each with ``add`` (its arguments) and ``run``."""

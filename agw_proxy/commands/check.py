@@ -1,0 +1,116 @@
+"""``agw check``: validates the configuration and says what it serves, without serving."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import urlsplit
+
+from agw_proxy.config.loader import Loaded, load
+from agw_proxy.config.settings import Key, Limit, Model, Upstream
+from agw_proxy.config.tree import ConfigError
+
+EXAMPLES = """\
+examples:
+  agw check
+  agw check --config deploy/gateway.yaml
+  GATEWAY_ENV=production agw check
+"""
+RED, GREEN, YELLOW, BOLD = "31", "32", "33", "1"
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the program's parser."""
+    parser = subparsers.add_parser(
+        "check",
+        help="validate the configuration without serving",
+        description="Reads the configuration as `agw serve` would; lists every problem, or says what would be served.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the file (default: $GATEWAY_CONFIG or ./gateway.yaml)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is served and give 0; or every problem on standard error and give 1."""
+    try:
+        loaded = load(args.config, os.environ, Path.cwd())
+    except ConfigError as error:
+        head, *rest = str(error).splitlines()
+        print(paint(head, RED, sys.stderr), *rest, sep="\n", file=sys.stderr)
+        return 1
+    for line in summary(loaded):
+        print(paint(line, BOLD, sys.stdout) if line and not line.startswith(" ") else line)
+    for note in loaded.notes:
+        print(f"{paint('note:', YELLOW, sys.stdout)} {note}")
+    print(paint("configuration is valid", GREEN, sys.stdout))
+    return 0
+
+
+def paint(text: str, colour: str, stream: TextIO) -> str:
+    """Colour ``text`` where ``stream`` is a terminal and NO_COLOR is not set (no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def summary(loaded: Loaded) -> Iterator[str]:
+    """Give the lines that say what is served; headings begin at the margin. No secrets, no paths of upstream URLs."""
+    settings = loaded.settings
+    server = settings.server
+    host = f"[{server.host}]" if ":" in server.host and not server.host.startswith("unix:") else server.host
+    yield "files"
+    yield from (f"  {path}" for path in loaded.files)
+    if not loaded.files:
+        yield "  none (defaults and environment)"
+    yield "server"
+    yield f"  {host}" if host.startswith("unix:") else f"  http://{host}:{server.port}"
+    yield "upstreams"
+    yield from (_upstream(upstream) for upstream in settings.upstreams)
+    yield "  agw        built in, models agw/echo"
+    if settings.models:
+        yield "models"
+        yield from (_model(model) for model in settings.models)
+    yield "keys"
+    yield from (line for key in settings.keys for line in _key(key))
+    if not settings.keys:
+        yield "  none: a development key is generated"
+    if settings.limits:
+        yield "limits"
+        yield from (f"  {_limit(limit)}" for limit in settings.limits)
+
+
+def _upstream(upstream: Upstream) -> str:
+    place = urlsplit(upstream.base_url).netloc
+    credential = {"key": "with a key" if upstream.api_key else "without a key"}.get(
+        upstream.auth, f"auth {upstream.auth}"
+    )
+    return f"  {upstream.name:<10} {place} ({upstream.dialect}, {credential}), models {', '.join(upstream.models)}"
+
+
+def _model(model: Model) -> str:
+    targets = ", ".join(
+        f"{target.upstream}/{target.model}" + (f" x{target.weight}" if target.weight != 1 else "")
+        for target in model.targets
+    )
+    fallbacks = f", then {', '.join(model.fallbacks)}" if model.fallbacks else ""
+    return f"  {model.name:<10} {model.balance} over {targets}{fallbacks}"
+
+
+def _key(key: Key) -> Iterator[str]:
+    yield f"  {key.name:<10} models {', '.join(key.models)}{', admin' if key.admin else ''}"
+    yield from (f"    {_limit(limit)}" for limit in key.limits)
+
+
+def _limit(limit: Limit) -> str:
+    name = f"{limit.name}: " if limit.name else ""
+    if limit.concurrent is not None:
+        return f"{name}per {limit.per}: {limit.concurrent} at the same time"
+    amount, unit = (limit.requests, "requests") if limit.requests is not None else (limit.tokens, "tokens")
+    burst = f", burst {limit.burst}" if limit.burst is not None else ""
+    return f"{name}per {limit.per}: {amount} {unit} in {limit.period:g} s{burst}"

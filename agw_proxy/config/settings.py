@@ -1,0 +1,301 @@
+"""The settings: one frozen model a section, each field with its default, its bounds and its meaning.
+
+The models only validate. They derive from pydantic-settings at the root, but with its own sources switched off: what
+came from which file or environment name is known to ``loader`` alone. docs/configuration.md is generated from here
+(``reference.py``).
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from agw_proxy.config.values import (
+    Balance,
+    BaseURL,
+    Credential,
+    Dialect,
+    Digest,
+    Duration,
+    FilePath,
+    GatewayKey,
+    Headers,
+    Host,
+    LongerThanZero,
+    Name,
+    Names,
+    Port,
+    UpstreamName,
+    Whole,
+    Workers,
+    only_one,
+)
+
+UNSUPPORTED = (
+    "memory_limit_mb", "redis", "store", "cache", "prices", "budgets", "approvals", "tools", "plugins", "trace", "tls",
+    "cors", "trusted_proxies", "identity", "proxy", "breaker", "health",
+)  # fmt: skip
+"""Sections of the contract that a later version brings; until then each is refused by name."""
+
+UNSUPPORTED_FIELDS = frozenset(
+    {("agents", "workers"), ("upstreams", "breaker"), ("upstreams", "health"), ("upstreams", "proxy")}
+)
+"""Likewise for fields: (section, field)."""
+
+KEY_FORMS = ("key", "key_sha256")
+AMOUNTS = ("requests", "tokens", "concurrent")
+MAX_AMOUNT = 10**12  # a trillion a period: far over any use, and far under 2^63 nanoseconds of arithmetic
+
+
+class Part(BaseModel):
+    """A section or an item of one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Server(Part):
+    """Where the gateway listens, and its bounds."""
+
+    host: Host = Field(
+        "127.0.0.1",
+        description="Address to listen on: IPv4, IPv6 or `unix:/path`. Without `keys` only loopback or a Unix socket.",
+    )
+    port: Port = Field(8080, description="TCP port; 0 takes any free one.")
+    workers: Workers = Field(1, description="Number of processes. More than 1 is not yet supported in this version.")
+    admin_port: Port | None = Field(
+        None, description="A port of its own for the admin endpoints; null serves them on `port`."
+    )
+    max_body_mb: Whole = Field(32, ge=1, le=1024, description="Largest request body in MiB; over it 413.")
+    max_header_kb: Whole = Field(32, ge=4, le=1024, description="Largest request head in KiB; over it 431.")
+    json_depth: Whole = Field(64, ge=8, le=512, description="Deepest nesting of a JSON body; deeper is 400.")
+    max_connections: Whole = Field(10000, ge=1, le=1_000_000, description="Most client connections at once.")
+    drain_seconds: Duration = Field(30.0, description="How long running requests may take to finish after SIGTERM.")
+    body_seconds: LongerThanZero = Field(60.0, description="Deadline for a whole request body; over it 408.")
+    keepalive_seconds: LongerThanZero = Field(75.0, description="How long an idle client connection stays open.")
+    state_dir: FilePath | None = Field(
+        None, description="Directory for the generated key; null is `$XDG_STATE_HOME/agw` or `~/.local/state/agw`."
+    )
+    upstream_auto_reload: bool = Field(
+        False, description="Reload when the upstream file changes; not acted on by this version."
+    )
+    tool_auto_reload: bool = Field(
+        False, description="Reload when the tool file changes; not acted on by this version."
+    )
+
+
+class Timeouts(Part):
+    """Deadlines of an upstream request, by phase."""
+
+    connect: LongerThanZero = Field(5.0, description="To a ready connection (TCP and TLS).")
+    first_byte: LongerThanZero = Field(300.0, description="From the request's last byte to the answer's first.")
+    between_bytes: LongerThanZero = Field(120.0, description="Longest silence within an answer.")
+    total: LongerThanZero = Field(1800.0, description="The whole exchange.")
+
+
+class TimeoutOverride(Part):
+    """What one upstream has different from `timeouts`."""
+
+    connect: LongerThanZero | None = Field(None, description="To a ready connection (TCP and TLS).")
+    first_byte: LongerThanZero | None = Field(None, description="From the request's last byte to the answer's first.")
+    between_bytes: LongerThanZero | None = Field(None, description="Longest silence within an answer.")
+    total: LongerThanZero | None = Field(None, description="The whole exchange.")
+
+    def over(self, base: Timeouts) -> Timeouts:
+        """Give ``base`` with what is set here."""
+        return base.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class Retries(Part):
+    """Attempts before the first byte has gone to the client."""
+
+    attempts: Whole = Field(
+        3, ge=1, le=10, description="Attempts in all, the first one counted; 1 switches retries off."
+    )
+    base: LongerThanZero = Field(0.2, description="Wait before the second attempt; it doubles, with jitter.")
+    max: LongerThanZero = Field(5.0, description="Longest wait between two attempts.")
+
+
+class RetryOverride(Part):
+    """What one upstream has different from `retries`."""
+
+    attempts: Whole | None = Field(None, ge=1, le=10, description="Attempts in all, the first one counted.")
+    base: LongerThanZero | None = Field(None, description="Wait before the second attempt.")
+    max: LongerThanZero | None = Field(None, description="Longest wait between two attempts.")
+
+    def over(self, base: Retries) -> Retries:
+        """Give ``base`` with what is set here."""
+        return base.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class Upstream(Part):
+    """A service that runs models."""
+
+    name: UpstreamName = Field(description="Its name, also in `name/model`; lower-case. `agw` is reserved.")
+    dialect: Dialect = Field(
+        "openai", description="The API that it speaks. `gemini` and `azure` are not yet supported in this version."
+    )
+    base_url: BaseURL = Field(description="http(s) URL without credentials or query, e.g. `https://api.openai.com/v1`.")
+    api_key: Credential | None = Field(
+        None, description="The upstream's key; null sends none. Best as `${NAME}` or `${file:/path}`."
+    )
+    auth: Literal["key", "passthrough", "none"] = Field(
+        "key", description="`key` sends `api_key`, `passthrough` the caller's own credential, `none` nothing."
+    )
+    models: Names = Field(("*",), description="Patterns of the models that it serves.")
+    headers: Headers = Field(default_factory=dict, repr=False, description="Extra headers to send.")
+    optional: bool = Field(
+        False, description="Leave the upstream out where one of its `${NAME}` is not set, instead of refusing to start."
+    )
+    stream_usage: bool = Field(
+        True, description="Ask for the usage in streams (and strip it again where the caller did not)."
+    )
+    timeouts: TimeoutOverride = Field(
+        TimeoutOverride(), description="What is different from `timeouts` for this upstream."
+    )
+    retries: RetryOverride = Field(RetryOverride(), description="What is different from `retries` for this upstream.")
+    ca_file: FilePath | None = Field(
+        None, description="PEM file with the certificate authorities to trust for it. Verification is never off."
+    )
+
+
+class Target(Part):
+    """Where a virtual model leads: `{upstream, model, weight}` or the shorthand `upstream/model`."""
+
+    upstream: UpstreamName = Field(description="Name of an upstream.")
+    model: Name = Field(description="The model's name there.")
+    weight: Whole = Field(1, ge=1, le=1_000_000, description="Its share of the requests.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        upstream, slash, model = value.partition("/")
+        if not slash or not upstream or not model:
+            raise ValueError("expected upstream/model, or {upstream: ..., model: ..., weight: ...}")
+        return {"upstream": upstream, "model": model}
+
+
+class Model(Part):
+    """A virtual model: a name of your own over one or more targets."""
+
+    name: Name = Field(description="What callers ask for.")
+    targets: tuple[Target, ...] = Field(min_length=1, max_length=64, description="Where it leads.")
+    balance: Balance = Field(
+        "weighted",
+        description="How a target is chosen. `least_busy` and `fastest` are not yet supported in this version.",
+    )
+    fallbacks: Names = Field((), description="Models to try next, in order: virtual ones or `upstream/model`.")
+
+
+class Limit(Part):
+    """A bound on what a subject may use."""
+
+    per: Literal["key", "user", "model", "global"] = Field(description="Who has a bucket of their own.")
+    requests: Whole | None = Field(None, ge=1, le=MAX_AMOUNT, description="Requests a period.")
+    tokens: Whole | None = Field(None, ge=1, le=MAX_AMOUNT, description="Tokens a period, both directions.")
+    concurrent: Whole | None = Field(None, ge=1, le=1_000_000, description="Requests at the same time.")
+    period: LongerThanZero = Field(60.0, description="The period of `requests` or `tokens`.")
+    burst: Whole | None = Field(
+        None, ge=1, le=MAX_AMOUNT, description="How much may come at once; null is the full amount of a period."
+    )
+    name: Name | None = Field(None, description="Name in messages and metrics; null makes one.")
+
+    @model_validator(mode="after")
+    def _amounts(self) -> Self:
+        wrong = limit_conflict({field for field in self.model_fields_set if getattr(self, field) is not None})
+        if wrong:
+            raise ValueError(wrong)
+        return self
+
+
+class Key(Part):
+    """A key that callers present, and what it may do."""
+
+    name: Name = Field(description="Name in logs and metrics.")
+    key: GatewayKey | None = Field(
+        None, description="The key itself, at least 22 characters; best as `${NAME}` or `${file:/path}`."
+    )
+    key_sha256: Digest | None = Field(
+        None, repr=False, description="Its SHA-256 in hexadecimal instead, so that the file holds no secret."
+    )
+    models: Names = Field(("*",), description="Patterns of the models that it may use.")
+    tools: Names = Field((), description="Patterns of the tools that it may use.")
+    admin: bool = Field(False, description="Whether it may use the admin endpoints.")
+    limits: tuple[Limit, ...] = Field((), description="Limits of this key, see `limits`.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        wrong = only_one({form for form in KEY_FORMS if getattr(self, form) is not None}, KEY_FORMS)
+        if wrong:
+            raise ValueError(wrong)
+        return self
+
+
+class Agents(Part):
+    """Agents dropped into folders. Validated; not served by this version."""
+
+    paths: tuple[FilePath, ...] = Field((Path("agents"),), description="Folders to look in.")
+    allow: Names = Field(("*",), description="Patterns of the agents to load.")
+    deny: Names = Field((), description="Patterns of the agents to leave out; stronger than `allow`.")
+    auto_reload: bool = Field(False, description="Reload an agent when its files change.")
+    namespace: UpstreamName = Field("default", description="The part before the slash in `namespace/agent`.")
+
+
+class Log(Part):
+    """The log."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe level to write.")
+    format: Literal["auto", "json", "pretty"] = Field(
+        "auto", description="`auto` is pretty on a terminal and JSON elsewhere."
+    )
+    file: FilePath | None = Field(None, description="Write to this file; null is standard error.")
+
+
+class Metrics(Part):
+    """Metrics for Prometheus."""
+
+    prometheus: bool = Field(True, description="Whether `/metrics` is served.")
+    key: GatewayKey | None = Field(None, description="A read-only key that may do nothing but scrape.")
+
+
+class Settings(BaseSettings):
+    """All of it. Made by ``loader.load``; frozen, down to the items."""
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    server: Server = Server()
+    upstreams: tuple[Upstream, ...] = Field((), description="Services that run models.")
+    models: tuple[Model, ...] = Field((), description="Virtual models.")
+    keys: tuple[Key, ...] = Field((), description="Keys that callers present.")
+    limits: tuple[Limit, ...] = Field((), description="Limits for all keys together or each.")
+    agents: Agents = Agents()
+    timeouts: Timeouts = Timeouts()
+    retries: Retries = Retries()
+    log: Log = Log()
+    metrics: Metrics = Metrics()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  likewise
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  likewise
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what the loader hands in: it has read the environment, and knows where each value came from."""
+        return (init_settings,)
+
+
+def limit_conflict(given: set[str]) -> str | None:
+    """Say what is wrong with the fields ``given`` of a limit (those that are not null); None where they go together."""
+    wrong = only_one(given, AMOUNTS)
+    if wrong:
+        return wrong
+    if "concurrent" in given and given & {"period", "burst"}:
+        return "a limit of concurrent requests has no period and no burst"
+    return None

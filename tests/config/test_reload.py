@@ -1,0 +1,37 @@
+"""The reloader keeps what works."""
+
+import pytest
+
+from agw_proxy.config.loader import Loaded
+from agw_proxy.config.reload import Reloader
+from agw_proxy.config.tree import ConfigError
+from tests.config.conftest import Folder
+
+
+def test_a_good_reload_replaces_and_a_bad_one_keeps_the_old_and_says_why(folder: Folder) -> None:
+    now = [10.0]
+
+    def load() -> Loaded:
+        return folder.load()
+
+    folder.write("server: {port: 1}")
+    reloader = Reloader(load, load(), clock=lambda: now[0])
+    assert (reloader.version, reloader.last_success, reloader.last_error) == (1, 10.0, None)
+
+    folder.write("server: {port: 2}")
+    now[0] = 11.0
+    assert reloader.reload() is reloader.current
+    assert (reloader.current.settings.server.port, reloader.version, reloader.last_success) == (2, 2, 11.0)
+
+    folder.write("server: {port: x}")
+    now[0] = 12.0
+    with pytest.raises(ConfigError, match=r"server\.port"):
+        reloader.reload()
+    assert (reloader.current.settings.server.port, reloader.version, reloader.last_success) == (2, 2, 11.0)
+    assert "server.port" in str(reloader.last_error)
+    assert reloader.last_error_at == 12.0
+
+    folder.write("server: {port: 3}")
+    assert reloader.reload().settings.server.port == 3
+    assert reloader.version == 3
+    assert [reloader.last_error, reloader.last_error_at] == [None, None]
