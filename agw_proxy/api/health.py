@@ -1,0 +1,94 @@
+"""Is it alive, may traffic come; and the greeting that coding tools look for."""
+
+import orjson
+
+from agw_proxy.api.endpoint import Endpoint, Response, Schema
+from agw_proxy.types import Answer, Asked, Control
+
+# A probe must never be answered from a cache (RFC 9111 section 5.2.2.5).
+_FRESH = (("Cache-Control", "no-store"),)
+
+_ALIVE: Schema = {
+    "type": "object",
+    "required": ["status", "version"],
+    "properties": {"status": {"const": "ok"}, "version": {"type": "string"}},
+}
+_READY: Schema = {
+    "type": "object",
+    "required": ["status", "active", "version"],
+    "properties": {
+        "status": {"enum": ["ready", "draining"]},
+        "active": {"type": "integer", "minimum": 0, "description": "Exchanges in flight."},
+        "version": {"type": "string"},
+    },
+}
+
+
+async def alive(control: Control, _: Asked) -> Answer:
+    """Liveness: 200 as long as the loop turns, also while draining (a restart would cut streams that are ending)."""
+    return Answer(200, orjson.dumps({"status": "ok", "version": control.version}), headers=_FRESH)
+
+
+async def ready(control: Control, _: Asked) -> Answer:
+    """Readiness: 200, or 503 once the gateway is draining. Open to all, so it tells nothing of the configuration."""
+    draining = control.draining
+    body = {
+        "status": "draining" if draining else "ready",
+        "active": control.active,
+        "version": control.version,
+    }
+    return Answer(503 if draining else 200, orjson.dumps(body), headers=_FRESH)
+
+
+async def hello(_: Control, __: Asked) -> Answer:
+    """Answer with an empty 200: Claude Code asks for it to see whether its base URL can be reached."""
+    return Answer(200, b"", content_type="text/plain; charset=utf-8")
+
+
+_HELLO = {200: Response("It is there.")}
+
+ENDPOINTS = (
+    Endpoint(
+        name="health",
+        method="GET",
+        path="/health",
+        access="open",
+        handler=alive,
+        summary="Liveness",
+        tag="Health",
+        responses={200: Response("The process is alive.", {"application/json": _ALIVE})},
+    ),
+    Endpoint(
+        name="ready",
+        method="GET",
+        path="/health/ready",
+        access="open",
+        handler=ready,
+        summary="Readiness",
+        tag="Health",
+        responses={
+            200: Response("Send traffic.", {"application/json": _READY}),
+            503: Response("Send none: it is shutting down.", {"application/json": _READY}),
+        },
+    ),
+    Endpoint(
+        name="hello",
+        method="HEAD",
+        path="/api/hello",
+        access="open",
+        handler=hello,
+        summary="Greeting of coding tools",
+        tag="Health",
+        responses=_HELLO,
+    ),
+    Endpoint(
+        name="hello_get",
+        method="GET",
+        path="/api/hello",
+        access="open",
+        handler=hello,
+        summary="The same for tools that send GET",
+        tag="Health",
+        responses=_HELLO,
+    ),
+)

@@ -1,0 +1,18 @@
+"""All endpoints, in the order in which the documentation shows them."""
+
+from agw_proxy.api import chat, docs, embeddings, health, models, openapi, passthrough
+from agw_proxy.api.admin import metrics, security, upstreams
+from agw_proxy.api.endpoint import Endpoint
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *chat.ENDPOINTS,
+    *embeddings.ENDPOINTS,
+    *models.ENDPOINTS,
+    *passthrough.ENDPOINTS,
+    *health.ENDPOINTS,
+    *openapi.ENDPOINTS,
+    *docs.ENDPOINTS,
+    *metrics.ENDPOINTS,
+    *upstreams.ENDPOINTS,
+    *security.ENDPOINTS,
+)

@@ -1,0 +1,113 @@
+"""A gateway that does nothing: what the endpoints see of it is set by the test."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+import orjson
+
+from agw_proxy._hot.limit import Limits, Table
+from agw_proxy._hot.route import Globs
+from agw_proxy.api.endpoint import Endpoint, Matcher
+from agw_proxy.api.openapi import document
+from agw_proxy.api.table import ENDPOINTS
+from agw_proxy.errors import ReloadFailed
+from agw_proxy.types import Answer, Asked, Control, Principal, ServedModel, UpstreamState
+
+MATCHER = Matcher(ENDPOINTS)
+
+
+class FakeControl:
+    """Satisfies ``Control``. ``fault`` set: every reload fails with it."""
+
+    def __init__(self) -> None:
+        self.version = "1.2.3"
+        self.started = 0.0
+        self.draining = False
+        self.active = 0
+        self.fault: str | None = None
+        self.served = [
+            ServedModel("gpt-4o", "openai", 17),
+            ServedModel("agw/echo", "agw"),
+            ServedModel("team/a b", "agw"),
+        ]
+        self.known = [state(name) for name in ("openai", "claude", "local")]
+
+    def models(self, principal: Principal) -> list[ServedModel]:
+        return [model for model in self.served if principal.models.match(model.id)]
+
+    def upstreams(self) -> list[UpstreamState]:
+        return self.known
+
+    async def refresh_upstreams(self) -> Mapping[str, object]:
+        return {"upstreams": self._reload()}
+
+    async def reload(self) -> Mapping[str, object]:
+        return {"version": self._reload()}
+
+    def configuration(self) -> Mapping[str, object]:
+        return {"version": 1, "last_error": "gateway.yaml: a fault"}
+
+    def metrics_text(self) -> bytes:
+        return b"agw_requests_total 1\n"
+
+    def metrics_tree(self) -> Mapping[str, object]:
+        return {"agw_requests_total": [{"labels": {}, "value": 1}]}
+
+    def openapi(self) -> bytes:
+        return document(ENDPOINTS, self.version)
+
+    def _reload(self) -> int:
+        if self.fault is not None:
+            raise ReloadFailed(self.fault)
+        return 2
+
+
+def state(name: str, **changes: object) -> UpstreamState:
+    """An upstream nobody has used yet."""
+    unused = UpstreamState(
+        name=name,
+        dialect="openai",
+        base_url=f"https://{name}.example/v1",
+        auth="key",
+        models=("gpt-*",),
+        state="unused",
+        since=None,
+        last_error=None,
+        requests=0,
+        failures=0,
+    )
+    return msgspec.structs.replace(unused, **changes)
+
+
+def principal(*models: str, admin: bool = False) -> Principal:
+    """A key that may use these models (all of them by default)."""
+    globs = Globs(models or ("*",))
+    return Principal("test", 1, globs, globs, admin, Limits(Table(slots=8, gates=8), ()))
+
+
+async def ask(
+    control: Control,
+    target: str,
+    *,
+    method: str = "GET",
+    caller: Principal | None = None,
+    query: Mapping[str, str] = MappingProxyType({}),
+) -> Answer:
+    """What a local endpoint answers, found by method and path as a request would."""
+    endpoint, values = MATCHER.match(method, target)
+    assert endpoint.handler is not None
+    return await endpoint.handler(control, Asked(caller, values, query, b"", endpoint.dialect))
+
+
+def tree(answer: Answer) -> dict[str, object]:
+    """The JSON object in an answer."""
+    assert answer.content_type == "application/json"
+    found = orjson.loads(answer.body)
+    assert isinstance(found, dict)
+    return found
+
+
+def by_name(name: str) -> Endpoint:
+    """The endpoint of this name."""
+    return next(endpoint for endpoint in ENDPOINTS if endpoint.name == name)

@@ -1,0 +1,38 @@
+"""Probes need no key and tell the truth about draining."""
+
+import pytest
+
+from tests.api.control import FakeControl, ask, by_name, tree
+
+
+async def test_it_is_alive_while_draining_too() -> None:
+    control = FakeControl()
+    for control.draining in (False, True):
+        answer = await ask(control, "/health")
+        assert answer.status == 200
+        assert tree(answer) == {"status": "ok", "version": "1.2.3"}
+
+
+async def test_it_is_ready_until_it_drains() -> None:
+    control = FakeControl()
+    control.active = 3
+    answer = await ask(control, "/health/ready")
+    assert (answer.status, tree(answer)) == (200, {"status": "ready", "active": 3, "version": "1.2.3"})
+    control.draining = True
+    answer = await ask(control, "/health/ready")
+    assert (answer.status, tree(answer)) == (503, {"status": "draining", "active": 3, "version": "1.2.3"})
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready"])
+async def test_no_cache_may_answer_a_probe(path: str) -> None:
+    assert ("Cache-Control", "no-store") in (await ask(FakeControl(), path)).headers
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+async def test_coding_tools_are_greeted_with_an_empty_200(method: str) -> None:
+    answer = await ask(FakeControl(), "/api/hello", method=method)
+    assert (answer.status, answer.body) == (200, b"")
+
+
+def test_the_probes_are_open() -> None:
+    assert {by_name(name).access for name in ("health", "ready", "hello", "hello_get")} == {"open"}
