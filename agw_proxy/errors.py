@@ -13,7 +13,7 @@ class GatewayError(Exception):
     """Root. ``status``: HTTP status. ``kind``: the OpenAI error type. ``alias``: the public ``code`` where clients expect another than ours."""
 
     code: ClassVar[str] = ""
-    status: ClassVar[int] = 500
+    status: int = 500
     kind: ClassVar[str] = "api_error"
     alias: ClassVar[str | None] = None
     retryable: ClassVar[bool] = False
@@ -21,7 +21,7 @@ class GatewayError(Exception):
     def __init_subclass__(cls) -> None:
         """Enter the class into ``CODES``; a duplicate code is a programming error."""
         super().__init_subclass__()
-        if not cls.code:
+        if "code" not in cls.__dict__:
             return
         if CODES.setdefault(cls.code, cls) is not cls:
             raise TypeError(f"error code {cls.code!r} is used twice: {CODES[cls.code].__name__} and {cls.__name__}")
@@ -201,9 +201,39 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamRefused(UpstreamError):
-    """The upstream refused our own credentials (401, 403): the operator has to act, not the caller."""
+    """The upstream refused the gateway's own credentials (401); in our words, since its text may quote the key."""
 
-    code, alias = "upstream_refused_key", "upstream_authentication_failed"
+    code, status, alias = "upstream_refused_key", 401, "upstream_authentication_failed"
+
+
+class UpstreamFailed(UpstreamError):
+    """The upstream answered 500 or another 5xx that says nothing about when to come back."""
+
+    code, alias, retryable = "upstream_failed", "upstream_failed", True
+
+
+class UpstreamRejected(UpstreamError):
+    """The upstream's own 4xx, passed on with its status and, where it is JSON, its body.
+
+    ``elsewhere``: another target may still serve the request although this one never will (quota, credentials).
+    """
+
+    code, alias, kind = "upstream_rejected", "upstream_rejected", "invalid_request_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        payload: bytes | None = None,
+        retry_after_ms: int | None = None,
+        elsewhere: bool = False,
+    ) -> None:
+        """``status``: 400 to 499. ``payload``: the upstream's error object, encoded, without secrets."""
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.status = status
+        self.payload = payload
+        self.elsewhere = elsewhere
 
 
 class UpstreamBroken(UpstreamError):

@@ -1,0 +1,103 @@
+"""Reads request bodies: whole within a bound and a deadline, or passed through in portions."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from agw_proxy.edge.exchange import Bounds, Exchange
+from agw_proxy.errors import BodyTooLarge, CallerError, InvalidHTTP, Overloaded, RequestTimeout, UnsupportedMediaType
+
+
+class Bodies:
+    """All request bodies in memory, under one bound (invariant 6)."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.held = 0
+
+    async def read(self, request: web.BaseRequest, exchange: Exchange) -> bytes:
+        """The whole body. The caller gives its length back to ``free`` when it is done with it.
+
+        Raises BodyTooLarge, RequestTimeout, Overloaded, CallerError for a body that breaks off.
+        """
+        self._check_length(request)
+        await _continue(request)
+        begun = time.monotonic_ns()
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.bounds.body_seconds):
+                while chunk := await request.content.readany():
+                    size += len(chunk)
+                    self.held += len(chunk)
+                    if size > self.bounds.max_body_bytes:
+                        raise self._too_large()
+                    if self.held > self.bounds.max_bodies_bytes:
+                        raise Overloaded(
+                            "Too many request bodies are in memory at once. Try again in a moment.", retry_after_ms=1000
+                        )
+                    parts.append(chunk)
+        except BaseException as error:
+            self.held -= size
+            if isinstance(error, TimeoutError):
+                raise RequestTimeout(
+                    f"The request body did not arrive within {self.bounds.body_seconds:g} s."
+                ) from None
+            if isinstance(error, web.RequestPayloadError):
+                raise InvalidHTTP("The request body's framing is wrong (RFC 9112 section 7.1).") from None
+            raise
+        finally:
+            exchange.waited += time.monotonic_ns() - begun
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def free(self, size: int) -> None:
+        """A body of ``size`` bytes is no longer held."""
+        self.held -= size
+
+    async def stream(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
+        """The body in the portions in which it comes (uploads). Raises BodyTooLarge beyond the bound."""
+        self._check_length(request)
+        await _continue(request)
+        size = 0
+        async for chunk in request.content.iter_any():
+            size += len(chunk)
+            if size > self.bounds.max_body_bytes:
+                raise self._too_large()
+            yield chunk
+
+    def _check_length(self, request: web.BaseRequest) -> None:
+        length = request.content_length
+        if length is not None and length > self.bounds.max_body_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"The request body is larger than the {self.bounds.max_body_bytes // 1048576} MiB that this gateway accepts (server.max_body_mb)."
+        )
+
+
+async def _continue(request: web.BaseRequest) -> None:
+    """Let a client that waits for it go on (RFC 9110 section 10.1.1)."""
+    expected = request.headers.get("Expect")
+    if expected is None:
+        return
+    if expected.lower() != "100-continue":
+        raise CallerError(f"The expectation {expected[:40]!r} is not known; the only one is 100-continue.")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # an interim response is not the response's first byte
+
+
+def check_json(request: web.BaseRequest) -> None:
+    """Raises UnsupportedMediaType for a body that is neither JSON nor untyped, or compressed."""
+    kind = request.headers.get("Content-Type")
+    if kind is not None:
+        media = kind.split(";", 1)[0].strip().lower()
+        if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
+            raise UnsupportedMediaType(
+                f"The Content-Type must be application/json; {media[:60] or 'an empty one'} came."
+            )
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in {"identity", ""}:
+        raise UnsupportedMediaType(f"The Content-Encoding {coding[:40]!r} is not accepted; send the JSON uncompressed.")

@@ -1,0 +1,170 @@
+"""One exchange from its first byte to its Receipt: what is known so far, what was taken, and that it ends exactly once."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from agw_proxy._hot.limit import Grant
+from agw_proxy.errors import CallerGone, GatewayError
+from agw_proxy.types import Attempt, Dialect, Principal, Receipt, Usage
+
+
+class Exchange:
+    """Mutable, owned by one task. Times are monotonic nanoseconds."""
+
+    def __init__(self, request_id: str, method: str, peer: str | None) -> None:
+        """``peer``: the client's address, for the log."""
+        self.request_id = request_id
+        self.method = method
+        self.peer = peer
+        self.started = time.monotonic_ns()
+        self.task = asyncio.current_task()
+        self.endpoint = "unknown"
+        self.dialect: Dialect = "openai"
+        self.principal: Principal | None = None
+        self.grant: Grant | None = None
+        self.estimate = 0
+        self.prompt_estimate = 0
+        self.user: str | None = None
+        self.channel: str | None = None
+        self.trace_id: str | None = None
+        self.model: str | None = None
+        self.model_label = "none"
+        self.trail: list[Attempt] = []
+        self.stream = False
+        self.streaming = False
+        self.status = 0
+        self.error: GatewayError | None = None
+        self.ending: GatewayError | None = None
+        """Why the gateway itself ends this exchange (drain); set before its task is cancelled."""
+        self.usage = Usage()
+        self.finish_reason: str | None = None
+        self.bytes_out = 0
+        self.first_token = 0
+        self.last_token = 0
+        self.tokens_seen = 0
+        self.waited = 0
+        """Time spent waiting for others: the client's body, the upstream."""
+        self.auth_ns = 0
+        self.limit_ns = 0
+        self.connect_ms = 0.0
+        self.upstream_ns = 0
+        self.head_at = 0
+        """When the first byte of the answer was ready to go out."""
+        self._accounted = False
+
+    def end(self, error: GatewayError) -> None:
+        """Let the gateway end this exchange: its task is cancelled and answers with ``error``."""
+        if self.ending is None and self.task is not None and not self.task.done():
+            self.ending = error
+            self.task.cancel()
+
+    def cancelled(self) -> GatewayError:
+        """What a cancellation means: the gateway's own end, or the client has gone."""
+        if self.ending is not None:
+            if self.task is not None:
+                self.task.uncancel()
+            return self.ending
+        return CallerGone("The client closed the connection before the answer was complete.")
+
+    def saw_content(self, events: int) -> None:
+        """``events``: content events of the stream so far."""
+        if events > self.tokens_seen:
+            self.last_token = time.monotonic_ns()
+            if not self.tokens_seen:
+                self.first_token = self.last_token
+            self.tokens_seen = events
+
+    def settle(self) -> None:
+        """Put the truth in place of the estimate, once: reported usage, else what went out, else the estimate."""
+        grant = self.grant
+        if grant is None:
+            return
+        if self.usage.total >= 0:
+            tokens = self.usage.total
+        elif self.error is not None and not self.bytes_out:
+            tokens = 0
+        elif self.error is not None:
+            tokens = self.prompt_estimate + self.tokens_seen
+        else:
+            tokens = self.estimate
+        grant.settle(tokens, time.monotonic_ns())
+
+    def server_timing(self) -> str:
+        """Milliseconds by phase (W3C Server Timing); ``own`` is the gateway's share of the time until now."""
+        self.head_at = self.head_at or time.monotonic_ns()
+        parts = [
+            f"auth;dur={self.auth_ns / 1e6:.3f}",
+            f"limit;dur={self.limit_ns / 1e6:.3f}",
+        ]
+        if self.trail:
+            parts.append(f"connect;dur={self.connect_ms:.3f}")
+            parts.append(f"ttfb;dur={self.upstream_ns / 1e6:.3f}")
+        parts.append(f"own;dur={self.overhead_ns() / 1e6:.3f}")
+        return ", ".join(parts)
+
+    def overhead_ns(self) -> int:
+        """The gateway's own share of the time until the first byte was ready."""
+        return max((self.head_at or time.monotonic_ns()) - self.started - self.waited, 0)
+
+    def account(self, emit: Callable[[Receipt], None], clock: Callable[[], str]) -> None:
+        """Settle, release and hand out the Receipt: the first time only (invariants 1 and 2)."""
+        if self._accounted:
+            return
+        self._accounted = True
+        self.settle()
+        emit(self._receipt(clock()))
+
+    def release(self) -> None:
+        """Give the concurrency slots back: when the last byte has gone or the exchange has failed."""
+        if self.grant is not None:
+            self.grant.release()
+
+    def _receipt(self, now: str) -> Receipt:
+        duration = time.monotonic_ns() - self.started
+        gaps = self.tokens_seen - 1
+        last = self.trail[-1] if self.trail else None
+        return Receipt(
+            event="request",
+            time=now,
+            request_id=self.request_id,
+            endpoint=self.endpoint,
+            method=self.method,
+            status=self.status,
+            lane="full",
+            outcome=self.error.code if self.error is not None else "ok",
+            duration_ms=round(duration / 1e6, 3),
+            overhead_us=self.overhead_ns() // 1000,
+            key=self.principal.name if self.principal is not None else None,
+            user=self.user,
+            channel=self.channel,
+            trace_id=self.trace_id,
+            model=self.model,
+            model_label=self.model_label,
+            upstream=last.upstream if last is not None else "none",
+            target=last.target if last is not None else None,
+            attempts=len(self.trail),
+            trail=tuple(self.trail),
+            stream=self.stream,
+            ttft_ms=round((self.first_token - self.started) / 1e6, 3) if self.first_token else None,
+            inter_token_ms=round((self.last_token - self.first_token) / gaps / 1e6, 3) if gaps > 0 else None,
+            finish_reason=self.finish_reason,
+            prompt_tokens=self.usage.prompt,
+            completion_tokens=self.usage.completion,
+            cached_tokens=self.usage.cached,
+            bytes_out=self.bytes_out,
+            rule=getattr(self.error, "rule", None),
+            peer=self.peer,
+            message=self.error.message if self.error is not None else None,
+        )
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """The edge's bounds, in their units."""
+
+    max_body_bytes: int
+    max_bodies_bytes: int
+    body_seconds: float
+    json_depth: int

@@ -1,0 +1,339 @@
+"""The way of a request, in order: receive, authenticate, limit, route, relay, account, log. Read this file first.
+
+``Handler.__call__`` is the frame that every exchange passes: whatever happens inside, it ends in exactly one Receipt and
+gives back what it took.
+"""
+
+import asyncio
+import hmac
+import random
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from agw_proxy._hot.keys import credential, digest
+from agw_proxy._hot.limit import subject
+from agw_proxy._hot.peek import Peek, PeekError, peek
+from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
+from agw_proxy.edge import respond
+from agw_proxy.edge.body import Bodies, check_json
+from agw_proxy.edge.exchange import Bounds, Exchange
+from agw_proxy.edge.headers import label, own_credentials, request_id, towards_upstream, trace_id
+from agw_proxy.edge.relay import Pump
+from agw_proxy.edge.state import State
+from agw_proxy.errors import (
+    AdminOnly,
+    CallerError,
+    CallerGone,
+    Draining,
+    GatewayError,
+    InternalError,
+    InvalidJSON,
+    InvalidParameter,
+    KeyMissing,
+    MissingParameter,
+    ModelForbidden,
+    UnknownPath,
+    UpgradeRefused,
+)
+from agw_proxy.observe.log import Log, now_text
+from agw_proxy.observe.metrics import Metrics
+from agw_proxy.policy.limits import estimate_tokens, refusal
+from agw_proxy.types import Asked, Call, Control, Receipt, Routed
+from agw_proxy.upstreams.attempts import open_first
+
+MAX_QUERY_FIELDS = 100
+PASSTHROUGH_HELP = (
+    "The upstream '{}' is asked with your own provider credential (auth: passthrough). "
+    "Send the gateway's key in the header x-agw-key, and the provider's where your tool puts it."
+)
+
+
+class Handler:
+    """Serves requests by the state in force."""
+
+    def __init__(
+        self,
+        *,
+        matcher: Matcher,
+        state: Callable[[], State],
+        control: Control,
+        bounds: Bounds,
+        metrics: Metrics,
+        log: Log,
+    ) -> None:
+        """``state``: the state in force now; asked once a request, so that a reload never changes one under way."""
+        self._matcher = matcher
+        self._state = state
+        self._control = control
+        self._bodies = Bodies(bounds)
+        self._metrics = metrics
+        self._log = log
+        self.active: set[Exchange] = set()
+        self.draining = False
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One exchange, from its parsed head to its Receipt."""
+        exchange = self.begin(request)
+        try:
+            return await self._serve(exchange, request)
+        except GatewayError as error:
+            return self.refuse(exchange, request, error)
+        except asyncio.CancelledError:
+            ended = exchange.cancelled()
+            exchange.error = ended
+            if isinstance(ended, CallerGone):
+                exchange.status = exchange.status or ended.status
+                raise
+            return self.refuse(exchange, request, ended)
+        except Exception as defect:  # noqa: BLE001  the frame of every request: a defect becomes a 500 and a log event, not a crash
+            self._log.events.error(
+                "gateway.defect", request_id=exchange.request_id, error=repr(defect), where=where(defect)
+            )
+            return self.refuse(
+                exchange, request, InternalError("The gateway failed; its log has the details under this request id.")
+            )
+        finally:
+            self.finish(exchange)
+
+    def begin(self, request: web.BaseRequest) -> Exchange:
+        """Start the account of an exchange."""
+        exchange = Exchange(request_id(request.headers), request.method, request.remote)
+        exchange.trace_id = trace_id(request.headers)
+        self.active.add(exchange)
+        self._metrics.requests(1)
+        return exchange
+
+    def finish(self, exchange: Exchange) -> None:
+        """Settle, release, account: the first time only."""
+        exchange.account(self._emit, now_text)
+        exchange.release()
+        if exchange in self.active:
+            self.active.discard(exchange)
+            self._metrics.requests(-1)
+
+    def refuse(self, exchange: Exchange, request: web.BaseRequest, error: GatewayError) -> web.Response:
+        """The reply for an error; an unread body ends the connection after it."""
+        exchange.error = error
+        exchange.status = error.status
+        unread = request.body_exists and not request.content.is_eof()
+        return respond.refuse(exchange, error, close=self.draining or unread)
+
+    def _emit(self, receipt: Receipt) -> None:
+        self._metrics.account(receipt)
+        self._log.receipt(receipt)
+
+    async def _serve(self, exchange: Exchange, request: web.BaseRequest) -> web.StreamResponse:
+        path, query = target_of(request.raw_path)
+        endpoint, values = self._matcher.match(request.method, path)
+        exchange.endpoint, exchange.dialect = endpoint.name, endpoint.dialect
+        if "Upgrade" in request.headers and "upgrade" in request.headers.get("Connection", "").lower():
+            raise UpgradeRefused(
+                "This gateway serves no WebSocket or other upgrade here. Use plain HTTP; streams come as server-sent events."
+            )
+        state = self._state()
+        self._authenticate(exchange, request, endpoint, state)
+        if endpoint.handler is not None:
+            response = await self._answer(exchange, request, endpoint, values, query)
+        elif endpoint.relay is not None:
+            if self.draining:
+                raise Draining(
+                    "This gateway is shutting down. Try again; another instance may answer.", retry_after_ms=1000
+                )
+            response = await self._relay(exchange, request, endpoint.relay, state, path, query)
+        else:
+            raise UnknownPath("Nothing is served here.")
+        if self.draining:
+            response.force_close()
+        return response
+
+    def _authenticate(self, exchange: Exchange, request: web.BaseRequest, endpoint: Endpoint, state: State) -> None:
+        if endpoint.access == "open":
+            return
+        begun = time.monotonic_ns()
+        try:
+            if endpoint.access == "scrape" and state.scrape_digest is not None:
+                sent = credential(request.raw_headers)
+                if sent is not None and hmac.compare_digest(digest(sent.value), state.scrape_digest):
+                    return
+            exchange.principal, _ = state.keys.authenticate(request.raw_headers)
+            if endpoint.access in {"admin", "scrape"} and not exchange.principal.admin:
+                raise AdminOnly(
+                    f"The key '{exchange.principal.name}' is not an admin key; this endpoint needs one (admin: true)."
+                )
+        finally:
+            exchange.auth_ns = time.monotonic_ns() - begun
+
+    async def _answer(
+        self, exchange: Exchange, request: web.BaseRequest, endpoint: Endpoint, values: Mapping[str, str], query: str
+    ) -> web.StreamResponse:
+        """A local endpoint."""
+        if endpoint.handler is None:
+            raise UnknownPath("Nothing is served here.")
+        body = await self._bodies.read(request, exchange)
+        try:
+            try:
+                fields = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
+            except ValueError:
+                raise CallerError(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None
+            asked = Asked(exchange.principal, values, fields, body, exchange.dialect)
+            made = await endpoint.handler(self._control, asked)
+        finally:
+            self._bodies.free(len(body))
+        exchange.status = made.status
+        return respond.answer(exchange, made)
+
+    async def _relay(
+        self, exchange: Exchange, request: web.BaseRequest, relay: Relay, state: State, path: str, query: str
+    ) -> web.StreamResponse:
+        """A request that goes to an upstream."""
+        body: bytes | None = None
+        seen: Peek | None = None
+        kind = request.headers.get("Content-Type", "").split(";", 1)[0].strip().lower()
+        if relay.json_only or (kind == "application/json" and request.body_exists):
+            check_json(request)
+            body = await self._bodies.read(request, exchange)
+        try:
+            if body is not None:
+                seen = look_into(body, state.settings.server.json_depth)
+            exchange.stream = seen is not None and seen.stream
+            exchange.user = (seen.user if seen is not None else None) or label(request.headers, "x-user-id")
+            exchange.channel = label(request.headers, "x-channel-id")
+            routed = self._route(exchange, relay, state, seen, request)
+            self._limit(exchange, body, seen)
+            call = Call(
+                method=request.method,
+                path=relay.upstream_path or path.removeprefix("/v1"),
+                query=query,
+                headers=towards_upstream(request.headers),
+                body=body,
+                seen=seen,
+                request_id=exchange.request_id,
+                dialect=exchange.dialect,
+                asks_usage=relay.sse_usage,
+                own_credentials=self._own_credentials(request, state, routed),
+            )
+            if body is None and request.body_exists:
+                call.body = self._bodies.stream(request)
+                if request.content_length is not None:
+                    call.headers.append(("Content-Length", str(request.content_length)))
+            begun = time.monotonic_ns()
+            try:
+                opened = await open_first(routed.plan, state.services, call, trail=exchange.trail)
+            finally:
+                exchange.upstream_ns = time.monotonic_ns() - begun
+                exchange.waited += exchange.upstream_ns
+            call.body = None
+        finally:
+            if body is not None:
+                self._bodies.free(len(body))
+        del body
+        pump = Pump(request, exchange, opened, known_end=relay.sse_usage)
+        exchange.streaming = opened.stream is not None
+        self._metrics.streams(1 if exchange.streaming else 0)
+        try:
+            return await pump.run()
+        finally:
+            pump.note_usage()
+            self._metrics.streams(-1 if exchange.streaming else 0)
+
+    def _route(
+        self, exchange: Exchange, relay: Relay, state: State, seen: Peek | None, request: web.BaseRequest
+    ) -> Routed:
+        """The name is resolved before the limits, so that only models that exist get buckets of their own."""
+        principal = exchange.principal
+        if principal is None:
+            raise KeyMissing("This endpoint needs a key.")
+        model = (seen.model if seen is not None else None) or relay.default_model
+        if model is None:
+            if relay.needs_model:
+                raise MissingParameter("The request names no model: 'model' must be a non-empty string.", param="model")
+            return self._route_without_model(exchange, state, request)
+        exchange.model = model
+        routed = state.routes.resolve(model, principal, random.getrandbits(64))
+        exchange.model_label = routed.route.label
+        dialect = state.routes.dialects[routed.plan[0].upstream]
+        if dialect != exchange.dialect and relay.upstream_path:
+            raise CallerError(
+                f"The model '{model}' is served by an upstream of the {dialect} dialect, and this version does not translate. "
+                "Use an endpoint of that dialect, or the upstream's OpenAI-compatible base_url.",
+                param="model",
+            )
+        return routed
+
+    def _route_without_model(self, exchange: Exchange, state: State, request: web.BaseRequest) -> Routed:
+        """Paths that name no model go to the upstream in ``x-agw-upstream``, or the first; for keys that may use all of it."""
+        principal = exchange.principal
+        names = state.routes.upstream_names
+        asked = request.headers.get("x-agw-upstream")
+        name = asked if asked is not None else names[0]
+        if principal is None or name not in names:
+            raise CallerError("The header x-agw-upstream names no upstream of this gateway.", param="x-agw-upstream")
+        if not state.routes.may_address(name, principal):
+            raise ModelForbidden(
+                f"This path names no model, and the key '{principal.name}' may not use all of upstream '{name}' (its models would have to include '{name}/*')."
+            )
+        return state.routes.whole(name)
+
+    def _limit(self, exchange: Exchange, body: bytes | None, seen: Peek | None) -> None:
+        principal = exchange.principal
+        if principal is None:
+            return
+        begun = time.monotonic_ns()
+        exchange.prompt_estimate = estimate_tokens(len(body or b""), None)
+        exchange.estimate = estimate_tokens(len(body or b""), seen)
+        grant = principal.limits.admit(
+            principal.subject,
+            subject(b"user:" + (exchange.user or "").encode()),
+            subject(b"model:" + (exchange.model or "").encode()),
+            exchange.estimate,
+            begun,
+        )
+        exchange.limit_ns = time.monotonic_ns() - begun
+        exchange.grant = grant
+        if not grant.granted:
+            raise refusal(grant)
+
+    def _own_credentials(self, request: web.BaseRequest, state: State, routed: Routed) -> list[tuple[str, str]] | None:
+        """The caller's provider credential, where a target asks for it and the gateway's key came in x-agw-key."""
+        needing = [
+            service for target in routed.plan if (service := state.services[target.upstream]).auth == "passthrough"
+        ]
+        if not needing:
+            return None
+        if "x-agw-key" not in request.headers:
+            raise KeyMissing(PASSTHROUGH_HELP.format(needing[0].upstream.name))
+        return own_credentials(request.headers)
+
+
+def look_into(body: bytes, depth: int) -> Peek:
+    """Raises InvalidJSON for what is no acceptable JSON object, InvalidParameter for a member of the wrong type."""
+    try:
+        return peek(body, depth)
+    except PeekError as error:
+        if error.param is not None:
+            raise InvalidParameter(str(error), param=error.param) from None
+        raise InvalidJSON(str(error)) from None
+
+
+def target_of(raw: str) -> tuple[str, str]:
+    """(path, query) of a request target in origin or absolute form (RFC 9112 section 3.2), still percent-encoded."""
+    if raw.startswith(("http://", "https://")):
+        rest = raw.partition("://")[2]
+        slash = rest.find("/")
+        raw = rest[slash:] if slash >= 0 else "/"
+    path, _, query = raw.partition("?")
+    return path, query
+
+
+def where(defect: BaseException) -> str:
+    """The innermost place of ours in a traceback, without values."""
+    found = "unknown"
+    trace = defect.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        found = f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}"
+        trace = trace.tb_next
+    return found

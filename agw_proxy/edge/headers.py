@@ -1,0 +1,85 @@
+"""Which headers cross the gateway, in both directions; everything else stays on its side (invariant 5)."""
+
+import re
+import secrets
+from collections.abc import Iterable
+
+from multidict import CIMultiDictProxy
+
+from agw_proxy.types import RawHeaders
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+CREDENTIALS = frozenset(
+    {"authorization", "x-api-key", "api-key", "x-goog-api-key", "openai-organization", "openai-project"}
+)
+"""The caller's own provider credentials: sent on only where an upstream has ``auth: passthrough``."""
+OURS = frozenset(
+    {
+        "host", "content-length", "expect", "accept-encoding", "cookie", "cookie2", "x-agw-key", "x-agw-upstream",
+        "x-agw-cache", "x-user-id", "x-channel-id", "x-session-id", "x-request-id", "forwarded", "via", "x-real-ip",
+    }
+)  # fmt: skip
+"""Meant for this gateway, made anew for the upstream, or telling it about the caller's network."""
+KEPT_IN = HOP_BY_HOP | CREDENTIALS | OURS
+
+SAFE_OUT = frozenset(
+    {
+        b"content-type", b"content-encoding", b"content-language", b"content-disposition", b"cache-control", b"etag",
+        b"last-modified", b"expires", b"accept-ranges", b"content-range", b"openai-processing-ms", b"openai-version",
+        b"openai-model", b"x-models-etag", b"x-reasoning-included", b"x-inference-time", b"x-compute-time",
+    }
+)  # fmt: skip
+SAFE_OUT_PREFIXES = (b"x-codex-", b"x-openrouter-", b"x-groq-", b"x-vllm-", b"anthropic-ratelimit-")
+LIMITS_OUT = b"x-ratelimit-"
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
+TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+PRINTABLE = re.compile(r"[\x20-\x7e]{1,256}")
+
+
+def request_id(headers: CIMultiDictProxy[str]) -> str:
+    """The caller's ``x-request-id`` where it is a sane one, else a new one."""
+    sent = headers.get("x-request-id", "")
+    return sent if REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
+
+
+def trace_id(headers: CIMultiDictProxy[str]) -> str | None:
+    """The trace of a W3C ``traceparent`` (Trace Context section 3.2), or None."""
+    found = TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
+    return found[1] if found else None
+
+
+def label(headers: CIMultiDictProxy[str], name: str) -> str | None:
+    """A header that names a subject (user, channel): printable ASCII of at most 256 characters, else None."""
+    sent = headers.get(name, "")
+    return sent if PRINTABLE.fullmatch(sent) else None
+
+
+def towards_upstream(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
+    """The caller's headers without credentials, cookies, hop-by-hop headers and what is meant for the gateway."""
+    named = {token.strip().lower() for value in headers.getall("Connection", ()) for token in value.split(",")}
+    return [
+        (name, value)
+        for name, value in headers.items()
+        if (lower := name.lower()) not in KEPT_IN
+        and lower not in named
+        and not lower.startswith(("x-forwarded-", "x-agw-", "sec-websocket-"))
+    ]
+
+
+def own_credentials(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
+    """The caller's provider credentials, for an upstream with ``auth: passthrough``."""
+    return [(name, value) for name, value in headers.items() if name.lower() in CREDENTIALS]
+
+
+def towards_client(headers: RawHeaders, *, limits: bool) -> Iterable[tuple[str, str]]:
+    """An upstream's safe headers. ``limits``: its ``x-ratelimit-*`` too (where no limit of ours says more)."""
+    for name, value in headers:
+        lower = name.lower()
+        if lower in SAFE_OUT or lower.startswith(SAFE_OUT_PREFIXES) or (limits and lower.startswith(LIMITS_OUT)):
+            yield name.decode("latin-1"), value.decode("latin-1")

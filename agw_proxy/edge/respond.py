@@ -1,0 +1,97 @@
+"""The one place where an error becomes bytes: a reply in the caller's dialect, or an error event once bytes have left."""
+
+from collections.abc import Mapping
+
+import orjson
+from aiohttp import web
+
+from agw_proxy.edge.exchange import Exchange
+from agw_proxy.errors import GatewayError, MethodNotAllowed, UpgradeRefused, UpstreamError, UpstreamRejected
+from agw_proxy.policy.limits import limit_headers
+from agw_proxy.types import Answer, Dialect
+
+SERVER = "agw"
+ANTHROPIC_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+
+
+def error_tree(error: GatewayError, dialect: Dialect, request_id: str) -> Mapping[str, object]:
+    """The error in the caller's dialect (OpenAI API reference, Errors; Anthropic API reference, Errors)."""
+    if dialect == "anthropic":
+        fallback = "invalid_request_error" if error.status < 500 else "api_error"
+        kind = ANTHROPIC_KINDS.get(error.status, fallback)
+        return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.kind,
+            "param": error.param,
+            "code": error.alias or error.code,
+        }
+    }
+
+
+def error_body(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
+    """The whole body; an upstream's own 4xx keeps the upstream's words."""
+    if isinstance(error, UpstreamRejected) and error.payload is not None:
+        return error.payload
+    return orjson.dumps(error_tree(error, dialect, request_id))
+
+
+def error_event(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
+    """What ends a broken stream: only ``event: error`` with the dialect's error makes every official SDK raise."""
+    return b"event: error\ndata: " + orjson.dumps(error_tree(error, dialect, request_id)) + b"\n\n"
+
+
+def common_headers(exchange: Exchange) -> list[tuple[str, str]]:
+    """What every reply carries."""
+    headers = [("Server", SERVER), ("x-request-id", exchange.request_id)]
+    if exchange.dialect == "anthropic":
+        headers.append(("request-id", exchange.request_id))
+    headers.append(("Server-Timing", exchange.server_timing()))
+    if len(exchange.trail) > 1:
+        headers.append(
+            ("x-agw-attempts", ", ".join(f"{attempt.target}={attempt.outcome}" for attempt in exchange.trail))
+        )
+    if exchange.grant is not None:
+        headers += limit_headers(exchange.grant)
+    return headers
+
+
+def refuse(exchange: Exchange, error: GatewayError, *, close: bool) -> web.Response:
+    """The reply for an error before the first byte. ``close``: the connection ends with it."""
+    headers = common_headers(exchange)
+    headers.append(("x-agw-error", error.code))
+    if error.retry_after_ms is not None and error.status in {408, 409, 425, 429, 503, 504}:
+        headers.append(("Retry-After", str(-(-error.retry_after_ms // 1000))))
+        headers.append(("retry-after-ms", str(error.retry_after_ms)))
+    elif error.status == 503:
+        headers += [("Retry-After", "1"), ("retry-after-ms", "1000")]
+    if isinstance(error, UpstreamError):
+        headers.append(("x-should-retry", "false"))
+    if isinstance(error, MethodNotAllowed):
+        headers.append(("Allow", ", ".join(error.allowed)))
+    if isinstance(error, UpgradeRefused):
+        headers += [("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade")]
+    if error.status == 401:
+        headers.append(("WWW-Authenticate", 'Bearer realm="agw"'))
+    body = error_body(error, exchange.dialect, exchange.request_id)
+    response = web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
+    if close:
+        response.force_close()
+    return response
+
+
+def answer(exchange: Exchange, made: Answer) -> web.Response:
+    """The reply of a local endpoint."""
+    headers = [*common_headers(exchange), *made.headers, ("Content-Type", made.content_type)]
+    return web.Response(status=made.status, body=made.body, headers=headers)

@@ -1,0 +1,196 @@
+"""Every metric in one table, what a Receipt adds to them, and how they are shown (Prometheus text, JSON).
+
+Durations are recorded as whole microseconds and shown as seconds. Label values are bounded: routes by configuration,
+model names only after an upstream has answered for them, everything else counts as ``other``.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from agw_proxy._hot.meter import COUNTER, GAUGE, HISTOGRAM, Family, Meter, Sample
+from agw_proxy.types import Receipt
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+MAX_KNOWN_NAMES = 200  # model names that may become label values of their own
+REQUEST = ("endpoint", "model", "upstream", "status", "lane")
+GEN_AI = ("gen_ai_operation_name", "gen_ai_request_model")
+OPERATIONS = {"chat_completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
+
+
+def _us(*seconds: float) -> tuple[int, ...]:
+    return tuple(round(bound * 1_000_000) for bound in seconds)
+
+
+LATENCY = _us(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+OWN = _us(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1)
+GAPS = _us(0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 10)
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
+
+# (family, help): the name without unit suffix tricks, as it is scraped
+TABLE: tuple[tuple[Family, str], ...] = (
+    (Family("agw_requests_total", COUNTER, REQUEST, (), 1024), "Exchanges by endpoint, model, upstream, status and lane."),
+    (Family("agw_request_seconds", HISTOGRAM, REQUEST, LATENCY, 1024), "Duration of exchanges, from the head's last byte to the answer's."),
+    (Family("agw_overhead_seconds", HISTOGRAM, ("lane",), OWN, 8), "The gateway's own share of an exchange's time until its first byte out."),
+    (Family("agw_time_to_first_token_seconds", HISTOGRAM, ("model",), LATENCY), "Time to the first content event of a stream."),
+    (Family("agw_inter_token_seconds", HISTOGRAM, ("model",), GAPS), "Mean gap between the content events of a stream."),
+    (Family("agw_tokens_total", COUNTER, ("model", "direction"), (), 512), "Tokens as reported by upstreams."),
+    (Family("agw_rate_limited_total", COUNTER, ("rule",)), "Requests refused by a limit."),
+    (Family("agw_upstream_requests_total", COUNTER, ("upstream", "target", "outcome"), (), 1024), "Tries at targets, by outcome."),
+    (Family("agw_retries_total", COUNTER, ("upstream", "outcome")), "Tries after the first of an exchange."),
+    (Family("agw_active_requests", GAUGE), "Exchanges in flight."),
+    (Family("agw_active_streams", GAUGE), "Streams in flight."),
+    (Family("agw_connections", GAUGE), "Open client connections."),
+    (Family("agw_dropped_total", COUNTER, ("what",), (), 16), "What a full queue or a bound made the gateway drop."),
+    (Family("agw_lane_total", COUNTER, ("lane", "reason"), (), 64), "Exchanges by lane, and why that lane."),
+    (Family("agw_build_info", GAUGE, ("version",), (), 4), "Always 1; the version is a label."),
+    (Family("gen_ai_client_operation_duration_seconds", HISTOGRAM, GEN_AI, LATENCY), "GenAI semantic conventions: duration of operations."),
+    (Family("gen_ai_client_token_usage", HISTOGRAM, (*GEN_AI, "gen_ai_token_type"), TOKENS, 512), "GenAI semantic conventions: tokens of operations."),
+)  # fmt: skip
+FAMILIES = tuple(family for family, _ in TABLE)
+HELP = {family.name: text for family, text in TABLE}
+IN_SECONDS = frozenset(family.name for family in FAMILIES if family.name.endswith("_seconds"))
+
+
+class Metrics:
+    """The meter of this process with the names it knows."""
+
+    def __init__(self, meter: Meter, version: str) -> None:
+        """``version``: for ``agw_build_info``."""
+        self.meter = meter
+        self._known: set[str] = set()
+        self._streams = meter.series("agw_active_streams")
+        self._requests = meter.series("agw_active_requests")
+        self._connections = meter.series("agw_connections")
+        meter.add(meter.series("agw_build_info", (version,)), 1)
+
+    def requests(self, step: int) -> None:
+        """An exchange begins (1) or ends (-1)."""
+        self.meter.add(self._requests, step)
+
+    def streams(self, step: int) -> None:
+        """A stream begins (1) or ends (-1)."""
+        self.meter.add(self._streams, step)
+
+    def connections(self, step: int) -> None:
+        """A client connects (1) or goes (-1)."""
+        self.meter.add(self._connections, step)
+
+    def dropped(self, what: str, count: int = 1) -> None:
+        """Something was dropped; ``what`` is from a closed set."""
+        self.meter.add(self.meter.series("agw_dropped_total", (what,)), count)
+
+    def account(self, receipt: Receipt) -> None:
+        """Add one exchange."""
+        meter = self.meter
+        ok = receipt.status < 400 and receipt.outcome == "ok"
+        model = self._name(receipt.model, receipt.model_label, admit=ok)
+        labels = (receipt.endpoint, model, receipt.upstream, str(receipt.status), receipt.lane)
+        microseconds = round(receipt.duration_ms * 1000)
+        meter.add(meter.series("agw_requests_total", labels), 1)
+        meter.observe(meter.series("agw_request_seconds", labels), microseconds)
+        meter.observe(meter.series("agw_overhead_seconds", (receipt.lane,)), receipt.overhead_us)
+        meter.add(meter.series("agw_lane_total", (receipt.lane, "only_lane" if receipt.lane == "full" else "taken")), 1)
+        if receipt.rule is not None:
+            meter.add(meter.series("agw_rate_limited_total", (receipt.rule,)), 1)
+        if receipt.ttft_ms is not None:
+            meter.observe(meter.series("agw_time_to_first_token_seconds", (model,)), round(receipt.ttft_ms * 1000))
+        if receipt.inter_token_ms is not None:
+            meter.observe(meter.series("agw_inter_token_seconds", (model,)), round(receipt.inter_token_ms * 1000))
+        operation = OPERATIONS.get(receipt.endpoint)
+        if operation is not None and receipt.attempts:
+            meter.observe(meter.series("gen_ai_client_operation_duration_seconds", (operation, model)), microseconds)
+        for direction, kind, count in (
+            ("input", "input", receipt.prompt_tokens),
+            ("output", "output", receipt.completion_tokens),
+        ):
+            if count >= 0:
+                meter.add(meter.series("agw_tokens_total", (model, direction)), count)
+                if operation is not None:
+                    meter.observe(meter.series("gen_ai_client_token_usage", (operation, model, kind)), count)
+        for number, attempt in enumerate(receipt.trail):
+            target = self._name(attempt.target, f"{attempt.upstream}/other", admit=ok)
+            outcome = attempt.outcome
+            meter.add(meter.series("agw_upstream_requests_total", (attempt.upstream, target, outcome)), 1)
+            if number:
+                meter.add(meter.series("agw_retries_total", (attempt.upstream, outcome)), 1)
+
+    def _name(self, name: str | None, fallback: str, *, admit: bool) -> str:
+        if name is None:
+            return fallback
+        if name in self._known:
+            return name
+        if admit and len(self._known) < MAX_KNOWN_NAMES:
+            self._known.add(name)
+            return name
+        return fallback
+
+    def text(self) -> bytes:
+        """Prometheus text format 0.0.4."""
+        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415  5 MB that a sidecar without scrapes never needs
+        from prometheus_client.registry import Collector  # noqa: PLC0415
+
+        samples = self.meter.collect()
+
+        class FromMeter(Collector):
+            def collect(self) -> Iterator["Metric"]:
+                yield from _families(samples)
+
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(FromMeter())
+        return generate_latest(registry)
+
+    def tree(self) -> Mapping[str, object]:
+        """The same as a JSON tree: name -> list of {labels, value} or {labels, count, sum, buckets}."""
+        result: dict[str, list[dict[str, object]]] = {}
+        for sample in self.meter.collect():
+            family = sample.family
+            if _empty(sample):
+                continue
+            scale = 1e-6 if family.name in IN_SECONDS else 1
+            entry: dict[str, object] = {"labels": dict(zip(family.labels, sample.labels, strict=True))}
+            if family.kind == HISTOGRAM:
+                bounds = [bound * scale for bound in family.bounds]
+                entry |= {
+                    "count": sample.value,
+                    "sum": sample.total * scale,
+                    "bounds": bounds,
+                    "buckets": list(sample.buckets),
+                }
+            else:
+                entry["value"] = sample.value
+            result.setdefault(family.name, []).append(entry)
+        return result
+
+
+def _empty(sample: Sample) -> bool:
+    """The ``other`` series of a family that nothing fell into is not shown."""
+    return bool(sample.family.labels) and not sample.value and all(label == "other" for label in sample.labels)
+
+
+def _families(samples: list[Sample]) -> Iterator["Metric"]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # noqa: PLC0415  as above
+
+    by_name: dict[str, list[Sample]] = {family.name: [] for family in FAMILIES}
+    for sample in samples:
+        if not _empty(sample):
+            by_name[sample.family.name].append(sample)
+    for family in FAMILIES:
+        name, labels = family.name, list(family.labels)
+        if family.kind == HISTOGRAM:
+            scale = 1e-6 if name in IN_SECONDS else 1
+            histogram = HistogramMetricFamily(name, HELP[name], labels=labels)
+            for sample in by_name[name]:
+                count, buckets = 0, []
+                for bound, number in zip((*family.bounds, None), sample.buckets, strict=True):
+                    count += number
+                    buckets.append(("+Inf" if bound is None else repr(float(bound * scale)), count))
+                histogram.add_metric(list(sample.labels), buckets, sample.total * scale)
+            yield histogram
+            continue
+        kind = CounterMetricFamily if family.kind == COUNTER else GaugeMetricFamily
+        plain = kind(name, HELP[name], labels=labels)
+        for sample in by_name[name]:
+            plain.add_metric(list(sample.labels), sample.value)
+        yield plain

@@ -1,0 +1,60 @@
+"""Keys -> principals: the compiled key table with what each key may do."""
+
+from collections.abc import Sequence
+
+from agw_proxy._hot.keys import Credential, DuplicateCredential, KeyTable, credential, digest
+from agw_proxy._hot.limit import Limits, Table, subject
+from agw_proxy._hot.route import Globs
+from agw_proxy.config.settings import Key, Limit
+from agw_proxy.errors import CallerError, KeyInvalid, KeyMissing
+from agw_proxy.policy.limits import compile_rules
+from agw_proxy.types import Principal, RawHeaders
+
+
+class Keys:
+    """An immutable set of principals, found by the key that a request carries."""
+
+    def __init__(self, keys: Sequence[Key], everyone: Sequence[Limit], table: Table) -> None:
+        """``everyone``: the limits that all keys share, counted after a key's own."""
+        self.principals = tuple(_principal(key, everyone, table) for key in keys)
+        self._table = KeyTable((_digest(key), index) for index, key in enumerate(keys))
+
+    def authenticate(self, headers: RawHeaders) -> tuple[Principal, Credential]:
+        """The principal of a request and the credential it came by.
+
+        Raises KeyMissing, KeyInvalid (the same answer for unknown and disabled), CallerError for a repeated header.
+        """
+        try:
+            sent = credential(headers)
+        except DuplicateCredential as error:
+            raise CallerError(f"The header {error.header} came more than once; send one key.") from None
+        if sent is None:
+            raise KeyMissing(
+                "No API key came with the request. Send the gateway's key as 'Authorization: Bearer <key>' "
+                "(or in x-api-key, api-key, x-goog-api-key or x-agw-key)."
+            )
+        index = self._table.find(sent.value)
+        if index < 0:
+            raise KeyInvalid(
+                f"The API key in the header {sent.header} is not known to this gateway. "
+                "Use a key from its configuration; a provider's own key belongs into the gateway's upstreams."
+            )
+        return self.principals[index], sent
+
+
+def _digest(key: Key) -> bytes:
+    if key.key is not None:
+        return digest(key.key.get_secret_value().encode())
+    return bytes.fromhex(key.key_sha256 or "")
+
+
+def _principal(key: Key, everyone: Sequence[Limit], table: Table) -> Principal:
+    rules = [*compile_rules(key.limits, f"keys.{key.name}"), *compile_rules(everyone, "global")]
+    return Principal(
+        name=key.name,
+        subject=subject(b"key:" + key.name.encode()),
+        models=Globs(key.models),
+        tools=Globs(key.tools),
+        admin=key.admin,
+        limits=Limits(table, rules),
+    )

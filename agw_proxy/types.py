@@ -1,0 +1,256 @@
+"""What crosses the floors of the house: frozen records, and the protocols by which a lower floor reaches a higher one."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from agw_proxy._hot.limit import Limits
+from agw_proxy._hot.peek import Peek
+from agw_proxy._hot.route import Globs, Route, Target
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+Dialect = Literal["openai", "anthropic"]
+Lane = Literal["full", "fast"]
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who is calling: one configured key. ``subject`` is the 64-bit identity that its limits count under."""
+
+    name: str
+    subject: int
+    models: Globs
+    tools: Globs
+    admin: bool
+    limits: Limits
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens as the upstream reported them; -1 where it did not."""
+
+    prompt: int = -1
+    completion: int = -1
+    cached: int = -1
+
+    @property
+    def total(self) -> int:
+        """Prompt and completion together, or -1 when neither is known."""
+        if self.prompt < 0 and self.completion < 0:
+            return -1
+        return max(self.prompt, 0) + max(self.completion, 0)
+
+
+class Call(msgspec.Struct):
+    """One request as it goes upstream, before the target is known.
+
+    ``path`` is relative to the upstream's base URL and starts with a slash; ``query`` has no question mark.
+    ``headers`` are already filtered for forwarding and carry no credential; ``own_credentials`` are the caller's provider
+    credentials for an upstream with ``auth: passthrough`` (None: the gateway key did not travel in x-agw-key).
+    ``asks_usage``: streams of this endpoint report usage when asked.
+    ``body`` is whole (bytes) or streamed once (an async iterator); ``seen`` is the look into a JSON body.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: list[tuple[str, str]]
+    body: bytes | AsyncIterator[bytes] | None
+    seen: Peek | None
+    request_id: str
+    dialect: Dialect = "openai"
+    asks_usage: bool = False
+    own_credentials: list[tuple[str, str]] | None = None
+
+    @property
+    def stream(self) -> bool:
+        """The caller asked for a stream."""
+        return self.seen is not None and self.seen.stream
+
+    @property
+    def replayable(self) -> bool:
+        """The body can be sent a second time."""
+        return self.body is None or isinstance(self.body, bytes)
+
+
+class Reply(Protocol):
+    """An upstream's answer whose head has arrived. ``close`` must be called, at any point, exactly as often as one likes."""
+
+    status: int
+    headers: RawHeaders
+    connect_ms: float
+    """Time it took to get a connection; 0 for a reused one."""
+    ended: bool
+    """All of the body was returned by ``read``."""
+
+    async def read(self) -> bytes:
+        """The next bytes, in the upstream's own chunking; b"" at the end. Raises UpstreamError when the body breaks or stalls."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back if the body has ended, cut it otherwise."""
+        ...
+
+
+class Upstream(Protocol):
+    """Something that answers calls: a server over HTTP, or a model in this process."""
+
+    name: str
+    dialect: Dialect
+
+    async def open(self, target: Target, call: Call) -> Reply:
+        """Send the call and wait for the head of the answer. Raises UpstreamError; cancellation cuts the request at once."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One try at one target. ``outcome`` is a status or the code of an error."""
+
+    target: str
+    upstream: str
+    outcome: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A reply made by the gateway itself."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The account of one exchange; every exchange ends in exactly one. Field names are those of the canonical log line.
+
+    Durations are milliseconds (``overhead_us``: microseconds) on the monotonic clock; tokens are -1 where unknown.
+    """
+
+    event: str
+    time: str
+    request_id: str
+    endpoint: str
+    method: str
+    status: int
+    lane: Lane
+    outcome: str
+    """``ok``, or the code of the error that ended the exchange."""
+    duration_ms: float
+    overhead_us: int
+    key: str | None = None
+    user: str | None = None
+    channel: str | None = None
+    trace_id: str | None = None
+    model: str | None = None
+    model_label: str = "none"
+    upstream: str = "none"
+    target: str | None = None
+    attempts: int = 0
+    trail: tuple[Attempt, ...] = ()
+    stream: bool = False
+    ttft_ms: float | None = None
+    inter_token_ms: float | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int = -1
+    completion_tokens: int = -1
+    cached_tokens: int = -1
+    bytes_out: int = 0
+    rule: str | None = None
+    peer: str | None = None
+    message: str | None = None
+
+
+class ServedModel(msgspec.Struct, frozen=True):
+    """A line of the models list. ``owner`` is the upstream's name, or ``agw`` for virtual models."""
+
+    id: str
+    owner: str
+    created: int = 0
+
+
+class UpstreamState(msgspec.Struct, frozen=True):
+    """What ``GET /upstreams`` tells of one upstream; never a credential."""
+
+    name: str
+    dialect: str
+    base_url: str
+    auth: str
+    models: tuple[str, ...]
+    state: str
+    """``up``, ``failing`` (the last exchange failed) or ``unused``."""
+    since: str | None
+    last_error: str | None
+    requests: int
+    failures: int
+
+
+class Control(Protocol):
+    """What the gateway's own endpoints may see and do; wired in ``app``."""
+
+    version: str
+    started: float
+
+    @property
+    def draining(self) -> bool:
+        """The gateway is shutting down."""
+        ...
+
+    @property
+    def active(self) -> int:
+        """Exchanges in flight."""
+        ...
+
+    def models(self, principal: Principal) -> list[ServedModel]:
+        """The models that this principal may use, in order."""
+        ...
+
+    def upstreams(self) -> list[UpstreamState]:
+        """The upstreams in order of configuration."""
+        ...
+
+    async def refresh_upstreams(self) -> Mapping[str, object]:
+        """Read the configuration again and ask the upstreams for their models. Raises ReloadFailed."""
+        ...
+
+    async def reload(self) -> Mapping[str, object]:
+        """Read the configuration again; swap if it is good. Raises ReloadFailed."""
+        ...
+
+    def configuration(self) -> Mapping[str, object]:
+        """Version, time and last error of the configuration in force."""
+        ...
+
+    def metrics_text(self) -> bytes:
+        """All metrics in the Prometheus text format."""
+        ...
+
+    def metrics_tree(self) -> Mapping[str, object]:
+        """All metrics as a JSON tree."""
+        ...
+
+    def openapi(self) -> bytes:
+        """The OpenAPI document, encoded."""
+        ...
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a local endpoint gets to see of a request."""
+
+    principal: Principal | None
+    path_values: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+    dialect: Dialect
+
+
+LocalHandler = Callable[[Control, Asked], Awaitable[Answer]]
+
+
+class Routed(msgspec.Struct, frozen=True):
+    """The route a request takes, with the order in which targets are tried."""
+
+    route: Route
+    plan: tuple[Target, ...]

@@ -1,0 +1,148 @@
+"""Tries targets in order until one answers: once each, then round again with growing waits.
+
+Everything here happens before the first byte has gone to the caller; afterwards there is no second try (invariant 3).
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import msgspec
+
+from agw_proxy._hot.peek import rewrite
+from agw_proxy._hot.route import Target
+from agw_proxy._hot.sse import EventTooLong, Stream
+from agw_proxy.config.settings import Retries
+from agw_proxy.errors import UpstreamError, UpstreamInvalid, UpstreamReset
+from agw_proxy.types import Attempt, Call, Reply, Upstream
+from agw_proxy.upstreams.failures import again, elsewhere, error_of_event, refused
+from agw_proxy.upstreams.health import Health
+
+MAX_HELD_BYTES = 65536  # of a stream before its first event; beyond, it is passed on as it comes
+
+
+class Opened(msgspec.Struct):
+    """An answer that is good to pass on. ``first``: bytes already read and ready to send; ``stream``: what follows them."""
+
+    reply: Reply
+    target: Target
+    stream: Stream | None
+    first: bytes
+
+
+class Service(msgspec.Struct, frozen=True):
+    """One upstream with what the attempts need to know of it."""
+
+    upstream: Upstream
+    retries: Retries
+    health: Health
+    secret: str
+    auth: str
+    """``key``, ``passthrough`` (it is asked with the caller's own provider credentials) or ``none``."""
+    stream_usage: bool
+    """Streams are asked to report usage, also where the caller did not ask."""
+
+
+async def open_first(
+    plan: Sequence[Target],
+    services: Sequence[Service],
+    call: Call,
+    *,
+    trail: list[Attempt],
+) -> Opened:
+    """The first good answer; every try is added to ``trail``. Raises the last UpstreamError when none was good.
+
+    ``plan``: targets in order of preference. Each is tried once without a wait; then, within the number of attempts of
+    the first one's upstream, those that may be asked again follow with back-off and full jitter, or after the time that
+    the upstream named. A longer wait than the configured ``max`` is not sat out: the caller gets the error with it.
+    """
+    retries = services[plan[0].upstream].retries
+    allowed = max(retries.attempts, len(plan)) if call.replayable else 1
+    queue = list(plan)
+    tries = 0
+    while True:
+        target = queue.pop(0)
+        service = services[target.upstream]
+        tries += 1
+        try:
+            opened = await _open(target, service, call)
+        except UpstreamError as error:
+            trail.append(Attempt(target.name, service.upstream.name, _outcome(error)))
+            service.health.failed(error)
+            if again(error):
+                queue.append(target)
+            if tries >= allowed or not queue or not elsewhere(error):
+                raise
+            if tries >= len(plan):
+                wait = _wait(tries - len(plan), retries, error.retry_after_ms)
+                if wait is None:
+                    raise
+                await asyncio.sleep(wait)
+        else:
+            trail.append(Attempt(target.name, service.upstream.name, str(opened.reply.status)))
+            service.health.worked()
+            return opened
+
+
+def _wait(round_number: int, retries: Retries, named_ms: int | None) -> float | None:
+    """Seconds until the next try, or None where the upstream named a time that is too long to wait."""
+    if named_ms is not None:
+        return None if named_ms > retries.max * 1000 else named_ms / 1000
+    ceiling = min(retries.max, retries.base * 2.0 ** min(round_number, 32))
+    return random.uniform(0.0, ceiling)  # noqa: S311  spreads load, guards nothing
+
+
+async def _open(target: Target, service: Service, call: Call) -> Opened:
+    seen = call.seen
+    strip = False
+    wire = call
+    if seen is not None and isinstance(call.body, bytes):
+        strip = call.asks_usage and service.stream_usage and seen.stream and not seen.include_usage
+        model = target.model if target.model != seen.model else None
+        wire = msgspec.structs.replace(call, body=rewrite(call.body, seen, model, strip))
+    reply = await service.upstream.open(target, wire)
+    name = service.upstream.name
+    if reply.status >= 400:
+        raise await refused(reply, name, service.secret, ours=service.auth == "key")
+    kind = content_type(reply)
+    try:
+        if kind == b"text/event-stream":
+            return await _first_event(reply, target, service, strip=strip)
+        if kind == b"text/html" and call.seen is not None:
+            raise UpstreamInvalid(f"Upstream '{name}' answered with an HTML page instead of JSON; check its base_url.")
+        first = b"" if call.stream else await reply.read()
+    except BaseException:
+        reply.close()
+        raise
+    return Opened(reply, target, None, first)
+
+
+async def _first_event(reply: Reply, target: Target, service: Service, *, strip: bool) -> Opened:
+    """Hold the stream back until its first event: an error there gets a real status, and another target may take over."""
+    name = service.upstream.name
+    stream = Stream(strip_usage=strip)
+    held = b""
+    try:
+        while not (stream.events or stream.done or reply.ended) and len(held) < MAX_HELD_BYTES:
+            held += stream.feed(await reply.read())
+        if reply.ended:
+            held += stream.finish()
+    except EventTooLong:
+        raise UpstreamInvalid(f"Upstream '{name}' sent an event over 16 MB.") from None
+    if stream.error is not None and stream.events <= 1:
+        raise error_of_event(stream.error, name, service.secret)
+    if reply.ended and not stream.events and not stream.done:
+        raise UpstreamReset(f"Upstream '{name}' ended its stream before the first event.")
+    return Opened(reply, target, stream, held)
+
+
+def content_type(reply: Reply) -> bytes:
+    """The media type in lower case, without parameters; empty where there is none."""
+    for name, value in reply.headers:
+        if name.lower() == b"content-type":
+            return value.split(b";", 1)[0].strip().lower()
+    return b""
+
+
+def _outcome(error: UpstreamError) -> str:
+    return f"{error.status}" if error.code == "upstream_rejected" else error.code

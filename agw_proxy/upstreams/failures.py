@@ -1,0 +1,115 @@
+"""An upstream's error answer -> our error: what is passed on, what is said in our own words, and what may be tried again."""
+
+import time
+from datetime import UTC, datetime
+
+import orjson
+
+from agw_proxy.errors import (
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamInvalid,
+    UpstreamRefused,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from agw_proxy.types import RawHeaders, Reply
+from agw_proxy.upstreams.retry_after import wait_ms
+
+MAX_ERROR_BYTES = 65536  # an error body beyond this is not a message for people
+AGAIN = frozenset({408, 409, 425, 429})
+SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+STATUS_OF_KIND = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "overloaded_error": 503,
+}
+
+
+async def refused(reply: Reply, name: str, secret: str, *, ours: bool) -> UpstreamError:
+    """The error for an answer with status 400 or above; reads (a bounded part of) its body and closes it.
+
+    ``secret``: the upstream's key, taken out of what is passed on. ``ours``: the request carried the gateway's own
+    credentials and not the caller's.
+    """
+    body = bytearray()
+    try:
+        while not reply.ended and len(body) <= MAX_ERROR_BYTES:
+            body += await reply.read()
+    except UpstreamError:
+        body.clear()  # the status alone still says what happened
+    finally:
+        reply.close()
+    return error_of(reply.status, bytes(body), reply.headers, name, secret, ours=ours)
+
+
+def error_of(status: int, body: bytes, headers: RawHeaders, name: str, secret: str, *, ours: bool) -> UpstreamError:
+    """The same for a body that is here."""
+    wait = wait_ms(headers, datetime.fromtimestamp(time.time(), UTC))
+    if status >= 500:
+        if status in {503, 529}:
+            return UpstreamUnavailable(f"Upstream '{name}' is overloaded or down ({status}).", retry_after_ms=wait)
+        if status == 504:
+            return UpstreamTimeout(f"Upstream '{name}' ran into a time-out of its own (504).", retry_after_ms=wait)
+        return UpstreamFailed(f"Upstream '{name}' failed to answer ({status}).", retry_after_ms=wait)
+    if status == 401 and ours:
+        return UpstreamRefused(
+            f"Upstream '{name}' refused the gateway's own credentials (401). Set its api_key in the gateway's configuration."
+        )
+    tree = _error_tree(body)
+    payload = None
+    if tree is not None:
+        payload = bytes(body)
+        if secret and secret.encode() in payload:
+            payload = payload.replace(secret.encode(), b"***")
+    code = str((tree or {}).get("code") or (tree or {}).get("type") or "")
+    return UpstreamRejected(
+        f"Upstream '{name}' refused the request ({status}).",
+        status=status,
+        payload=payload,
+        retry_after_ms=wait,
+        elsewhere=status == 429 and code in SPENT,
+    )
+
+
+def error_of_event(data: bytes, name: str, secret: str) -> UpstreamError:
+    """The error for a stream whose very first event is one: it gets the status that it should have had."""
+    tree = _error_tree(data)
+    if tree is None:
+        return UpstreamInvalid(f"Upstream '{name}' began its stream with an error.")
+    status = tree.get("code")
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        status = STATUS_OF_KIND.get(str(tree.get("code")), STATUS_OF_KIND.get(str(tree.get("type")), 502))
+    return error_of(status, data, (), name, secret, ours=True)
+
+
+def again(error: UpstreamError) -> bool:
+    """The same target may be asked again."""
+    if isinstance(error, UpstreamRejected):
+        return error.status in AGAIN and not error.elsewhere
+    return error.retryable
+
+
+def elsewhere(error: UpstreamError) -> bool:
+    """Another target may be asked."""
+    return (
+        again(error) or isinstance(error, UpstreamRefused) or (isinstance(error, UpstreamRejected) and error.elsewhere)
+    )
+
+
+def _error_tree(body: bytes) -> dict[str, object] | None:
+    """The ``error`` object of an OpenAI or Anthropic error body, or None."""
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    found = tree.get("error") if isinstance(tree, dict) else None
+    if isinstance(found, str):
+        return {"message": found}
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,263 @@
+"""An upstream over HTTP: one pooled aiohttp session, bytes in and bytes out, deadlines by phase.
+
+A running answer is watched by one coarse timer, not by one a read: ``read`` only stores the time.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import aiohttp
+from aiohttp import hdrs
+from multidict import CIMultiDict
+from yarl import URL
+
+from agw_proxy._hot.route import Target
+from agw_proxy.config.settings import Timeouts
+from agw_proxy.config.settings import Upstream as UpstreamSettings
+from agw_proxy.errors import (
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamInvalid,
+    UpstreamReset,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from agw_proxy.types import Call, Dialect, RawHeaders
+
+SLICE_BYTES = 65536  # a large body is handed to the socket in slices, so that it never blocks the loop
+READ_BUFFER_BYTES = 65536  # above twice this an answer's socket is no longer read: the bound of a slow reader's memory
+MAX_HEAD_LINE_BYTES = 32768  # an upstream's header line
+IDLE_SECONDS = 30.0  # shorter than what servers commonly allow an idle connection
+CREDENTIAL_HEADER = {"openai": ("Authorization", "Bearer "), "anthropic": ("x-api-key", "")}
+SKIPPED = frozenset({hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE})
+
+
+class HttpReply:
+    """An answer whose head is here. ``read`` gives its body in the upstream's own portions."""
+
+    __slots__ = (
+        "_broken",
+        "_deadline",
+        "_idle",
+        "_last",
+        "_loop",
+        "_name",
+        "_response",
+        "_timer",
+        "_waiting",
+        "connect_ms",
+        "ended",
+        "headers",
+        "status",
+    )
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, name: str, connect_ms: float, idle: float, deadline: float
+    ) -> None:
+        """``idle``: longest silence in seconds; ``deadline``: end of the whole exchange in loop time."""
+        self.status = response.status
+        self.headers: RawHeaders = response.raw_headers
+        self.connect_ms = connect_ms
+        self.ended = False
+        self._response = response
+        self._name = name
+        self._idle = idle
+        self._deadline = deadline
+        self._broken: UpstreamError | None = None
+        self._waiting = False
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = self._loop.call_at(min(self._last + idle, deadline), self._watch)
+
+    async def read(self) -> bytes:
+        """See ``types.Reply``."""
+        content = self._response.content
+        self._last = self._loop.time()
+        self._waiting = True
+        try:
+            chunk = await content.readany()
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            if self._broken is not None:
+                raise self._broken from None
+            raise UpstreamBroken(f"The answer of upstream '{self._name}' broke off ({reason(error)}).") from None
+        finally:
+            self._waiting = False
+        if self._broken is not None:
+            raise self._broken
+        if content.at_eof():
+            self.ended = True
+        return chunk
+
+    def close(self) -> None:
+        """See ``types.Reply``."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.ended:
+            self._response.release()
+        else:
+            self._response.close()
+
+    def _watch(self) -> None:
+        now = self._loop.time()
+        if now >= self._deadline:
+            what = "took longer than its total time-out"
+        elif self._waiting and self._last + self._idle <= now:
+            what = f"was silent for {self._idle:g} s"
+        else:
+            # Nobody waiting for the upstream (a slow client) is no silence of the upstream's.
+            since = self._last if self._waiting else now
+            self._timer = self._loop.call_at(min(since + self._idle, self._deadline), self._watch)
+            return
+        self._timer = None
+        self._broken = UpstreamTimeout(f"The answer of upstream '{self._name}' {what}.")
+        self._response.content.set_exception(self._broken)
+        self._response.close()
+
+
+class HttpUpstream:
+    """A server that speaks an OpenAI-compatible dialect (or another, relayed as it is)."""
+
+    def __init__(self, settings: UpstreamSettings, timeouts: Timeouts) -> None:
+        """``timeouts``: the defaults that the upstream's own override."""
+        self.name = settings.name
+        self.dialect: Dialect = settings.dialect
+        self._settings = settings
+        self._timeouts = settings.timeouts.over(timeouts)
+        # OpenAI's base URLs end in /v1, Anthropic's do not: paths here are relative to it in both dialects.
+        self._base = settings.base_url + (
+            "/v1" if settings.dialect == "anthropic" and not settings.base_url.endswith("/v1") else ""
+        )
+        self._key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def secret(self) -> str:
+        """What must never be shown: the upstream's key, or an empty text."""
+        return self._key
+
+    async def open(self, target: Target, call: Call) -> HttpReply:  # noqa: ARG002  an in-process upstream needs the target
+        """See ``types.Upstream``."""
+        loop = asyncio.get_running_loop()
+        timeouts = self._timeouts
+        deadline = loop.time() + timeouts.total
+        times = SimpleNamespace(connect_ms=0.0, begun=0.0)
+        url = f"{self._base}{call.path}" + (f"?{call.query}" if call.query else "")
+        body = call.body
+        headers = self._headers(call)
+        if isinstance(body, bytes) and len(body) > SLICE_BYTES:
+            headers["Content-Length"] = str(len(body))
+        try:
+            async with asyncio.timeout(min(timeouts.first_byte, timeouts.total)):
+                response = await self._open_session().request(
+                    call.method,
+                    URL(url, encoded=True),
+                    data=slices(body) if isinstance(body, bytes) and len(body) > SLICE_BYTES else body,
+                    headers=headers,
+                    allow_redirects=False,
+                    trace_request_ctx=times,
+                )
+        except aiohttp.ConnectionTimeoutError:
+            raise UpstreamUnreachable(
+                f"No connection to upstream '{self.name}' within {timeouts.connect:g} s."
+            ) from None
+        except TimeoutError:
+            raise UpstreamTimeout(f"Upstream '{self.name}' did not answer within {timeouts.first_byte:g} s.") from None
+        except (aiohttp.ClientConnectorError, aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError) as error:
+            raise UpstreamUnreachable(f"No connection to upstream '{self.name}': {reason(error)}.") from None
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
+            raise UpstreamReset(f"Upstream '{self.name}' closed the connection before it answered.") from None
+        except aiohttp.ClientError as error:
+            raise UpstreamInvalid(f"Upstream '{self.name}' sent no valid HTTP answer ({reason(error)}).") from None
+        if 300 <= response.status < 400 and response.status != 304:
+            response.close()
+            raise UpstreamInvalid(
+                f"Upstream '{self.name}' answered with a redirect ({response.status}), which is not followed."
+            )
+        return HttpReply(response, self.name, times.connect_ms, timeouts.between_bytes, deadline)
+
+    async def close(self) -> None:
+        """See ``types.Upstream``."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _headers(self, call: Call) -> CIMultiDict[str]:
+        settings = self._settings
+        headers = CIMultiDict(call.headers)
+        if settings.auth == "passthrough":
+            headers.extend(call.own_credentials or ())
+        elif settings.auth == "key" and self._key:
+            name, scheme = CREDENTIAL_HEADER[self.dialect]
+            headers[name] = scheme + self._key
+        for name, value in settings.headers.items():
+            headers[name] = value
+        headers["Accept-Encoding"] = "identity"  # usage and the end of the answer are read from its bytes
+        headers["x-request-id"] = call.request_id
+        return headers
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """The session is made at the first call: an upstream that nobody uses costs nothing."""
+        if self._session is None:
+            trace = aiohttp.TraceConfig()
+            trace.on_connection_create_start.append(_connect_begins)
+            trace.on_connection_create_end.append(_connect_ends)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0,  # the limits and gates of the gateway decide how many requests run
+                    keepalive_timeout=IDLE_SECONDS,
+                    ssl=trust(self._settings.ca_file) if self._settings.ca_file else True,
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
+                auto_decompress=False,
+                skip_auto_headers=SKIPPED,
+                read_bufsize=READ_BUFFER_BYTES,
+                max_line_size=MAX_HEAD_LINE_BYTES,
+                max_field_size=MAX_HEAD_LINE_BYTES,
+                trace_configs=[trace],
+            )
+        return self._session
+
+
+async def slices(body: bytes) -> AsyncIterator[bytes]:
+    """A body in portions of at most SLICE_BYTES."""
+    for start in range(0, len(body), SLICE_BYTES):
+        yield body[start : start + SLICE_BYTES]
+
+
+def trust(ca_file: Path) -> ssl.SSLContext:
+    """Verification with this file's authorities on top of the system's."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(cafile=ca_file)
+    return context
+
+
+def reason(error: BaseException) -> str:
+    """A short cause without addresses or texts of foreign origin."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name was not found"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "its certificate was not accepted"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "TLS failed"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return (error.os_error.strerror or "not reachable").lower()
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "its framing was cut or wrong"
+    return type(error).__name__
+
+
+async def _connect_begins(
+    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceConnectionCreateStartParams
+) -> None:  # noqa: ARG001
+    context.trace_request_ctx.begun = asyncio.get_running_loop().time()
+
+
+async def _connect_ends(
+    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceConnectionCreateEndParams
+) -> None:  # noqa: ARG001
+    times = context.trace_request_ctx
+    times.connect_ms = (asyncio.get_running_loop().time() - times.begun) * 1000.0
