@@ -22,7 +22,9 @@ MAX_HELD_BYTES = 65536  # of a stream before its first event; beyond, it is pass
 
 
 class Opened(msgspec.Struct):
-    """An answer that is good to pass on. ``first``: bytes already read and ready to send; ``stream``: what follows them."""
+    """An answer that is good to pass on.
+
+    ``first``: bytes already read and ready to send; ``stream``: what follows them."""
 
     reply: Reply
     target: Target
@@ -124,9 +126,9 @@ async def _first_event(reply: Reply, target: Target, service: Service, *, strip:
     held = b""
     try:
         while not (stream.events or stream.done or reply.ended) and len(held) < MAX_HELD_BYTES:
-            held += stream.feed(await reply.read())
-        if reply.ended:
-            held += stream.finish()
+            held += stream.feed(await reply.read(progress=not held.startswith(b":")))
+        if reply.ended and not stream.events:
+            held += stream.finish()  # an only event without its blank line
     except EventTooLong:
         raise UpstreamInvalid(f"Upstream '{name}' sent an event over 16 MB.") from None
     if stream.error is not None and stream.events <= 1:

@@ -72,10 +72,11 @@ class HttpReply:
         self._last = self._loop.time()
         self._timer: asyncio.TimerHandle | None = self._loop.call_at(min(self._last + idle, deadline), self._watch)
 
-    async def read(self) -> bytes:
+    async def read(self, *, progress: bool = True) -> bytes:
         """See ``types.Reply``."""
         content = self._response.content
-        self._last = self._loop.time()
+        if progress:
+            self._last = self._loop.time()
         self._waiting = True
         try:
             chunk = await content.readany()
@@ -109,8 +110,9 @@ class HttpReply:
             what = f"was silent for {self._idle:g} s"
         else:
             # Nobody waiting for the upstream (a slow client) is no silence of the upstream's.
-            since = self._last if self._waiting else now
-            self._timer = self._loop.call_at(min(since + self._idle, self._deadline), self._watch)
+            if not self._waiting:
+                self._last = now
+            self._timer = self._loop.call_at(min(self._last + self._idle, self._deadline), self._watch)
             return
         self._timer = None
         self._broken = UpstreamTimeout(f"The answer of upstream '{self._name}' {what}.")
@@ -172,6 +174,11 @@ class HttpUpstream:
             raise UpstreamReset(f"Upstream '{self.name}' closed the connection before it answered.") from None
         except aiohttp.ClientError as error:
             raise UpstreamInvalid(f"Upstream '{self.name}' sent no valid HTTP answer ({reason(error)}).") from None
+        if response.status < 200:
+            response.close()
+            raise UpstreamInvalid(
+                f"Upstream '{self.name}' switched protocols ({response.status}), which nobody asked for."
+            )
         if 300 <= response.status < 400 and response.status != 304:
             response.close()
             raise UpstreamInvalid(
