@@ -56,6 +56,7 @@ class Gateway:
         self._discovery: asyncio.Task[dict[str, str]] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self.state = self._compile(loaded.settings, None)
+        self.metrics.know(self.state.routes.labels(self._discovered))
         self.development_key = _development_key(loaded.settings, environ)
         settings = loaded.settings
         self._bounds = Bounds(
@@ -142,6 +143,7 @@ class Gateway:
                 f"The new configuration was not accepted, the old one goes on serving:\n{error}"
             ) from None
         old, self.state = self.state, new
+        self.metrics.know(new.routes.labels(self._discovered))
         kept = {id(service.upstream) for service in new.services}
         for service in old.services:
             if id(service.upstream) not in kept:
@@ -180,6 +182,7 @@ class Gateway:
         ]
         models, errors = await discover(asked)
         self._discovered = {**{name: self._discovered[name] for name in errors if name in self._discovered}, **models}
+        self.metrics.know(self.state.routes.labels(self._discovered))
         for name, error in errors.items():
             self.log.events.warning("upstream.models_unknown", upstream=name, error=error)
         return errors

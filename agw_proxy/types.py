@@ -82,8 +82,12 @@ class Reply(Protocol):
     ended: bool
     """All of the body was returned by ``read``."""
 
-    async def read(self) -> bytes:
-        """The next bytes, in the upstream's own chunking; b"" at the end. Raises UpstreamError when the body breaks or stalls."""
+    async def read(self, *, progress: bool = True) -> bytes:
+        """The next bytes, in the upstream's own chunking; b"" at the end.
+
+        ``progress``: what the last read gave was worth something; else the clock for silence runs on. Raises
+        UpstreamError when the body breaks or stalls.
+        """
         ...
 
     def close(self) -> None:

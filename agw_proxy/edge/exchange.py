@@ -39,6 +39,8 @@ class Exchange:
         self.error: GatewayError | None = None
         self.ending: GatewayError | None = None
         """Why the gateway itself ends this exchange (drain); set before its task is cancelled."""
+        self.complete = False
+        """The last bytes of the answer are on their way: nothing that happens now changes the outcome."""
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.bytes_out = 0

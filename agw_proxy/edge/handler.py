@@ -82,6 +82,8 @@ class Handler:
         except GatewayError as error:
             return self.refuse(exchange, request, error)
         except asyncio.CancelledError:
+            if exchange.complete:
+                raise
             ended = exchange.cancelled()
             exchange.error = ended
             if isinstance(ended, CallerGone):

@@ -49,7 +49,8 @@ class Pump:
         self._opened = opened
         self._reply = opened.reply
         self._stream: Stream | None = opened.stream
-        self._document = Document() if opened.stream is None else None
+        self._document = Document()
+        self._whole = False
         self._known_end = known_end
         self._response = self._make_response()
 
@@ -60,87 +61,121 @@ class Pump:
         try:
             return await self._send()
         except asyncio.CancelledError:
+            if exchange.complete:
+                raise  # a client that closes right after the terminator has got everything
             error = exchange.cancelled()
             exchange.error = error
             if isinstance(error, CallerGone):
                 raise
             return await self._break(error)
-        except (UpstreamError, EventTooLong) as error:
-            broken = (
-                error if isinstance(error, UpstreamError) else UpstreamBroken("The upstream sent an event over 16 MB.")
-            )
-            exchange.error = broken
-            return await self._break(broken)
+        except UpstreamError as error:
+            return await self._break(error)
+        except EventTooLong:
+            return await self._break(UpstreamBroken("The upstream sent an event over 16 MB."))
         except ConnectionError:
-            exchange.error = CallerGone("The client closed the connection before the answer was complete.")
+            if not exchange.complete:
+                exchange.error = CallerGone("The client closed the connection before the answer was complete.")
             self._response.broken = True
             return self._response
         finally:
             self._reply.close()
 
     async def _send(self) -> web.StreamResponse:
-        response, reply, exchange = self._response, self._reply, self._exchange
+        response, reply, stream, exchange = self._response, self._reply, self._stream, self._exchange
         chunk = self._opened.first
         self._opened.first = b""
-        if self._document is not None:
-            self._document.feed(chunk)
         await response.prepare(self._request)
+        if stream is not None:
+            return await self._send_stream(chunk, stream)
+        document = self._document
         while True:
-            self._observe()
-            if self._at_end():
+            document.feed(chunk)
+            exchange.bytes_out += len(chunk)
+            if reply.ended:
                 break
             if chunk:
-                exchange.bytes_out += len(chunk)
                 await response.write(chunk)
             chunk = await reply.read()
-            if self._stream is not None:
-                chunk = self._stream.feed(chunk)
-                if self._reply.ended:
-                    chunk += self._stream.finish()
-            elif self._document is not None:
-                self._document.feed(chunk)
-        self._check_end(chunk)
-        exchange.bytes_out += len(chunk)
         self._account()
         await response.write_eof(chunk)
-        await self._last_chunk()
         return response
 
-    def _at_end(self) -> bool:
-        return self._reply.ended or (self._stream is not None and self._stream.done)
+    async def _send_stream(self, chunk: bytes, stream: Stream) -> web.StreamResponse:
+        response, reply, exchange = self._response, self._reply, self._exchange
+        events = 0
+        while True:
+            if reply.ended:
+                chunk = await self._end_stream(chunk, stream)
+            exchange.saw_content(stream.content)
+            exchange.bytes_out += len(chunk)
+            if stream.error is not None:
+                return await self._pass_error_on(chunk, stream.error)
+            if self._at_end(stream):
+                break
+            if chunk:
+                await response.write(chunk)
+            # Comments keep the connection alive, not the answer: they do not count against the silence clock.
+            progress = stream.events > events or not chunk.startswith(b":")
+            events = stream.events
+            chunk = stream.feed(await reply.read(progress=progress))
+        self._account()
+        await response.write(chunk)
+        await self._read_out(stream)
+        await response.write_eof()
+        return response
 
-    def _check_end(self, chunk: bytes) -> None:
-        """A clean end before the terminal state is a broken stream; an upstream's own error event is its end."""
-        stream = self._stream
-        if stream is None:
-            return
-        if stream.error is not None and not stream.done:
+    def _at_end(self, stream: Stream) -> bool:
+        return self._reply.ended or stream.done
+
+    async def _end_stream(self, chunk: bytes, stream: Stream) -> bytes:
+        """The last bytes to send: ``chunk`` and what was held, a last event without its blank line.
+
+        Raises UpstreamBroken for an end before the terminal state; the whole events in ``chunk`` have gone out then,
+        and a cut one stays here.
+        """
+        if chunk and not stream.complete:
+            await self._response.write(chunk)
             self._exchange.bytes_out += len(chunk)
-            raise _Ended(chunk)
-        if self._known_end and not stream.complete:
-            raise _Ended(chunk, UpstreamBroken("The upstream ended its stream without finishing the answer."))
+            chunk = b""
+        whole = stream.at_boundary
+        rest = stream.finish()
+        if self._known_end and not stream.complete and stream.error is None:
+            self._whole = whole
+            raise UpstreamBroken("The upstream ended its stream without finishing the answer.")
+        return chunk + rest
 
-    async def _last_chunk(self) -> None:
-        """Read on for the end of the upstream's body, so that its connection can serve again."""
+    async def _read_out(self, stream: Stream) -> None:
+        """After the terminator: what still comes is passed on, and its connection may serve again."""
         if not self._reply.ended:
-            with contextlib.suppress(UpstreamError, TimeoutError):
+            with contextlib.suppress(UpstreamError, TimeoutError, EventTooLong):
                 async with asyncio.timeout(LAST_CHUNK_SECONDS):
                     while not self._reply.ended:
-                        await self._reply.read()
+                        rest = stream.feed(await self._reply.read())
+                        if rest:
+                            await self._response.write(rest)
 
-    async def _break(self, error: GatewayError) -> web.StreamResponse:
-        """End a broken answer as what it is."""
-        exchange, response = self._exchange, self._response
+    async def _pass_error_on(self, chunk: bytes, data: bytes) -> web.StreamResponse:
+        """The upstream reports an error within its stream: the same data, in the form that every client raises on."""
+        at = chunk.find(data)
+        before = chunk[: event_start(chunk, at)] if at >= 0 else b""
+        line = b" ".join(data.splitlines())
+        return await self._break(
+            UpstreamBroken("The upstream reported an error within its stream."),
+            before + b"event: error\ndata: " + line + b"\n\n",
+        )
+
+    async def _break(self, error: GatewayError, last: bytes | None = None) -> web.StreamResponse:
+        """End a broken answer as what it is. ``last``: the bytes that say so; None for an event of our own."""
+        exchange, response, stream = self._exchange, self._response, self._stream
+        exchange.error = error
         response.broken = True
-        if isinstance(error, _Ended):
-            exchange.error = error.cause or UpstreamBroken("The upstream reported an error within its stream.")
+        if last is None and stream is not None:
+            # The cut event that went out before ends here; a reader takes it for bad JSON, which is what it is.
+            last = b"" if self._whole or stream.at_boundary else b"\n\n"
+            last += error_event(error, exchange.dialect, exchange.request_id)
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            if isinstance(error, _Ended) and error.chunk:
-                await response.write(error.chunk)
-            told = isinstance(error, _Ended) and error.cause is None
-            if self._stream is not None and self._stream.at_boundary and response.prepared and not told:
-                final = exchange.error or error
-                await response.write(error_event(final, exchange.dialect, exchange.request_id))
+            if last and response.prepared:
+                await response.write(last)
         if self._request.version < (1, 1):
             self._reset()
         return response
@@ -153,20 +188,17 @@ class Pump:
             with contextlib.suppress(OSError):
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
 
-    def _observe(self) -> None:
-        if self._stream is not None:
-            self._exchange.saw_content(self._stream.content)
-
     def _account(self) -> None:
+        """Everything is known: settle before the last bytes, so that whoever has read them sees it counted."""
         self.note_usage()
         self._exchange.settle()
+        self._exchange.complete = True
 
     def note_usage(self) -> None:
         """Take over what the stream or document has told so far."""
         source = self._stream if self._stream is not None else self._document
-        if source is not None:
-            self._exchange.usage = Usage(source.prompt_tokens, source.completion_tokens, source.cached_tokens)
-            self._exchange.finish_reason = source.finish_reason
+        self._exchange.usage = Usage(source.prompt_tokens, source.completion_tokens, source.cached_tokens)
+        self._exchange.finish_reason = source.finish_reason
 
     def _make_response(self) -> Relayed:
         exchange, reply = self._exchange, self._reply
@@ -195,10 +227,7 @@ class Pump:
         return response
 
 
-class _Ended(UpstreamError):
-    """The upstream's body ended cleanly, its stream did not. ``chunk``: its last bytes; ``cause``: None if it told the client itself."""
-
-    def __init__(self, chunk: bytes, cause: UpstreamError | None = None) -> None:
-        super().__init__("the stream ended early")
-        self.chunk = chunk
-        self.cause = cause
+def event_start(chunk: bytes, at: int) -> int:
+    """Where the event around offset ``at`` begins: behind the last blank line before it."""
+    lf, crlf = chunk.rfind(b"\n\n", 0, at), chunk.rfind(b"\r\n\r\n", 0, at)
+    return max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)

@@ -95,7 +95,7 @@ class Log:
     """Receipts and events of one process."""
 
     def __init__(self, writer: LogWriter, *, level: str = "info", pretty: bool = False, colour: bool = False) -> None:
-        """``level``: the least severe to write; receipts are ``info``, those of health checks ``debug``."""
+        """``level``: the least severe to write; receipts are ``info``."""
         self.writer = writer
         self._level = LEVELS[level]
         self._pretty = pretty
@@ -115,8 +115,7 @@ class Log:
 
     def receipt(self, receipt: Receipt) -> None:
         """The canonical line of an exchange."""
-        quiet = receipt.endpoint in {"health", "ready"}
-        if self._level > (LEVELS["debug"] if quiet else LEVELS["info"]):
+        if self._level > LEVELS["info"]:
             return
         self.writer.put(self._line(receipt) if self._pretty else self._encoder.encode(receipt))
 

@@ -1,10 +1,11 @@
 """Every metric in one table, what a Receipt adds to them, and how they are shown (Prometheus text, JSON).
 
-Durations are recorded as whole microseconds and shown as seconds. Label values are bounded: routes by configuration,
-model names only after an upstream has answered for them, everything else counts as ``other``.
+Durations are recorded as whole microseconds and shown as seconds. Label values are bounded: model names are those that
+are configured or that an upstream lists; every other counts under the pattern that it matched.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from agw_proxy._hot.meter import COUNTER, GAUGE, HISTOGRAM, Family, Meter, Sample
@@ -13,7 +14,7 @@ from agw_proxy.types import Receipt
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-MAX_KNOWN_NAMES = 200  # model names that may become label values of their own
+MAX_KNOWN_NAMES = 4096  # model names that may become label values of their own
 REQUEST = ("endpoint", "model", "upstream", "status", "lane")
 GEN_AI = ("gen_ai_operation_name", "gen_ai_request_model")
 OPERATIONS = {"chat_completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
@@ -59,11 +60,15 @@ class Metrics:
     def __init__(self, meter: Meter, version: str) -> None:
         """``version``: for ``agw_build_info``."""
         self.meter = meter
-        self._known: set[str] = set()
+        self._known: frozenset[str] = frozenset()
         self._streams = meter.series("agw_active_streams")
         self._requests = meter.series("agw_active_requests")
         self._connections = meter.series("agw_connections")
         meter.add(meter.series("agw_build_info", (version,)), 1)
+
+    def know(self, names: Iterable[str]) -> None:
+        """Models and targets (``upstream/model``) that may be label values: the first MAX_KNOWN_NAMES of them."""
+        self._known = frozenset(islice(names, MAX_KNOWN_NAMES))
 
     def requests(self, step: int) -> None:
         """An exchange begins (1) or ends (-1)."""
@@ -84,8 +89,7 @@ class Metrics:
     def account(self, receipt: Receipt) -> None:
         """Add one exchange."""
         meter = self.meter
-        ok = receipt.status < 400 and receipt.outcome == "ok"
-        model = self._name(receipt.model, receipt.model_label, admit=ok)
+        model = receipt.model if receipt.model in self._known else receipt.model_label
         labels = (receipt.endpoint, model, receipt.upstream, str(receipt.status), receipt.lane)
         microseconds = round(receipt.duration_ms * 1000)
         meter.add(meter.series("agw_requests_total", labels), 1)
@@ -110,21 +114,11 @@ class Metrics:
                 if operation is not None:
                     meter.observe(meter.series("gen_ai_client_token_usage", (operation, model, kind)), count)
         for number, attempt in enumerate(receipt.trail):
-            target = self._name(attempt.target, f"{attempt.upstream}/other", admit=ok)
+            target = attempt.target if attempt.target in self._known else f"{attempt.upstream}/*"
             outcome = attempt.outcome
             meter.add(meter.series("agw_upstream_requests_total", (attempt.upstream, target, outcome)), 1)
             if number:
                 meter.add(meter.series("agw_retries_total", (attempt.upstream, outcome)), 1)
-
-    def _name(self, name: str | None, fallback: str, *, admit: bool) -> str:
-        if name is None:
-            return fallback
-        if name in self._known:
-            return name
-        if admit and len(self._known) < MAX_KNOWN_NAMES:
-            self._known.add(name)
-            return name
-        return fallback
 
     def text(self) -> bytes:
         """Prometheus text format 0.0.4."""

@@ -1,6 +1,6 @@
 """Models in the configuration -> the compiled route table, and a model's name -> the targets to try."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from agw_proxy._hot.route import Globs, RouteTable
 from agw_proxy.config.settings import Model, Upstream
@@ -78,6 +78,14 @@ class Routes:
                     names.setdefault(name, upstream)
         names.setdefault(f"{ECHO_UPSTREAM}/{ECHO_MODEL}", "agw")
         return list(names.items())
+
+    def labels(self, discovered: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        """Names that metrics may show: what ``served`` gives, and the same as ``upstream/model``."""
+        for name, _ in self.served(discovered):
+            yield name
+            route = self._table.find(name)
+            if route is not None:
+                yield from (target.name for target in (*route.targets, *route.fallbacks))
 
     def _owner(self, name: str) -> str:
         route = self._table.find(name)
