@@ -14,7 +14,10 @@ MODE = os.environ.get("AGW_BUILD", "release")
 BUILDS: dict[str, tuple[list[str], list[str]]] = {
     "release": (["-O3", "-fno-plt", "-fvisibility=hidden"], []),
     "trace": (["-O1"], []),
-    "sanitize": (["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"], ["-fsanitize=address,undefined"]),
+    "sanitize": (
+        ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
+        ["-fsanitize=address,undefined"],
+    ),
 }
 DIRECTIVES: dict[str, object] = {
     "language_level": 3,
@@ -27,7 +30,14 @@ DIRECTIVES: dict[str, object] = {
     "linetrace": MODE == "trace",
     "binding": True,
 }
-WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    "-Wno-unused-function",
+    "-Wno-missing-field-initializers",
+    "-Wno-cast-function-type",
+]
 
 
 class ReleaseIsCompiled(build_ext):
@@ -55,10 +65,12 @@ def extensions() -> list[Extension]:
         sys.exit(f"AGW_BUILD is {MODE!r}; expected one of {', '.join(BUILDS)}")
     if sys.platform == "win32":
         sys.exit("agw-proxy runs on Linux (and macOS for development). On Windows use WSL or the container image.")
-    from Cython.Build import cythonize
+    from Cython.Build import cythonize  # noqa: PLC0415  after the checks that say what is missing
 
     compile_args, link_args = BUILDS[MODE]
-    macros: list[tuple[str, str | None]] = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if MODE == "trace" else []
+    macros: list[tuple[str, str | None]] = (
+        [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if MODE == "trace" else []
+    )
     modules = [
         Extension(
             f"agw_proxy._hot.{name}",
@@ -78,4 +90,8 @@ def extensions() -> list[Extension]:
     )
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": ReleaseIsCompiled}, options={"build_ext": {"parallel": os.cpu_count() or 1}})
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": ReleaseIsCompiled},
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+)

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-class DuplicateCredential(ValueError):  # noqa: N818 - named for what came, like agw_proxy.errors
+class DuplicateCredential(ValueError):
     """A credential header came more than once; ``header`` is its lower-case name."""
 
     header: str

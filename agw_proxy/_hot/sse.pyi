@@ -1,6 +1,6 @@
 """Reading answers in passing: event boundaries, usage and finish reason out of a stream (or a JSON answer)."""
 
-class EventTooLong(ValueError):  # noqa: N818 - named by what happened, as all our errors are
+class EventTooLong(ValueError):
     """One event is longer than the bound."""
 
 class Stream:

@@ -5,6 +5,7 @@ gives back what it took.
 """
 
 import asyncio
+import contextlib
 import hmac
 import random
 import time
@@ -73,6 +74,16 @@ class Handler:
         self._log = log
         self.active: set[Exchange] = set()
         self.draining = False
+        self._idle: asyncio.Event | None = None
+
+    async def idle(self, seconds: float) -> None:
+        """Wait until nothing is in flight, for at most ``seconds``."""
+        if not self.active:
+            return
+        self._idle = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """One exchange, from its parsed head to its Receipt."""
@@ -115,6 +126,8 @@ class Handler:
         if exchange in self.active:
             self.active.discard(exchange)
             self._metrics.requests(-1)
+        if self._idle is not None and not self.active:
+            self._idle.set()
 
     def refuse(self, exchange: Exchange, request: web.BaseRequest, error: GatewayError) -> web.Response:
         """The reply for an error; an unread body ends the connection after it."""

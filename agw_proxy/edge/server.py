@@ -49,7 +49,11 @@ class Connection(RequestHandler):
         self.edge.closed()
 
     def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,  # noqa: ARG002  aiohttp's signature
+        message: str | None = None,
     ) -> web.StreamResponse:
         """What aiohttp's parser refuses (and, as a last resort, what escaped the handler): one Receipt, one JSON error."""
         if request.writer.output_size > 0:
@@ -124,9 +128,9 @@ class Edge(web.Server):
         loop = asyncio.get_running_loop()
         if host.startswith("unix:"):
             path = Path(host.removeprefix("unix:"))
-            await _clear(path)
+            await asyncio.get_running_loop().run_in_executor(None, _clear, path)
             self._listening.append(await loop.create_unix_server(self, str(path), backlog=BACKLOG))
-            path.chmod(0o600)
+            path.chmod(0o600)  # noqa: ASYNC240  once, before anything is served
             self._paths.append(path)
             return host
         server = await loop.create_server(self, host, port, backlog=BACKLOG, reuse_address=True)
@@ -141,39 +145,31 @@ class Edge(web.Server):
         for server in self._listening:
             server.close()
         for path in self._paths:
-            with contextlib.suppress(OSError):
-                path.unlink()
+            path.unlink(missing_ok=True)
         self.pre_shutdown()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        while self.handler.active and loop.time() < until:
-            await asyncio.sleep(0.01)
+        await self.handler.idle(seconds)
         late = list(self.handler.active)
         for exchange in late:
             exchange.end(Draining("This gateway is shutting down and could not wait for the end of this answer."))
-        until = loop.time() + LAST_WORDS_SECONDS
-        while self.handler.active and loop.time() < until:
-            await asyncio.sleep(0.005)
+        await self.handler.idle(LAST_WORDS_SECONDS)
         await self.shutdown(0.5)
         return len(late)
 
 
-async def _clear(path: Path) -> None:
+def _clear(path: Path) -> None:
     """Remove a socket file of a process that is gone. Raises OSError for a living one and for any other file."""
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):
         raise OSError(f"{path} exists and is no socket")
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    probe.setblocking(False)
-    try:
-        await asyncio.get_running_loop().sock_connect(probe, str(path))
-    except (ConnectionRefusedError, FileNotFoundError):
-        path.unlink(missing_ok=True)
-    else:
-        raise OSError(f"another process listens on {path}")
-    finally:
-        probe.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+    raise OSError(f"another process listens on {path}")
 
 
 def descriptors() -> int:

@@ -24,7 +24,8 @@ MAX_HELD_BYTES = 65536  # of a stream before its first event; beyond, it is pass
 class Opened(msgspec.Struct):
     """An answer that is good to pass on.
 
-    ``first``: bytes already read and ready to send; ``stream``: what follows them."""
+    ``first``: bytes already read and ready to send; ``stream``: what follows them.
+    """
 
     reply: Reply
     target: Target

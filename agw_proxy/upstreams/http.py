@@ -257,14 +257,10 @@ def reason(error: BaseException) -> str:
     return type(error).__name__
 
 
-async def _connect_begins(
-    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceConnectionCreateStartParams
-) -> None:  # noqa: ARG001
+async def _connect_begins(_session: object, context: SimpleNamespace, _params: object) -> None:
     context.trace_request_ctx.begun = asyncio.get_running_loop().time()
 
 
-async def _connect_ends(
-    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceConnectionCreateEndParams
-) -> None:  # noqa: ARG001
+async def _connect_ends(_session: object, context: SimpleNamespace, _params: object) -> None:
     times = context.trace_request_ctx
     times.connect_ms = (asyncio.get_running_loop().time() - times.begun) * 1000.0
