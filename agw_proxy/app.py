@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from pydantic import SecretStr
@@ -65,14 +65,17 @@ class Gateway:
             body_seconds=settings.server.body_seconds,
             json_depth=settings.server.json_depth,
         )
-        admin = [endpoint for endpoint in ENDPOINTS if endpoint.access in {"admin", "scrape"}]
-        rest = [endpoint for endpoint in ENDPOINTS if endpoint not in admin]
+        scraped = settings.metrics.prometheus
+        endpoints = [endpoint for endpoint in ENDPOINTS if scraped or endpoint.name != "metrics_prometheus"]
+        self._document = document(endpoints, __version__)
+        admin = [endpoint for endpoint in endpoints if endpoint.access in {"admin", "scrape"}]
+        rest = [endpoint for endpoint in endpoints if endpoint not in admin]
         apart = settings.server.admin_port is not None
-        self.handler = self._handler(rest if apart else ENDPOINTS)
+        self.handler = self._handler(rest if apart else endpoints)
         opened = [endpoint for endpoint in rest if endpoint.access == "open"]
         self.admin_handler = self._handler([*admin, *opened]) if apart else None
 
-    def _handler(self, endpoints: "tuple[Endpoint, ...] | list[Endpoint]") -> Handler:
+    def _handler(self, endpoints: Sequence[Endpoint]) -> Handler:
         return Handler(
             matcher=Matcher(endpoints),
             state=lambda: self.state,
@@ -216,6 +219,10 @@ class Gateway:
         served = self.state.routes.served(self._discovered)
         return [ServedModel(id=name, owner=owner) for name, owner in served if principal.models.match(name)]
 
+    def model(self, principal: Principal, name: str) -> ServedModel:
+        """See ``types.Control``."""
+        return ServedModel(id=name, owner=self.state.routes.owner(name, principal, self._discovered))
+
     def upstreams(self) -> list[UpstreamState]:
         """See ``types.Control``."""
         shown = [(service, upstream.base_url, upstream.models) for service, upstream in _pairs(self.state)]
@@ -246,7 +253,7 @@ class Gateway:
 
     def openapi(self) -> bytes:
         """See ``types.Control``."""
-        return document(ENDPOINTS, __version__)
+        return self._document
 
     # -- life
 

@@ -211,6 +211,10 @@ class Control(Protocol):
         """The models that this principal may use, in order."""
         ...
 
+    def model(self, principal: Principal, name: str) -> ServedModel:
+        """One of them, or one that an upstream's pattern covers. Raises ModelNotFound, ModelForbidden."""
+        ...
+
     def upstreams(self) -> list[UpstreamState]:
         """The upstreams in order of configuration."""
         ...

@@ -3,8 +3,8 @@
 import msgspec
 
 from agw_proxy.api.endpoint import Endpoint, Response, Schema
-from agw_proxy.errors import KeyMissing, ModelNotFound
-from agw_proxy.types import Answer, Asked, Control, ServedModel
+from agw_proxy.errors import KeyMissing, ModelForbidden, ModelNotFound
+from agw_proxy.types import Answer, Asked, Control, Principal, ServedModel
 
 _MODEL: Schema = {
     "type": "object",
@@ -30,20 +30,18 @@ async def list_models(control: Control, asked: Asked) -> Answer:
 
 
 async def get_model(control: Control, asked: Asked) -> Answer:
-    """One of them. Raises ModelNotFound, also where the key may not use it: the list does not know that model."""
-    name = asked.path_values["id"]
-    for model in _served(control, asked):
-        if model.id == name:
-            return Answer(200, msgspec.json.encode(_described(model)))
-    raise ModelNotFound(
-        f"There is no model {name!r} for this key; GET /v1/models lists those it may use.", param="model"
-    )
+    """One of them, or one that an upstream's pattern covers. Raises ModelNotFound, ModelForbidden."""
+    return Answer(200, msgspec.json.encode(_described(control.model(_principal(asked), asked.path_values["id"]))))
 
 
 def _served(control: Control, asked: Asked) -> list[ServedModel]:
+    return control.models(_principal(asked))
+
+
+def _principal(asked: Asked) -> Principal:
     if asked.principal is None:  # fails closed should the edge ever ask for nobody
         raise KeyMissing("The list of models belongs to a key, and none came with the request.")
-    return control.models(asked.principal)
+    return asked.principal
 
 
 def _described(model: ServedModel) -> dict[str, str | int]:
@@ -71,6 +69,6 @@ ENDPOINTS = (
         summary="Describe a model",
         tag="Models",
         responses={200: Response("The model.", {"application/json": _MODEL})},
-        errors=(ModelNotFound,),
+        errors=(ModelNotFound, ModelForbidden),
     ),
 )

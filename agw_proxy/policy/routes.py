@@ -79,6 +79,20 @@ class Routes:
         names.setdefault(f"{ECHO_UPSTREAM}/{ECHO_MODEL}", "agw")
         return list(names.items())
 
+    def owner(self, name: str, principal: Principal, discovered: Mapping[str, Sequence[str]]) -> str:
+        """Who serves a model, as ``served`` says it. Raises ModelNotFound, ModelForbidden.
+
+        A name that only a pattern covers exists as long as its upstream has not listed its models without it.
+        """
+        route = self.resolve(name, principal, 0).route
+        upstream = self.upstream_names[route.targets[0].upstream]
+        by_pattern = route.label != name and not name.startswith(f"{upstream}/")
+        if by_pattern and upstream in discovered and name not in discovered[upstream]:
+            raise ModelNotFound(
+                f"The model '{shown(name)}' is not among those of upstream '{upstream}'.", param="model"
+            )
+        return "agw" if name in self._virtual else upstream
+
     def labels(self, discovered: Mapping[str, Sequence[str]]) -> Iterator[str]:
         """Names that metrics may show: what ``served`` gives, and the same as ``upstream/model``."""
         for name, _ in self.served(discovered):

@@ -11,7 +11,7 @@ from agw_proxy._hot.route import Globs
 from agw_proxy.api.endpoint import Endpoint, Matcher
 from agw_proxy.api.openapi import document
 from agw_proxy.api.table import ENDPOINTS
-from agw_proxy.errors import ReloadFailed
+from agw_proxy.errors import ModelNotFound, ReloadFailed
 from agw_proxy.types import Answer, Asked, Control, Principal, ServedModel, UpstreamState
 
 MATCHER = Matcher(ENDPOINTS)
@@ -35,6 +35,12 @@ class FakeControl:
 
     def models(self, principal: Principal) -> list[ServedModel]:
         return [model for model in self.served if principal.models.match(model.id)]
+
+    def model(self, principal: Principal, name: str) -> ServedModel:
+        for model in self.models(principal):
+            if model.id == name:
+                return model
+        raise ModelNotFound(f"no model {name}", param="model")
 
     def upstreams(self) -> list[UpstreamState]:
         return self.known
