@@ -272,10 +272,13 @@ class Upstream:
         request = await _read_request(inbox, number)
         if request is None:
             return False
-        behaviour = self._queue.popleft() if self._queue else self.default
-        with self._changed:
-            self.requests.append(request)
-            self._changed.notify_all()
+        if request.path.endswith("/models") and request.values("x-request-id") == ["models-list"]:
+            behaviour = self._usual  # asked by the gateway on its own behalf, at a time that no test chooses
+        else:
+            behaviour = self._queue.popleft() if self._queue else self.default
+            with self._changed:
+                self.requests.append(request)
+                self._changed.notify_all()
         exchange = Exchange(request, writer)
         answering = asyncio.ensure_future(_call(behaviour, exchange))
         try:
