@@ -160,8 +160,10 @@ class Gateway:
         """Close a replaced upstream's pool once its longest exchange must have ended."""
 
         async def close() -> None:
-            await asyncio.sleep(self.state.settings.timeouts.total)
-            await service.upstream.close()
+            try:
+                await asyncio.sleep(self.state.settings.timeouts.total)
+            finally:
+                await service.upstream.close()
 
         task = asyncio.get_running_loop().create_task(close())
         self._closing.add(task)
@@ -293,9 +295,10 @@ class Gateway:
         self.log.events.info("server.stopped", ended_early=late)
 
     async def _close(self) -> None:
-        for task in (self._discovery, *self._closing):
-            if task is not None:
-                task.cancel()
+        tasks = [task for task in (self._discovery, *self._closing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for service in self.state.services:
             await service.upstream.close()
 

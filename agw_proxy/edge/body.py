@@ -7,7 +7,15 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from agw_proxy.edge.exchange import Bounds, Exchange
-from agw_proxy.errors import BodyTooLarge, CallerError, InvalidHTTP, Overloaded, RequestTimeout, UnsupportedMediaType
+from agw_proxy.errors import (
+    BodyTooLarge,
+    CallerError,
+    GatewayError,
+    InvalidHTTP,
+    Overloaded,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 
 class Bodies:
@@ -22,7 +30,7 @@ class Bodies:
 
         Raises BodyTooLarge, RequestTimeout, Overloaded, CallerError for a body that breaks off.
         """
-        self._check_length(request)
+        self.check_length(request)
         await _continue(request)
         begun = time.monotonic_ns()
         parts: list[bytes] = []
@@ -46,7 +54,7 @@ class Bodies:
                     f"The request body did not arrive within {self.bounds.body_seconds:g} s."
                 ) from None
             if isinstance(error, web.RequestPayloadError):
-                raise InvalidHTTP("The request body's framing is wrong (RFC 9112 section 7.1).") from None
+                raise _misframed() from None
             raise
         finally:
             exchange.waited += time.monotonic_ns() - begun
@@ -56,18 +64,29 @@ class Bodies:
         """A body of ``size`` bytes is no longer held."""
         self.held -= size
 
-    async def stream(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
-        """The body in the portions in which it comes (uploads). Raises BodyTooLarge beyond the bound."""
-        self._check_length(request)
-        await _continue(request)
-        size = 0
-        async for chunk in request.content.iter_any():
-            size += len(chunk)
-            if size > self.bounds.max_body_bytes:
-                raise self._too_large()
-            yield chunk
+    async def stream(self, request: web.BaseRequest, exchange: Exchange) -> AsyncIterator[bytes]:
+        """The body in the portions in which it comes (uploads).
 
-    def _check_length(self, request: web.BaseRequest) -> None:
+        Raises BodyTooLarge beyond the bound and InvalidHTTP for wrong framing. The upstream's client hides what its
+        body raised, so the error also stands in ``exchange.body_error``.
+        """
+        size = 0
+        try:
+            await _continue(request)
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > self.bounds.max_body_bytes:
+                    raise self._too_large()
+                yield chunk
+        except GatewayError as error:
+            exchange.body_error = error
+            raise
+        except web.RequestPayloadError:
+            exchange.body_error = _misframed()
+            raise exchange.body_error from None
+
+    def check_length(self, request: web.BaseRequest) -> None:
+        """Raises BodyTooLarge for a body that says so itself."""
         length = request.content_length
         if length is not None and length > self.bounds.max_body_bytes:
             raise self._too_large()
@@ -76,6 +95,10 @@ class Bodies:
         return BodyTooLarge(
             f"The request body is larger than the {self.bounds.max_body_bytes // 1048576} MiB that this gateway accepts (server.max_body_mb)."
         )
+
+
+def _misframed() -> InvalidHTTP:
+    return InvalidHTTP("The request body's framing is wrong (RFC 9112 section 7.1).")
 
 
 async def _continue(request: web.BaseRequest) -> None:

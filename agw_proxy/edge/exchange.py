@@ -41,6 +41,8 @@ class Exchange:
         """Why the gateway itself ends this exchange (drain); set before its task is cancelled."""
         self.complete = False
         """The last bytes of the answer are on their way: nothing that happens now changes the outcome."""
+        self.body_error: GatewayError | None = None
+        """What was wrong with a body that was streamed through."""
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.bytes_out = 0

@@ -38,6 +38,7 @@ from agw_proxy.errors import (
     ModelForbidden,
     UnknownPath,
     UpgradeRefused,
+    UpstreamError,
 )
 from agw_proxy.observe.log import Log, now_text
 from agw_proxy.observe.metrics import Metrics
@@ -231,12 +232,17 @@ class Handler:
                 own_credentials=self._own_credentials(request, state, routed),
             )
             if body is None and request.body_exists:
-                call.body = self._bodies.stream(request)
+                self._bodies.check_length(request)
+                call.body = self._bodies.stream(request, exchange)
                 if request.content_length is not None:
                     call.headers.append(("Content-Length", str(request.content_length)))
             begun = time.monotonic_ns()
             try:
                 opened = await open_first(routed.plan, state.services, call, trail=exchange.trail)
+            except UpstreamError:
+                if exchange.body_error is not None:
+                    raise exchange.body_error from None
+                raise
             finally:
                 exchange.upstream_ns = time.monotonic_ns() - begun
                 exchange.waited += exchange.upstream_ns
