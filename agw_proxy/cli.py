@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from agw_proxy import __version__
-from agw_proxy.commands import check, init, serve
+from agw_proxy.commands import chat, check, init, keys, serve, status, version
 
-COMMANDS = (serve, init, check)
+COMMANDS = (serve, init, check, keys, chat, status, version)
 EXAMPLES = """\
 examples:
   agw serve                 start the gateway; prints what to paste into your client
@@ -38,10 +38,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status."""
     if sys.platform == "win32":
-        print(
-            "agw runs on Linux (and macOS for development). On Windows use WSL or the container image.", file=sys.stderr
-        )
-        return 2
+        sys.exit("agw runs on Linux (and macOS for development). On Windows use WSL or the container image.")
     args = parser().parse_args(argv)
     try:
         return int(args.run(args))
