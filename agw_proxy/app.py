@@ -19,6 +19,7 @@ from agw_proxy.config import devkey
 from agw_proxy.config.loader import ConfigError, Loaded
 from agw_proxy.config.reload import Reloader
 from agw_proxy.config.settings import Key, Settings, Upstream
+from agw_proxy.config.tree import problem
 from agw_proxy.edge.exchange import Bounds
 from agw_proxy.edge.handler import Handler
 from agw_proxy.edge.server import Edge
@@ -37,6 +38,7 @@ from agw_proxy.upstreams.http import HttpUpstream
 
 BODIES_BYTES = 256 * 1024 * 1024  # all request bodies in memory together, unless one alone may be larger
 DEVELOPMENT_KEY_NAME = "development"
+SECRET_CHARACTERS = 8
 
 
 class Gateway:
@@ -49,17 +51,21 @@ class Gateway:
         self.started = time.time()
         self.log = log
         self._environ = environ
-        self._reloader = Reloader(load, loaded)
+        self._reloader = Reloader(lambda: self._prepare(load()), loaded)
         self._table = Table()
         self.metrics = Metrics(Meter(FAMILIES), __version__)
         self._discovered: dict[str, tuple[str, ...]] = {}
         self._discovery: asyncio.Task[dict[str, str]] | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
+        self._served: list[tuple[str, str]] = []
+        self._next: State | None = None
         self.state = self._compile(loaded.settings, None)
-        self.metrics.know(self.state.routes.labels(self._discovered))
+        self._know_models()
         self.development_key = _development_key(loaded.settings, environ)
         settings = loaded.settings
         self._bounds = Bounds(
+            max_head_bytes=settings.server.max_header_kb << 10,
             max_body_bytes=settings.server.max_body_mb << 20,
             max_bodies_bytes=max(BODIES_BYTES, settings.server.max_body_mb << 20),
             body_seconds=settings.server.body_seconds,
@@ -120,13 +126,25 @@ class Gateway:
                     upstream=http,
                     retries=upstream.retries.over(settings.retries),
                     health=service.health if service is not None else Health(),
-                    secret=upstream.api_key.get_secret_value() if upstream.api_key is not None else "",
+                    secrets=_secrets(upstream),
+                    total=upstream.timeouts.over(settings.timeouts).total,
                     auth=upstream.auth,
                     stream_usage=upstream.stream_usage,
                 )
             )
         echo = old.services[-1] if old is not None else None
-        services.append(echo or Service(Echo(), settings.retries, Health(), "", "none", stream_usage=True))
+        services.append(
+            echo
+            or Service(
+                upstream=Echo(),
+                retries=settings.retries,
+                health=Health(),
+                secrets=(),
+                total=settings.timeouts.total,
+                auth="none",
+                stream_usage=True,
+            )
+        )
         return State(
             settings=settings,
             keys=Keys(keys, settings.limits, self._table),
@@ -137,16 +155,30 @@ class Gateway:
 
     async def reload(self) -> Mapping[str, object]:
         """Read the configuration again and swap; a bad one leaves the old tables serving. Raises ReloadFailed."""
+        async with self._reloading:  # one after the other: an older reading must not replace a newer one
+            return await self._reload()
+
+    def _prepare(self, loaded: Loaded) -> Loaded:
+        """Compile what was loaded, still within the reload that can be refused. Raises ConfigError."""
+        try:
+            self._next = self._compile(loaded.settings, self.state)
+        except ValueError as error:
+            raise ConfigError([problem(str(error))]) from None
+        return loaded
+
+    async def _reload(self) -> Mapping[str, object]:
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(None, self._reloader.reload)
-            new = self._compile(loaded.settings, self.state)
-        except (ConfigError, ValueError) as error:
+        except ConfigError as error:
             self.log.events.error("config.rejected", error=str(error), version=self._reloader.version)
             raise ReloadFailed(
                 f"The new configuration was not accepted, the old one goes on serving:\n{error}"
             ) from None
-        old, self.state = self.state, new
-        self.metrics.know(new.routes.labels(self._discovered))
+        old, new = self.state, self._next
+        if new is None:
+            raise ReloadFailed("Nothing was compiled; the old configuration goes on serving.")
+        self.state, self._next = new, None
+        self._know_models()
         kept = {id(service.upstream) for service in new.services}
         for service in old.services:
             if id(service.upstream) not in kept:
@@ -187,10 +219,15 @@ class Gateway:
         ]
         models, errors = await discover(asked)
         self._discovered = {**{name: self._discovered[name] for name in errors if name in self._discovered}, **models}
-        self.metrics.know(self.state.routes.labels(self._discovered))
+        self._know_models()
         for name, error in errors.items():
             self.log.events.warning("upstream.models_unknown", upstream=name, error=error)
         return errors
+
+    def _know_models(self) -> None:
+        """What can be listed and shown has changed."""
+        self._served = self.state.routes.served(self._discovered)
+        self.metrics.know(self.state.routes.labels(self._discovered))
 
     def configuration(self) -> Mapping[str, object]:
         """See ``types.Control``."""
@@ -218,8 +255,7 @@ class Gateway:
 
     def models(self, principal: Principal) -> list[ServedModel]:
         """See ``types.Control``."""
-        served = self.state.routes.served(self._discovered)
-        return [ServedModel(id=name, owner=owner) for name, owner in served if principal.models.match(name)]
+        return [ServedModel(id=name, owner=owner) for name, owner in self._served if principal.models.match(name)]
 
     def model(self, principal: Principal, name: str) -> ServedModel:
         """See ``types.Control``."""
@@ -319,6 +355,13 @@ def _pairs(state: State | None) -> list[tuple[Service, Upstream]]:
     if state is None:
         return []
     return list(zip(state.services[:-1], state.settings.upstreams, strict=True))
+
+
+def _secrets(upstream: Upstream) -> tuple[str, ...]:
+    """What of an upstream's settings must never be shown; a short header value is no secret."""
+    values = [upstream.api_key.get_secret_value()] if upstream.api_key is not None else []
+    values += [value.rpartition(" ")[2] for value in upstream.headers.values()]
+    return tuple(value for value in values if len(value) >= SECRET_CHARACTERS)
 
 
 def _development_key(settings: Settings, environ: Mapping[str, str]) -> str | None:

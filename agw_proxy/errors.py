@@ -28,6 +28,7 @@ class GatewayError(Exception):
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_ms: int | None = None) -> None:
         """``message``: for the caller, without secrets. ``param``: the request member at fault. ``retry_after_ms``: how long to wait."""
+        message = printable(message)
         super().__init__(message)
         self.message = message
         self.param = param
@@ -37,6 +38,15 @@ class GatewayError(Exception):
     def fault(self) -> str:
         """Who has to act: caller, policy, upstream or gateway."""
         return self.code.partition("_")[0] or "gateway"
+
+
+def printable(text: str) -> str:
+    """The text with control characters and lone surrogates spelt out: callers' words come back in messages and logs."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 class CallerError(GatewayError):
@@ -114,6 +124,12 @@ class BodyTooLarge(CallerError):
     """The body is over the configured bound."""
 
     code, status, alias = "caller_body_too_large", 413, "request_too_large"
+
+
+class HeadTooLarge(CallerError):
+    """The request line or the header fields are over the configured bound (RFC 6585 section 5)."""
+
+    code, status, alias = "caller_head_too_large", 431, "request_header_fields_too_large"
 
 
 class UnsupportedMediaType(CallerError):

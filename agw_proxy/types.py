@@ -59,6 +59,10 @@ class Call(msgspec.Struct):
     request_id: str
     dialect: Dialect = "openai"
     asks_usage: bool = False
+    by_model: bool = True
+    """It was routed by the model in its body, which is replaced by the target's name for it."""
+    repeatable: bool = True
+    """A second try does no harm where the first may have had an effect: a generation, not a file or a batch."""
     own_credentials: list[tuple[str, str]] | None = None
 
     @property

@@ -42,6 +42,11 @@ class Relay(msgspec.Struct, frozen=True):
     """Streams report usage when asked by ``stream_options``, so it is asked for."""
     default_model: str | None = None
     """The model that is meant where the body names none."""
+    model_paths: frozenset[str] | None = None
+    """Where a ``model`` in the body decides the route (POST only); None: everywhere.
+
+    Elsewhere it may stand in a body without meaning, and must not open a path that the key's models do not.
+    """
 
 
 class Parameter(msgspec.Struct, frozen=True):

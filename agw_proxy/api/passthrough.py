@@ -8,7 +8,20 @@ from typing import get_args
 
 from agw_proxy.api.endpoint import Endpoint, Method, Relay, Response
 
-_RELAY = Relay("", needs_model=False, json_only=False, sse_usage=False)
+MODEL_PATHS = frozenset(
+    {
+        "/v1/responses",
+        "/v1/responses/input_tokens",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/images/generations",
+        "/v1/audio/speech",
+        "/v1/rerank",
+    }
+)
+"""Generations that name their model in a JSON body: routed and allowed by it. All else needs a key for the whole upstream."""
+
+_RELAY = Relay("", needs_model=False, json_only=False, sse_usage=False, model_paths=MODEL_PATHS)
 _ANSWERS = {200: Response("The upstream's answer, with its own status.", {"*/*": {}})}
 
 

@@ -72,6 +72,9 @@ class Server(Part):
     max_connections: Whole = Field(10000, ge=1, le=1_000_000, description="Most client connections at once.")
     drain_seconds: Duration = Field(30.0, description="How long running requests may take to finish after SIGTERM.")
     body_seconds: LongerThanZero = Field(60.0, description="Deadline for a whole request body; over it 408.")
+    write_seconds: LongerThanZero = Field(
+        60.0, description="How long a client may read nothing of its answer; over it the connection is cut."
+    )
     keepalive_seconds: LongerThanZero = Field(75.0, description="How long an idle client connection stays open.")
     state_dir: FilePath | None = Field(
         None, description="Directory for the generated key; null is `$XDG_STATE_HOME/agw` or `~/.local/state/agw`."

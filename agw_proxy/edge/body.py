@@ -73,7 +73,11 @@ class Bodies:
         size = 0
         try:
             await _continue(request)
-            async for chunk in request.content.iter_any():
+            while True:
+                async with asyncio.timeout(self.bounds.body_seconds):
+                    chunk = await request.content.readany()
+                if not chunk:
+                    break
                 size += len(chunk)
                 if size > self.bounds.max_body_bytes:
                     raise self._too_large()
@@ -83,6 +87,11 @@ class Bodies:
             raise
         except web.RequestPayloadError:
             exchange.body_error = _misframed()
+            raise exchange.body_error from None
+        except TimeoutError:
+            exchange.body_error = RequestTimeout(
+                f"No more of the request body came for {self.bounds.body_seconds:g} s."
+            )
             raise exchange.body_error from None
 
     def check_length(self, request: web.BaseRequest) -> None:
@@ -118,9 +127,7 @@ def check_json(request: web.BaseRequest) -> None:
     if kind is not None:
         media = kind.split(";", 1)[0].strip().lower()
         if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
-            raise UnsupportedMediaType(
-                f"The Content-Type must be application/json; {media[:60] or 'an empty one'} came."
-            )
+            raise UnsupportedMediaType(f"The Content-Type must be application/json; {media[:60]!r} came.")
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in {"identity", ""}:
         raise UnsupportedMediaType(f"The Content-Encoding {coding[:40]!r} is not accepted; send the JSON uncompressed.")

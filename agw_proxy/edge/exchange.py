@@ -168,6 +168,7 @@ class Exchange:
 class Bounds(msgspec.Struct, frozen=True):
     """The edge's bounds, in their units."""
 
+    max_head_bytes: int
     max_body_bytes: int
     max_bodies_bytes: int
     body_seconds: float

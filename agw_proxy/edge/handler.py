@@ -8,13 +8,14 @@ import asyncio
 import contextlib
 import hmac
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from agw_proxy._hot.keys import credential, digest
+from agw_proxy._hot.keys import DuplicateCredential, bearer, credential, digest
 from agw_proxy._hot.limit import subject
 from agw_proxy._hot.peek import Peek, PeekError, peek
 from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
@@ -30,7 +31,9 @@ from agw_proxy.errors import (
     CallerGone,
     Draining,
     GatewayError,
+    HeadTooLarge,
     InternalError,
+    InvalidHTTP,
     InvalidJSON,
     InvalidParameter,
     KeyMissing,
@@ -47,6 +50,10 @@ from agw_proxy.types import Asked, Call, Control, Receipt, Routed
 from agw_proxy.upstreams.attempts import open_first
 
 MAX_QUERY_FIELDS = 100
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+HOST = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::(?:[0-5]?\d{0,4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]))?"
+)
 PASSTHROUGH_HELP = (
     "The upstream '{}' is asked with your own provider credential (auth: passthrough). "
     "Send the gateway's key in the header x-agw-key, and the provider's where your tool puts it."
@@ -102,10 +109,13 @@ class Handler:
                 exchange.status = exchange.status or ended.status
                 raise
             return self.refuse(exchange, request, ended)
-        except Exception as defect:  # noqa: BLE001  the frame of every request: a defect becomes a 500 and a log event, not a crash
+        except Exception as defect:
             self._log.events.error(
                 "gateway.defect", request_id=exchange.request_id, error=repr(defect), where=where(defect)
             )
+            if request.writer.output_size > 0:
+                exchange.error = InternalError("The gateway failed within an answer.")
+                raise  # aiohttp closes the connection: nothing more can be said on it
             return self.refuse(
                 exchange, request, InternalError("The gateway failed; its log has the details under this request id.")
             )
@@ -122,13 +132,15 @@ class Handler:
 
     def finish(self, exchange: Exchange) -> None:
         """Settle, release, account: the first time only."""
-        exchange.account(self._emit, now_text)
-        exchange.release()
-        if exchange in self.active:
-            self.active.discard(exchange)
-            self._metrics.requests(-1)
-        if self._idle is not None and not self.active:
-            self._idle.set()
+        try:
+            exchange.account(self._emit, now_text)
+        finally:
+            exchange.release()
+            if exchange in self.active:
+                self.active.discard(exchange)
+                self._metrics.requests(-1)
+            if self._idle is not None and not self.active:
+                self._idle.set()
 
     def refuse(self, exchange: Exchange, request: web.BaseRequest, error: GatewayError) -> web.Response:
         """The reply for an error; an unread body ends the connection after it."""
@@ -143,9 +155,10 @@ class Handler:
 
     async def _serve(self, exchange: Exchange, request: web.BaseRequest) -> web.StreamResponse:
         path, query = target_of(request.raw_path)
+        self._check_head(request)
         endpoint, values = self._matcher.match(request.method, path)
         exchange.endpoint, exchange.dialect = endpoint.name, endpoint.dialect
-        if "Upgrade" in request.headers and "upgrade" in request.headers.get("Connection", "").lower():
+        if request.headers.get("Upgrade", "").strip().lower() == "websocket":
             raise UpgradeRefused(
                 "This gateway serves no WebSocket or other upgrade here. Use plain HTTP; streams come as server-sent events."
             )
@@ -170,10 +183,8 @@ class Handler:
             return
         begun = time.monotonic_ns()
         try:
-            if endpoint.access == "scrape" and state.scrape_digest is not None:
-                sent = credential(request.raw_headers)
-                if sent is not None and hmac.compare_digest(digest(sent.value), state.scrape_digest):
-                    return
+            if endpoint.access == "scrape" and self._may_scrape(request, state):
+                return
             exchange.principal, _ = state.keys.authenticate(request.raw_headers)
             if endpoint.access in {"admin", "scrape"} and not exchange.principal.admin:
                 raise AdminOnly(
@@ -188,7 +199,7 @@ class Handler:
         """A local endpoint."""
         if endpoint.handler is None:
             raise UnknownPath("Nothing is served here.")
-        body = await self._bodies.read(request, exchange)
+        body = b"" if request.method in {"GET", "HEAD"} else await self._bodies.read(request, exchange)
         try:
             try:
                 fields = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
@@ -208,7 +219,10 @@ class Handler:
         body: bytes | None = None
         seen: Peek | None = None
         kind = request.headers.get("Content-Type", "").split(";", 1)[0].strip().lower()
-        if relay.json_only or (kind == "application/json" and request.body_exists):
+        by_model = relay.model_paths is None or (request.method == "POST" and path in relay.model_paths)
+        if not path.startswith("/v1/"):
+            raise UnknownPath("Paths of the API begin with /v1/, spelt so.")
+        if relay.json_only or (by_model and kind == "application/json"):
             check_json(request)
             body = await self._bodies.read(request, exchange)
         try:
@@ -217,7 +231,7 @@ class Handler:
             exchange.stream = seen is not None and seen.stream
             exchange.user = (seen.user if seen is not None else None) or label(request.headers, "x-user-id")
             exchange.channel = label(request.headers, "x-channel-id")
-            routed = self._route(exchange, relay, state, seen, request)
+            routed = self._route(exchange, relay, state, seen if by_model else None, request)
             self._limit(exchange, body, seen)
             call = Call(
                 method=request.method,
@@ -229,6 +243,8 @@ class Handler:
                 request_id=exchange.request_id,
                 dialect=exchange.dialect,
                 asks_usage=relay.sse_usage,
+                by_model=exchange.model is not None,
+                repeatable=exchange.model is not None,
                 own_credentials=self._own_credentials(request, state, routed),
             )
             if body is None and request.body_exists:
@@ -251,7 +267,15 @@ class Handler:
             if body is not None:
                 self._bodies.free(len(body))
         del body
-        pump = Pump(request, exchange, opened, known_end=relay.sse_usage)
+        service = state.services[opened.target.upstream]
+        pump = Pump(
+            request,
+            exchange,
+            opened,
+            known_end=relay.sse_usage,
+            secrets=service.secrets,
+            write_seconds=state.settings.server.write_seconds,
+        )
         exchange.streaming = opened.stream is not None
         self._metrics.streams(1 if exchange.streaming else 0)
         try:
@@ -259,6 +283,24 @@ class Handler:
         finally:
             pump.note_usage()
             self._metrics.streams(-1 if exchange.streaming else 0)
+
+    def _check_head(self, request: web.BaseRequest) -> None:
+        """What aiohttp lets through: a head that is large in all, a Host that is none (RFC 9110 section 7.2)."""
+        if sum(len(name) + len(value) for name, value in request.raw_headers) > self._bodies.bounds.max_head_bytes:
+            raise HeadTooLarge(
+                f"The request's header fields are larger than {self._bodies.bounds.max_head_bytes // 1024} KiB in all (server.max_header_kb)."
+            )
+        if HOST.fullmatch(request.headers.get("Host", "")) is None:
+            raise InvalidHTTP("The Host header is not a host and an optional port (RFC 9110 section 7.2).")
+
+    def _may_scrape(self, request: web.BaseRequest, state: State) -> bool:
+        if state.scrape_digest is None:
+            return False
+        try:
+            sent = credential(request.raw_headers)
+        except DuplicateCredential:
+            return False  # told by the look-up that follows
+        return sent is not None and hmac.compare_digest(digest(sent.value), state.scrape_digest)
 
     def _route(
         self, exchange: Exchange, relay: Relay, state: State, seen: Peek | None, request: web.BaseRequest
@@ -272,6 +314,8 @@ class Handler:
             if relay.needs_model:
                 raise MissingParameter("The request names no model: 'model' must be a non-empty string.", param="model")
             return self._route_without_model(exchange, state, request)
+        if CONTROL.search(model):
+            raise InvalidParameter("'model' must be a name without control characters.", param="model")
         exchange.model = model
         routed = state.routes.resolve(model, principal, random.getrandbits(64))
         exchange.model_label = routed.route.label
@@ -326,7 +370,12 @@ class Handler:
             return None
         if "x-agw-key" not in request.headers:
             raise KeyMissing(PASSTHROUGH_HELP.format(needing[0].upstream.name))
-        return own_credentials(request.headers)
+        # A tool that puts the gateway's key everywhere must not send it on: it is no provider's credential.
+        return [
+            (name, value)
+            for name, value in own_credentials(request.headers)
+            if not state.keys.knows(bearer(value.encode()) or value.encode())
+        ]
 
 
 def look_into(body: bytes, depth: int) -> Peek:

@@ -82,4 +82,7 @@ def towards_client(headers: RawHeaders, *, limits: bool) -> Iterable[tuple[str, 
     for name, value in headers:
         lower = name.lower()
         if lower in SAFE_OUT or lower.startswith(SAFE_OUT_PREFIXES) or (limits and lower.startswith(LIMITS_OUT)):
-            yield name.decode("latin-1"), value.decode("latin-1")
+            try:
+                yield name.decode("ascii"), value.decode("utf-8")
+            except UnicodeDecodeError:
+                continue  # bytes in no encoding that can be named: nothing a client could read

@@ -9,6 +9,7 @@ import contextlib
 import socket
 import struct
 import time
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -18,7 +19,8 @@ from agw_proxy.edge.headers import towards_client
 from agw_proxy.edge.respond import common_headers, error_event
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamBroken, UpstreamError
 from agw_proxy.types import Usage
-from agw_proxy.upstreams.attempts import Opened
+from agw_proxy.upstreams.attempts import Opened, content_type
+from agw_proxy.upstreams.failures import scrubbed
 
 LAST_CHUNK_SECONDS = (
     0.25  # after [DONE] the upstream's last chunk is nearly here; its connection is worth so long a wait
@@ -42,8 +44,25 @@ class Relayed(web.StreamResponse):
 class Pump:
     """One answer on its way."""
 
-    def __init__(self, request: web.BaseRequest, exchange: Exchange, opened: Opened, *, known_end: bool) -> None:
-        """``known_end``: this endpoint's streams have a terminator, so an end without it is a broken stream."""
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        exchange: Exchange,
+        opened: Opened,
+        *,
+        known_end: bool,
+        secrets: Sequence[str],
+        write_seconds: float,
+    ) -> None:
+        """``known_end``: this endpoint's streams have a terminator, so an end without it is a broken stream.
+
+        ``secrets``: taken out of errors within a stream. ``write_seconds``: how long the client may read nothing.
+        """
+        self._secrets = secrets
+        self._write_seconds = write_seconds
+        self._writing_since = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(write_seconds, self._watch)
         self._request = request
         self._exchange = exchange
         self._opened = opened
@@ -78,7 +97,23 @@ class Pump:
             self._response.broken = True
             return self._response
         finally:
+            self._timer.cancel()
             self._reply.close()
+
+    def _watch(self) -> None:
+        """Cut the connection of a client that reads nothing: one coarse timer an answer, none a write."""
+        waited = self._loop.time() - self._writing_since if self._writing_since else 0.0
+        if waited >= self._write_seconds:
+            transport = self._request.transport
+            if transport is not None:
+                transport.abort()
+            return
+        self._timer = self._loop.call_later(self._write_seconds - waited, self._watch)
+
+    async def _write(self, chunk: bytes) -> None:
+        self._writing_since = self._loop.time()
+        await self._response.write(chunk)
+        self._writing_since = 0.0
 
     async def _send(self) -> web.StreamResponse:
         response, reply, stream, exchange = self._response, self._reply, self._stream, self._exchange
@@ -88,17 +123,29 @@ class Pump:
         if stream is not None:
             return await self._send_stream(chunk, stream)
         document = self._document
+        unframed = self._unframed_json()
         while True:
             document.feed(chunk)
             exchange.bytes_out += len(chunk)
             if reply.ended:
                 break
             if chunk:
-                await response.write(chunk)
+                await self._write(chunk)
             chunk = await reply.read()
+        if unframed and not document.complete:
+            raise UpstreamBroken("The upstream's answer was cut: its JSON is not whole.")
         self._account()
         await response.write_eof(chunk)
         return response
+
+    def _unframed_json(self) -> bool:
+        """Only the JSON itself can tell whether this body is whole: its end is the connection's."""
+        names = {name.lower() for name, _ in self._reply.headers}
+        return (
+            not names & {b"content-length", b"transfer-encoding"}
+            and content_type(self._reply) == b"application/json"
+            and b"content-encoding" not in names
+        )
 
     async def _send_stream(self, chunk: bytes, stream: Stream) -> web.StreamResponse:
         response, reply, exchange = self._response, self._reply, self._exchange
@@ -113,13 +160,13 @@ class Pump:
             if self._at_end(stream):
                 break
             if chunk:
-                await response.write(chunk)
+                await self._write(chunk)
             # Comments keep the connection alive, not the answer: they do not count against the silence clock.
             progress = stream.events > events or not chunk.startswith(b":")
             events = stream.events
             chunk = stream.feed(await reply.read(progress=progress))
         self._account()
-        await response.write(chunk)
+        await self._write(chunk)
         await self._read_out(stream)
         await response.write_eof()
         return response
@@ -134,7 +181,7 @@ class Pump:
         and a cut one stays here.
         """
         if chunk and not stream.complete:
-            await self._response.write(chunk)
+            await self._write(chunk)
             self._exchange.bytes_out += len(chunk)
             chunk = b""
         whole = stream.at_boundary
@@ -152,13 +199,13 @@ class Pump:
                     while not self._reply.ended:
                         rest = stream.feed(await self._reply.read())
                         if rest:
-                            await self._response.write(rest)
+                            await self._write(rest)
 
     async def _pass_error_on(self, chunk: bytes, data: bytes) -> web.StreamResponse:
         """The upstream reports an error within its stream: the same data, in the form that every client raises on."""
         at = chunk.find(data)
         before = chunk[: event_start(chunk, at)] if at >= 0 else b""
-        line = b" ".join(data.splitlines())
+        line = b" ".join(scrubbed(data, self._secrets).splitlines())
         return await self._break(
             UpstreamBroken("The upstream reported an error within its stream."),
             before + b"event: error\ndata: " + line + b"\n\n",
@@ -175,7 +222,7 @@ class Pump:
             last += error_event(error, exchange.dialect, exchange.request_id)
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             if last and response.prepared:
-                await response.write(last)
+                await self._write(last)
         if self._request.version < (1, 1):
             self._reset()
         return response
@@ -215,6 +262,7 @@ class Pump:
         if self._stream is not None:
             headers["Cache-Control"] = "no-cache"
             headers["X-Accel-Buffering"] = "no"
+        headers["X-Content-Type-Options"] = "nosniff"
         length = next((value for name, value in reply.headers if name.lower() == b"content-length"), None)
         if reply.status in BODILESS or self._request.method == "HEAD":
             pass

@@ -1,6 +1,7 @@
 """The one place where an error becomes bytes: a reply in the caller's dialect, or an error event once bytes have left."""
 
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import orjson
 from aiohttp import web
@@ -11,6 +12,7 @@ from agw_proxy.policy.limits import limit_headers
 from agw_proxy.types import Answer, Dialect
 
 SERVER = "agw"
+SHOWN = "/:@+~*"  # of a target's name in a header; the rest is percent-encoded
 ANTHROPIC_KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -60,7 +62,10 @@ def common_headers(exchange: Exchange) -> list[tuple[str, str]]:
     headers.append(("Server-Timing", exchange.server_timing()))
     if len(exchange.trail) > 1:
         headers.append(
-            ("x-agw-attempts", ", ".join(f"{attempt.target}={attempt.outcome}" for attempt in exchange.trail))
+            (
+                "x-agw-attempts",
+                ", ".join(f"{quote(attempt.target, safe=SHOWN)}={attempt.outcome}" for attempt in exchange.trail),
+            )
         )
     if exchange.grant is not None:
         headers += limit_headers(exchange.grant)
@@ -82,7 +87,7 @@ def refuse(exchange: Exchange, error: GatewayError, *, close: bool) -> web.Respo
         headers.append(("Allow", ", ".join(error.allowed)))
     if isinstance(error, UpgradeRefused):
         headers += [("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade")]
-    if error.status == 401:
+    if error.status == 401 and not isinstance(error, UpstreamError):
         headers.append(("WWW-Authenticate", 'Bearer realm="agw"'))
     body = error_body(error, exchange.dialect, exchange.request_id)
     response = web.Response(status=error.status, body=body, headers=headers, content_type="application/json")

@@ -7,12 +7,14 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy.edge.handler import Handler
-from agw_proxy.errors import Draining, GatewayError, InternalError, InvalidHTTP
+from agw_proxy.errors import Draining, GatewayError, HeadTooLarge, InternalError, InvalidHTTP
 
 BACKLOG = 1024  # connections that the kernel keeps while the loop is busy
 RESERVED_DESCRIPTORS = 64  # for logs, listening sockets, resolvers; the rest is shared by clients and upstreams
@@ -39,9 +41,13 @@ class Connection(RequestHandler):
         self.edge.opened()
         if self.edge.open > self.edge.max_connections:
             self.edge.refused()
-            if isinstance(transport, asyncio.Transport):
-                transport.write(FULL % (len(FULL_BODY), FULL_BODY))
+            cast("asyncio.Transport", transport).write(FULL % (len(FULL_BODY), FULL_BODY))
             self.force_close()
+
+    @property
+    def waits(self) -> bool:
+        """No request is under way here."""
+        return not self._request_in_progress and not self._messages
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it out."""
@@ -52,8 +58,8 @@ class Connection(RequestHandler):
         self,
         request: web.BaseRequest,
         status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002  aiohttp's signature
-        message: str | None = None,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  likewise; it quotes the caller's bytes
     ) -> web.StreamResponse:
         """What aiohttp's parser refuses (and, as a last resort, what escaped the handler): one Receipt, one JSON error."""
         if request.writer.output_size > 0:
@@ -62,9 +68,14 @@ class Connection(RequestHandler):
         exchange = handler.begin(request)
         exchange.endpoint = "invalid"
         error: GatewayError = InternalError("The gateway failed; its log has the details under this request id.")
-        if status == 400:
-            text = " ".join((message or "").split("\n", 1)[0].split())[:160]
-            error = InvalidHTTP(f"The request is not valid HTTP/1.1 (RFC 9112): {text or 'malformed'}")
+        if isinstance(exc, LineTooLong):
+            error = HeadTooLarge(
+                f"A line of the request's head is longer than {self.max_line_size // 1024} KiB (server.max_header_kb)."
+            )
+        elif status == 400:
+            error = InvalidHTTP(
+                "The request is not valid HTTP/1.1 (RFC 9112): its request line, a header field or its framing is malformed."
+            )
         response = handler.refuse(exchange, request, error)
         response.force_close()
         handler.finish(exchange)
@@ -146,7 +157,9 @@ class Edge(web.Server):
             server.close()
         for path in self._paths:
             path.unlink(missing_ok=True)
-        self.pre_shutdown()
+        for connection in self.connections:
+            if isinstance(connection, Connection) and connection.waits:
+                connection.close()  # the others close with the answer that they are at
         await self.handler.idle(seconds)
         late = list(self.handler.active)
         for exchange in late:

@@ -19,6 +19,7 @@ import msgspec
 import orjson
 import structlog
 
+from agw_proxy.errors import printable
 from agw_proxy.types import Receipt
 
 MAX_QUEUED_LINES = 16384  # about 8 MB; some seconds of a busy gateway while the disk is slow
@@ -35,6 +36,8 @@ class LogWriter:
         self._lines: deque[bytes] = deque()
         self._wake = threading.Event()
         self._closing = False
+        self.lost = 0
+        """Lines that the disk did not take."""
         self._dropped: Callable[[int], None] | None = None
         self._thread = threading.Thread(target=self._run, name="agw-log", daemon=True)
         self._thread.start()
@@ -76,8 +79,10 @@ class LogWriter:
             if batch:
                 try:
                     self._write(bytes(batch))
-                except (OSError, ValueError):
+                except (BrokenPipeError, ValueError):
                     closing = True  # nobody reads any more: a sidecar goes on serving without its log
+                except OSError:
+                    self.lost += batch.count(b"\n")  # a full disk may have room again
             if closing:
                 return
             time.sleep(WAKE_SECONDS)
@@ -125,7 +130,7 @@ class Log:
             self._paint(DIM, receipt.time[11:19]),
             self._paint(colour, str(receipt.status)),
             f"{receipt.method} {receipt.endpoint}",
-            self._paint(CYAN, receipt.model or "-"),
+            self._paint(CYAN, visible(receipt.model or "-")),
             f"{receipt.duration_ms:.1f}ms",
         ]
         if receipt.ttft_ms is not None:
@@ -136,7 +141,7 @@ class Log:
             parts.append(f"{receipt.attempts} attempts")
         parts.append(self._paint(DIM, f"own {receipt.overhead_us}us key {receipt.key or '-'} {receipt.request_id}"))
         if receipt.outcome != "ok":
-            parts.append(self._paint(colour, f"{receipt.outcome}: {receipt.message or ''}"))
+            parts.append(self._paint(colour, f"{receipt.outcome}: {visible(receipt.message or '')}"))
         return "  ".join(parts).encode("utf-8", "replace")
 
     def _render_event(self, logger: object, method: str, event: MutableMapping[str, Any]) -> bytes:  # noqa: ARG002  structlog's signature
@@ -144,11 +149,16 @@ class Log:
         level = str(event.pop("level", "info"))
         name = str(event.pop("event", ""))
         colour = {"warning": YELLOW, "error": RED}.get(level, GREEN)
-        rest = " ".join(f"{key}={value}" for key, value in event.items())
+        rest = " ".join(f"{key}={visible(str(value))}" for key, value in event.items())
         return f"{self._paint(DIM, stamp)}  {self._paint(colour, name)}  {rest}".encode("utf-8", "replace")
 
     def _paint(self, colour: str, text: str) -> str:
         return f"{colour}{text}{RESET}" if self._colour else text
+
+
+def visible(text: str) -> str:
+    """The text on one line, with what a terminal would obey spelt out."""
+    return text if text.isprintable() else printable(text).replace("\n", "\\n")
 
 
 class _Sink:

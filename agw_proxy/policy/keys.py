@@ -41,6 +41,10 @@ class Keys:
             )
         return self.principals[index], sent
 
+    def knows(self, value: bytes) -> bool:
+        """Whether it is a key of the gateway's own."""
+        return self._table.find(value) >= 0
+
 
 def _digest(key: Key) -> bytes:
     if key.key is not None:

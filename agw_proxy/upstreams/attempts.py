@@ -13,7 +13,7 @@ from agw_proxy._hot.peek import rewrite
 from agw_proxy._hot.route import Target
 from agw_proxy._hot.sse import EventTooLong, Stream
 from agw_proxy.config.settings import Retries
-from agw_proxy.errors import UpstreamError, UpstreamInvalid, UpstreamReset
+from agw_proxy.errors import UpstreamError, UpstreamInvalid, UpstreamReset, UpstreamTimeout
 from agw_proxy.types import Attempt, Call, Reply, Upstream
 from agw_proxy.upstreams.failures import again, elsewhere, error_of_event, refused
 from agw_proxy.upstreams.health import Health
@@ -39,7 +39,10 @@ class Service(msgspec.Struct, frozen=True):
     upstream: Upstream
     retries: Retries
     health: Health
-    secret: str
+    secrets: tuple[str, ...]
+    """What must never be shown: its key and the values of its configured headers."""
+    total: float
+    """Seconds that an exchange may take in all, its tries together."""
     auth: str
     """``key``, ``passthrough`` (it is asked with the caller's own provider credentials) or ``none``."""
     stream_usage: bool
@@ -61,6 +64,7 @@ async def open_first(
     """
     retries = services[plan[0].upstream].retries
     allowed = max(retries.attempts, len(plan)) if call.replayable else 1
+    deadline = asyncio.get_running_loop().time() + services[plan[0].upstream].total
     queue = list(plan)
     tries = 0
     while True:
@@ -68,13 +72,13 @@ async def open_first(
         service = services[target.upstream]
         tries += 1
         try:
-            opened = await _open(target, service, call)
+            opened = await _open_in_time(target, service, call, deadline)
         except UpstreamError as error:
             trail.append(Attempt(target.name, service.upstream.name, _outcome(error)))
             service.health.failed(error)
-            if again(error):
+            if again(error, call):
                 queue.append(target)
-            if tries >= allowed or not queue or not elsewhere(error):
+            if tries >= allowed or not queue or not elsewhere(error, call):
                 raise
             if tries >= len(plan):
                 wait = _wait(tries - len(plan), retries, error.retry_after_ms)
@@ -95,18 +99,29 @@ def _wait(round_number: int, retries: Retries, named_ms: int | None) -> float | 
     return random.uniform(0.0, ceiling)  # noqa: S311  spreads load, guards nothing
 
 
+async def _open_in_time(target: Target, service: Service, call: Call, deadline: float) -> Opened:
+    """All tries together end at ``deadline`` (loop time)."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await _open(target, service, call)
+    except TimeoutError:
+        raise UpstreamTimeout(
+            f"Upstream '{service.upstream.name}' did not answer within the time for the whole exchange."
+        ) from None
+
+
 async def _open(target: Target, service: Service, call: Call) -> Opened:
     seen = call.seen
     strip = False
     wire = call
     if seen is not None and isinstance(call.body, bytes):
         strip = call.asks_usage and service.stream_usage and seen.stream and not seen.include_usage
-        model = target.model if target.model != seen.model else None
+        model = target.model if call.by_model and target.model != seen.model else None
         wire = msgspec.structs.replace(call, body=rewrite(call.body, seen, model, strip))
     reply = await service.upstream.open(target, wire)
     name = service.upstream.name
     if reply.status >= 400:
-        raise await refused(reply, name, service.secret, ours=service.auth == "key")
+        raise await refused(reply, name, service.secrets, ours=service.auth == "key")
     kind = content_type(reply)
     try:
         if kind == b"text/event-stream":
@@ -133,7 +148,7 @@ async def _first_event(reply: Reply, target: Target, service: Service, *, strip:
     except EventTooLong:
         raise UpstreamInvalid(f"Upstream '{name}' sent an event over 16 MB.") from None
     if stream.error is not None and stream.events <= 1:
-        raise error_of_event(stream.error, name, service.secret)
+        raise error_of_event(stream.error, name, service.secrets, ours=service.auth == "key")
     if reply.ended and not stream.events and not stream.done:
         raise UpstreamReset(f"Upstream '{name}' ended its stream before the first event.")
     return Opened(reply, target, stream, held)

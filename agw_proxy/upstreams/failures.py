@@ -1,6 +1,7 @@
 """An upstream's error answer -> our error: what is passed on, what is said in our own words, and what may be tried again."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import orjson
@@ -13,8 +14,9 @@ from agw_proxy.errors import (
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnavailable,
+    UpstreamUnreachable,
 )
-from agw_proxy.types import RawHeaders, Reply
+from agw_proxy.types import Call, RawHeaders, Reply
 from agw_proxy.upstreams.retry_after import wait_ms
 
 MAX_ERROR_BYTES = 65536  # an error body beyond this is not a message for people
@@ -32,10 +34,10 @@ STATUS_OF_KIND = {
 }
 
 
-async def refused(reply: Reply, name: str, secret: str, *, ours: bool) -> UpstreamError:
+async def refused(reply: Reply, name: str, secrets: Sequence[str], *, ours: bool) -> UpstreamError:
     """The error for an answer with status 400 or above; reads (a bounded part of) its body and closes it.
 
-    ``secret``: the upstream's key, taken out of what is passed on. ``ours``: the request carried the gateway's own
+    ``secrets``: taken out of what is passed on. ``ours``: the request carried the gateway's own
     credentials and not the caller's.
     """
     body = bytearray()
@@ -46,10 +48,12 @@ async def refused(reply: Reply, name: str, secret: str, *, ours: bool) -> Upstre
         body.clear()  # the status alone still says what happened
     finally:
         reply.close()
-    return error_of(reply.status, bytes(body), reply.headers, name, secret, ours=ours)
+    return error_of(reply.status, bytes(body), reply.headers, name, secrets, ours=ours)
 
 
-def error_of(status: int, body: bytes, headers: RawHeaders, name: str, secret: str, *, ours: bool) -> UpstreamError:
+def error_of(
+    status: int, body: bytes, headers: RawHeaders, name: str, secrets: Sequence[str], *, ours: bool
+) -> UpstreamError:
     """The same for a body that is here."""
     wait = wait_ms(headers, datetime.fromtimestamp(time.time(), UTC))
     if status >= 500:
@@ -63,11 +67,7 @@ def error_of(status: int, body: bytes, headers: RawHeaders, name: str, secret: s
             f"Upstream '{name}' refused the gateway's own credentials (401). Set its api_key in the gateway's configuration."
         )
     tree = _error_tree(body)
-    payload = None
-    if tree is not None:
-        payload = bytes(body)
-        if secret and secret.encode() in payload:
-            payload = payload.replace(secret.encode(), b"***")
+    payload = scrubbed(body, secrets) if tree is not None else None
     code = str((tree or {}).get("code") or (tree or {}).get("type") or "")
     return UpstreamRejected(
         f"Upstream '{name}' refused the request ({status}).",
@@ -78,7 +78,7 @@ def error_of(status: int, body: bytes, headers: RawHeaders, name: str, secret: s
     )
 
 
-def error_of_event(data: bytes, name: str, secret: str) -> UpstreamError:
+def error_of_event(data: bytes, name: str, secrets: Sequence[str], *, ours: bool) -> UpstreamError:
     """The error for a stream whose very first event is one: it gets the status that it should have had."""
     tree = _error_tree(data)
     if tree is None:
@@ -86,21 +86,45 @@ def error_of_event(data: bytes, name: str, secret: str) -> UpstreamError:
     status = tree.get("code")
     if not isinstance(status, int) or not 400 <= status <= 599:
         status = STATUS_OF_KIND.get(str(tree.get("code")), STATUS_OF_KIND.get(str(tree.get("type")), 502))
-    return error_of(status, data, (), name, secret, ours=True)
+    return error_of(status, data, (), name, secrets, ours=ours)
 
 
-def again(error: UpstreamError) -> bool:
-    """The same target may be asked again."""
+def again(error: UpstreamError, call: Call) -> bool:
+    """The same target may be asked again: it did not take the request, or a generation may begin anew.
+
+    Not after a time-out: what took too long once is being generated, and billed, already.
+    """
+    if isinstance(error, UpstreamTimeout):
+        return False
     if isinstance(error, UpstreamRejected):
-        return error.status in AGAIN and not error.elsewhere
-    return error.retryable
+        return (error.status in AGAIN if call.repeatable else error.status == 429) and not error.elsewhere
+    return error.retryable and (call.repeatable or isinstance(error, UpstreamUnreachable))
 
 
-def elsewhere(error: UpstreamError) -> bool:
+def elsewhere(error: UpstreamError, call: Call) -> bool:
     """Another target may be asked."""
-    return (
-        again(error) or isinstance(error, UpstreamRefused) or (isinstance(error, UpstreamRejected) and error.elsewhere)
-    )
+    if again(error, call) or isinstance(error, UpstreamRefused):
+        return True
+    if isinstance(error, UpstreamRejected):
+        return error.elsewhere
+    return isinstance(error, UpstreamTimeout) and call.repeatable
+
+
+def scrubbed(data: bytes, secrets: Sequence[str]) -> bytes:
+    """A JSON text without the secrets, however they are spelt in it."""
+    if not secrets:
+        return data
+    try:
+        tree = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        tree = None
+    plain = orjson.dumps(tree) if tree is not None else data
+    found = [secret.encode() for secret in secrets if secret.encode() in plain or secret.encode() in data]
+    if not found:
+        return data
+    for secret in found:
+        plain = plain.replace(secret, b"***")
+    return plain
 
 
 def _error_tree(body: bytes) -> dict[str, object] | None:

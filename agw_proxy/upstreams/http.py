@@ -124,7 +124,7 @@ class HttpUpstream:
     """A server that speaks an OpenAI-compatible dialect (or another, relayed as it is)."""
 
     def __init__(self, settings: UpstreamSettings, timeouts: Timeouts) -> None:
-        """``timeouts``: the defaults that the upstream's own override."""
+        """``timeouts``: the defaults that the upstream's own override. Raises ValueError for a bad ``ca_file``."""
         self.name = settings.name
         self.dialect: Dialect = settings.dialect
         self._settings = settings
@@ -135,11 +135,7 @@ class HttpUpstream:
         )
         self._key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
         self._session: aiohttp.ClientSession | None = None
-
-    @property
-    def secret(self) -> str:
-        """What must never be shown: the upstream's key, or an empty text."""
-        return self._key
+        self._trust: ssl.SSLContext | bool = trust(settings.name, settings.ca_file) if settings.ca_file else True
 
     async def open(self, target: Target, call: Call) -> HttpReply:  # noqa: ARG002  an in-process upstream needs the target
         """See ``types.Upstream``."""
@@ -215,7 +211,7 @@ class HttpUpstream:
                 connector=aiohttp.TCPConnector(
                     limit=0,  # the limits and gates of the gateway decide how many requests run
                     keepalive_timeout=IDLE_SECONDS,
-                    ssl=trust(self._settings.ca_file) if self._settings.ca_file else True,
+                    ssl=self._trust,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
@@ -235,10 +231,15 @@ async def slices(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + SLICE_BYTES]
 
 
-def trust(ca_file: Path) -> ssl.SSLContext:
-    """Verification with this file's authorities on top of the system's."""
+def trust(name: str, ca_file: Path) -> ssl.SSLContext:
+    """Verification with this file's authorities on top of the system's. Raises ValueError."""
     context = ssl.create_default_context()
-    context.load_verify_locations(cafile=ca_file)
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except OSError as error:
+        raise ValueError(
+            f"upstream '{name}': no certificates can be read from ca_file {ca_file} ({error.strerror or error})"
+        ) from None
     return context
 
 
