@@ -6,13 +6,14 @@ import hashlib
 import json
 import re
 import sys
+from typing import TextIO
 
 from agw_proxy.config.devkey import generate
 
 EXAMPLES = """\
 examples:
   agw keys new --name app
-  export GATEWAY_DEV_KEY=$(agw keys new | head -1)
+  export GATEWAY_DEV_KEY=$(agw keys new)
   agw keys hash                          # asks for the key, and does not show it
   cat /run/secrets/app | agw keys hash --stdin
 """
@@ -31,7 +32,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parts = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    new = parts.add_parser("new", help="make a key", description="Prints a new key, its hash, and the YAML to paste.")
+    new = parts.add_parser(
+        "new", help="make a key", description="Prints a new key; and on standard error its hash and the YAML to paste."
+    )
     new.add_argument("--name", default="app", help="its name in logs, metrics and messages (default: app)")
     new.set_defaults(run=run_new)
     hashed = parts.add_parser("hash", help="hash a key", description="Prints the hash of a key and the YAML to paste.")
@@ -41,11 +44,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def run_new(args: argparse.Namespace) -> int:
-    """Print a new key, once, and how to admit it; give 0."""
+    """Print a new key, once, and on standard error how to admit it; give 0."""
     key = generate()
-    print(f"{key}\n")
-    print("The first line is the key, shown this once: give it to the caller.")
-    _admit(args.name, key)
+    print(key, flush=True)
+    print("That is the key, shown this once: give it to the caller.", file=sys.stderr)
+    _admit(args.name, key, sys.stderr)
     return 0
 
 
@@ -60,7 +63,7 @@ def run_hash(args: argparse.Namespace) -> int:
     if problem is not None:
         print(problem, file=sys.stderr)
         return 1
-    _admit(args.name, key)
+    _admit(args.name, key, sys.stdout)
     return 0
 
 
@@ -92,11 +95,9 @@ def _read(*, from_stdin: bool) -> str:
     return sys.stdin.buffer.read(MAX_BYTES).decode("utf-8", "replace").rstrip("\r\n")
 
 
-def _admit(name: str, key: str) -> None:
-    print("SHA-256:")
-    print(f"  {_sha256(key)}")
-    print("for gateway.yaml:")
-    print("\n".join(f"  {line}" for line in yaml_lines(name, key)))
+def _admit(name: str, key: str, stream: TextIO) -> None:
+    print("SHA-256:", f"  {_sha256(key)}", "for gateway.yaml:", sep="\n", file=stream)
+    print(*(f"  {line}" for line in yaml_lines(name, key)), sep="\n", file=stream)
 
 
 def _sha256(key: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import resource
+import select
 import socket
 import stat
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from agw_proxy.errors import Draining, GatewayError, HeadTooLarge, InternalError
 BACKLOG = 1024  # connections that the kernel keeps while the loop is busy
 RESERVED_DESCRIPTORS = 64  # for logs, listening sockets, resolvers; the rest is shared by clients and upstreams
 LAST_WORDS_SECONDS = 2.0  # for error events to reach their clients at the end of a drain
+HANGUP_SECONDS = 0.05  # half of the 100 ms within which a client's leaving is acted on
+HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nretry-after-ms: 1000\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%s"
@@ -29,11 +32,38 @@ FULL_BODY = b'{"error":{"message":"Too many connections are open. Try again in a
 class Connection(RequestHandler):
     """aiohttp's connection, which answers bad HTTP in the caller's dialect and accounts for it."""
 
-    __slots__ = ("edge",)
+    __slots__ = ("_hangup", "edge")
 
     def __init__(self, manager: "Edge", edge: "Edge", **options: object) -> None:
         super().__init__(manager, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]  # aiohttp's own keyword arguments
         self.edge = edge
+        self._hangup: asyncio.TimerHandle | None = None
+
+    def _pause_transport_reading(self) -> None:
+        """A socket that nobody reads does not tell that its client has gone: ask the kernel meanwhile."""
+        super()._pause_transport_reading()
+        if self._hangup is None and self.transport is not None:
+            self._hangup = self._loop.call_later(HANGUP_SECONDS, self._look_for_hangup)
+
+    def _resume_transport_reading(self) -> None:
+        super()._resume_transport_reading()
+        self._stop_looking()
+
+    def _look_for_hangup(self) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), HUNG_UP)
+        if poll.poll(0):
+            transport.abort()  # a client that has closed its side counts as gone
+        else:
+            self._hangup = self._loop.call_later(HANGUP_SECONDS, self._look_for_hangup)
+
+    def _stop_looking(self) -> None:
+        if self._hangup is not None:
+            self._hangup.cancel()
+            self._hangup = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuse at once what is over the bound: an early 503 beats a hang."""
@@ -51,6 +81,7 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it out."""
+        self._stop_looking()
         super().connection_lost(exc)
         self.edge.closed()
 
