@@ -30,10 +30,11 @@ def test_a_new_key_is_admitted_by_the_lines_to_paste(
     agw: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     assert agw("keys", "new", "--name", name) == 0
-    out = capsys.readouterr().out
-    key = re.match(r"(agw-\S{43})\n", out)
-    assert key is not None, "the first line is the key, for `head -1`"
-    made = load(pasted(out, tmp_path), {}, tmp_path).settings.keys[0]
+    out, err = capsys.readouterr()
+    key = re.fullmatch(r"(agw-\S{43})\n", out)
+    assert key is not None, "standard output is the key alone, for KEY=$(agw keys new)"
+    assert key[1] not in err
+    made = load(pasted(err, tmp_path), {}, tmp_path).settings.keys[0]
     assert made.name == name
     assert made.key_sha256 == hashlib.sha256(key[1].encode()).hexdigest()
 

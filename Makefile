@@ -1,0 +1,170 @@
+# Everything from nothing: Debian with python3 (3.11 or newer), python3-venv, python3-dev, gcc and make.
+# Each step leaves a stamp, so that a second run does nothing twice.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+ARGS ?=
+PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 60
+IMAGE ?= agw:latest
+CPUS := $(shell nproc 2>/dev/null || echo 2)
+
+VENV := .venv
+BIN := $(VENV)/bin
+# cython-lint calls pycodestyle, and lint-imports the package: both are found by PATH.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := $(BIN)/python -m pip install --quiet --no-deps
+
+MADE := $(VENV)/.made
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+BUILT := $(VENV)/.built
+TRACED := build/trace/.built
+SANITIZED := build/sanitize/.built
+
+EXT := $(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi') setup.py
+PACKAGE := $(shell find agw_proxy -name '*.py')
+
+.PHONY: help run build test test-full fuzz lint fmt typecheck test-trace test-release coverage bench smoke docker-build lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' Makefile
+
+run: $(BUILT)  ## set up what is missing and serve (ARGS="--config my.yaml")
+	@exec $(BIN)/agw serve $(ARGS)
+
+build: $(BUILT)  ## the compiled modules and the command .venv/bin/agw
+
+# --- environment and builds ---------------------------------------------------------------------------------------
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "agw needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "Python's venv is missing: apt-get install python3-venv python3-dev gcc" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(RUNTIME): requirements.lock requirements-build.lock $(MADE)
+	$(PIP) --require-hashes -r requirements.lock -r requirements-build.lock
+	@touch $@
+
+$(DEV): requirements-dev.lock $(RUNTIME)
+	$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# pip makes the command once; after that only what has changed is compiled.
+$(BUILT): $(EXT) $(RUNTIME)
+	@if [ -x $(BIN)/agw ]; then echo "building the changed modules"; $(BIN)/python setup.py -q build_ext --inplace; \
+		else echo "building agw"; $(PIP) --no-build-isolation --editable .; fi
+	@touch $@
+
+# Cython's tracing turns a returned C struct into a dict, and so reads its pointers as C strings, which ours are not:
+# in the C code between Cython and the compiler such returns are traced as None.
+NO_STRUCTS := s/__Pyx_TraceReturnCValue([^,]*, __pyx_convert__to_py_struct[a-zA-Z0-9_]*,/__Pyx_TraceReturnValue(Py_None,/
+
+$(TRACED): $(EXT) $(PACKAGE) $(RUNTIME)
+	@echo "building with line tracing"
+	@AGW_BUILD=trace $(BIN)/python setup.py --quiet --version >/dev/null
+	@find build/trace/c -name '*.c' -exec sed -i '$(NO_STRUCTS)' {} +
+	@AGW_BUILD=trace $(BIN)/python setup.py -q build_py --build-lib build/trace/lib \
+		build_ext --build-lib build/trace/lib --build-temp build/trace/objects
+	@touch $@
+
+$(SANITIZED): $(EXT) $(PACKAGE) $(RUNTIME)
+	@echo "building with the sanitizers"
+	@AGW_BUILD=sanitize $(BIN)/python setup.py -q build_py --build-lib build/sanitize/lib \
+		build_ext --build-lib build/sanitize/lib --build-temp build/sanitize/objects
+	@touch $@
+
+# --- checks -------------------------------------------------------------------------------------------------------
+
+# The checks and the traced tests use a core each; the tests proper use all of them, and close the output.
+test: $(DEV) $(BUILT)  ## lint, types, and all quick tests with coverage (release build, and line-traced .pyx)
+	@rm -f .coverage .coverage.*
+	@$(MAKE) -j2 --output-sync=target lint typecheck test-trace
+	@$(MAKE) test-release
+
+lint: $(DEV) $(BUILT)  ## ruff, cython-lint, the floors of the house
+	ruff check --quiet --extend-exclude build .
+	ruff format --check --quiet --extend-exclude build .
+	cython-lint ext
+	lint-imports --no-cache
+	python -m pytest -q --no-header -p no:cacheprovider -k "not import_contracts" tests/test_architecture.py
+
+fmt: $(DEV)  ## format, and mend what ruff can
+	ruff format --extend-exclude build .
+	ruff check --fix --extend-exclude build .
+
+typecheck: $(DEV) $(BUILT)  ## mypy --strict over package, tests and benchmarks
+	mypy
+
+# The package of the traced build must win over the checkout, hence the import mode; tracing itself
+# allocates, and makes processes that crowd one table too slow to crowd it.
+test-trace: $(DEV) $(TRACED)
+	AGW_HOT_LIB=build/trace/lib PYTHONPATH=$(CURDIR)/build/trace/lib:$(CURDIR) HYPOTHESIS_PROFILE=fast COVERAGE_CORE=ctrace \
+		pytest -q --no-header -p no:cacheprovider --import-mode=importlib --timeout=300 \
+		--cov --cov-append --cov-report= --cov-fail-under=0 -k "not without_allocating and not two_processes" tests/hot
+
+test-release: $(DEV) $(BUILT)
+	PYTHONPATH=$(CURDIR) COVERAGE_CORE=ctrace pytest -n $(CPUS) --dist loadfile -m "not full" \
+		--cov --cov-append --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+
+test-full: $(DEV) $(BUILT) $(SANITIZED)  ## the long tier: everything, deep Hypothesis, then ASan and UBSan
+	HYPOTHESIS_PROFILE=deep pytest -n $(CPUS) --dist loadfile --timeout=1800 $(PYTEST_ARGS)
+	AGW_HOT_LIB=build/sanitize/lib PYTHONPATH=$(CURDIR)/build/sanitize/lib:$(CURDIR) PYTHONMALLOC=malloc \
+		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		PYTHONSAFEPATH=1 $(BIN)/python -m pytest -q -p no:cacheprovider --import-mode=importlib --timeout=900 tests/hot
+
+# The first round reaches every property in seconds; the deep ones after it take their time over each.
+fuzz: $(DEV) $(BUILT)  ## property tests of the compiled modules, over and over, for FUZZ_SECONDS
+	@end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); round=1; profile=default; \
+	while [ $$(date +%s) -lt $$end ]; do \
+		echo "round $$round"; \
+		code=0; HYPOTHESIS_PROFILE=$$profile timeout --preserve-status -s INT $$(( end - $$(date +%s) + 1 )) \
+			pytest -q --no-header --timeout=0 -m hypothesis -x tests/hot || code=$$?; \
+		if [ $$code -eq 2 ] && [ $$(date +%s) -ge $$end ]; then break; fi; \
+		[ $$code -eq 0 ] || exit $$code; \
+		round=$$(( round + 1 )); profile=deep; \
+	done; echo "$(FUZZ_SECONDS) s without a counterexample"
+
+coverage:  ## the coverage of the last `make test` as HTML
+	PYTHONPATH=$(CURDIR) $(BIN)/coverage html --quiet --directory build/coverage --fail-under=0
+	@echo "build/coverage/index.html"
+
+bench: $(DEV) $(BUILT)  ## micro-benchmarks and the cold start; tables go to bench/results
+	@mkdir -p build/bench
+	pytest bench/hot -o addopts="" -o python_files="bench_*.py" -p no:cacheprovider --benchmark-only -q \
+		--benchmark-json=build/bench/hot.json
+	python -m bench.hot_table build/bench/hot.json bench/results/hot.md
+	python -m bench.startup
+
+smoke: $(BUILT)  ## start the gateway, ask it with curl plain and streamed, stop it
+	@.ci/smoke $(BIN)/agw
+
+# --- the rest -----------------------------------------------------------------------------------------------------
+
+docker-build:  ## the container image (IMAGE=agw:latest)
+	docker build --tag $(IMAGE) .
+
+lock: $(MADE)  ## pin all requirements anew, with hashes
+	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
+	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 pyproject.toml -o requirements.lock \
+		--custom-compile-command "make lock"
+	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 pyproject.toml --group dev \
+		-c requirements.lock -o requirements-dev.lock --custom-compile-command "make lock"
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
+		uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 - \
+		-c requirements-dev.lock -o requirements-build.lock --custom-compile-command "make lock"
+
+clean:  ## away with all that was made, the environment included
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis
+	find agw_proxy ext -name '*.so' -delete -o -name '*.c' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
