@@ -12,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 MODULES = ("keys", "limit", "meter", "peek", "route", "sse")
 MODE = os.environ.get("AGW_BUILD", "release")
 BUILDS: dict[str, tuple[list[str], list[str]]] = {
-    "release": (["-O3", "-fno-plt", "-fvisibility=hidden"], []),
+    "release": (["-O3", "-g0", "-fno-plt", "-fvisibility=hidden"], []),
     "trace": (["-O1"], []),
     "sanitize": (
         ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],

@@ -11,6 +11,7 @@ import msgspec
 from agw_proxy.errors import InvalidJSON, InvalidParameter, MissingParameter
 
 MODEL = "agw/echo"
+OWN_NAME = "echo"  # as a route spells it for this upstream
 MAX_MESSAGE_CHARACTERS = 300  # an error quotes the request only so far
 
 _PLACE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
@@ -55,7 +56,7 @@ class Request(msgspec.Struct):
     @property
     def name(self) -> str:
         """The model's name, as it is answered."""
-        return self.model or MODEL
+        return self.model if self.model and self.model != OWN_NAME else MODEL
 
     @property
     def directives(self) -> Directives:
