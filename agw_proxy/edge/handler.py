@@ -41,7 +41,6 @@ from agw_proxy.errors import (
     ModelForbidden,
     UnknownPath,
     UpgradeRefused,
-    UpstreamError,
 )
 from agw_proxy.observe.log import Log, now_text
 from agw_proxy.observe.metrics import Metrics
@@ -254,11 +253,9 @@ class Handler:
                     call.headers.append(("Content-Length", str(request.content_length)))
             begun = time.monotonic_ns()
             try:
-                opened = await open_first(routed.plan, state.services, call, trail=exchange.trail)
-            except UpstreamError:
-                if exchange.body_error is not None:
-                    raise exchange.body_error from None
-                raise
+                opened = await open_first(
+                    routed.plan, state.services, call, trail=exchange.trail, caller_fault=lambda: exchange.body_error
+                )
             finally:
                 exchange.upstream_ns = time.monotonic_ns() - begun
                 exchange.waited += exchange.upstream_ns
@@ -316,7 +313,7 @@ class Handler:
             return self._route_without_model(exchange, state, request)
         if CONTROL.search(model):
             raise InvalidParameter("'model' must be a name without control characters.", param="model")
-        exchange.model = model
+        exchange.model, exchange.model_label = model, "other"
         routed = state.routes.resolve(model, principal, random.getrandbits(64))
         exchange.model_label = routed.route.label
         dialect = state.routes.dialects[routed.plan[0].upstream]

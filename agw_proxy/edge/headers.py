@@ -38,7 +38,7 @@ SAFE_OUT_PREFIXES = (b"x-codex-", b"x-openrouter-", b"x-groq-", b"x-vllm-", b"an
 LIMITS_OUT = b"x-ratelimit-"
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
-TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,256}")
 
 

@@ -180,7 +180,7 @@ class Pump:
         Raises UpstreamBroken for an end before the terminal state; the whole events in ``chunk`` have gone out then,
         and a cut one stays here.
         """
-        if chunk and not stream.complete:
+        if chunk and not stream.complete and stream.error is None:
             await self._write(chunk)
             self._exchange.bytes_out += len(chunk)
             chunk = b""

@@ -142,13 +142,13 @@ class Metrics:
             family = sample.family
             if _empty(sample):
                 continue
-            scale = 1e-6 if family.name in IN_SECONDS else 1
+            scale = 1_000_000 if family.name in IN_SECONDS else 1
             entry: dict[str, object] = {"labels": dict(zip(family.labels, sample.labels, strict=True))}
             if family.kind == HISTOGRAM:
-                bounds = [bound * scale for bound in family.bounds]
+                bounds = [bound / scale for bound in family.bounds]
                 entry |= {
                     "count": sample.value,
-                    "sum": sample.total * scale,
+                    "sum": sample.total / scale,
                     "bounds": bounds,
                     "buckets": list(sample.buckets),
                 }
@@ -173,14 +173,14 @@ def _families(samples: list[Sample]) -> Iterator["Metric"]:
     for family in FAMILIES:
         name, labels = family.name, list(family.labels)
         if family.kind == HISTOGRAM:
-            scale = 1e-6 if name in IN_SECONDS else 1
+            scale = 1_000_000 if name in IN_SECONDS else 1
             histogram = HistogramMetricFamily(name, HELP[name], labels=labels)
             for sample in by_name[name]:
                 count, buckets = 0, []
                 for bound, number in zip((*family.bounds, None), sample.buckets, strict=True):
                     count += number
-                    buckets.append(("+Inf" if bound is None else repr(float(bound * scale)), count))
-                histogram.add_metric(list(sample.labels), buckets, sample.total * scale)
+                    buckets.append(("+Inf" if bound is None else repr(float(bound / scale)), count))
+                histogram.add_metric(list(sample.labels), buckets, sample.total / scale)
             yield histogram
             continue
         kind = CounterMetricFamily if family.kind == COUNTER else GaugeMetricFamily

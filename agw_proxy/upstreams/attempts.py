@@ -5,7 +5,7 @@ Everything here happens before the first byte has gone to the caller; afterwards
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -13,7 +13,7 @@ from agw_proxy._hot.peek import rewrite
 from agw_proxy._hot.route import Target
 from agw_proxy._hot.sse import EventTooLong, Stream
 from agw_proxy.config.settings import Retries
-from agw_proxy.errors import UpstreamError, UpstreamInvalid, UpstreamReset, UpstreamTimeout
+from agw_proxy.errors import GatewayError, UpstreamError, UpstreamInvalid, UpstreamReset, UpstreamTimeout
 from agw_proxy.types import Attempt, Call, Reply, Upstream
 from agw_proxy.upstreams.failures import again, elsewhere, error_of_event, refused
 from agw_proxy.upstreams.health import Health
@@ -55,35 +55,42 @@ async def open_first(
     call: Call,
     *,
     trail: list[Attempt],
+    caller_fault: Callable[[], GatewayError | None] = lambda: None,
 ) -> Opened:
     """The first good answer; every try is added to ``trail``. Raises the last UpstreamError when none was good.
 
     ``plan``: targets in order of preference. Each is tried once without a wait; then, within the number of attempts of
     the first one's upstream, those that may be asked again follow with back-off and full jitter, or after the time that
-    the upstream named. A longer wait than the configured ``max`` is not sat out: the caller gets the error with it.
+    the upstream named. ``caller_fault`` tells what was wrong with a streamed body: then it is raised, and the upstream
+    is not blamed. A longer wait than the configured ``max`` is not sat out: the caller gets the error with it.
     """
+    loop = asyncio.get_running_loop()
     retries = services[plan[0].upstream].retries
+    deadline = loop.time() + services[plan[0].upstream].total
     allowed = max(retries.attempts, len(plan)) if call.replayable else 1
-    deadline = asyncio.get_running_loop().time() + services[plan[0].upstream].total
-    queue = list(plan)
+    queue = [(target, 0.0) for target in plan]  # with the time before which it is not to be asked
     tries = 0
     while True:
-        target = queue.pop(0)
+        target, _ = queue.pop(0)
         service = services[target.upstream]
         tries += 1
         try:
             opened = await _open_in_time(target, service, call, deadline)
         except UpstreamError as error:
             trail.append(Attempt(target.name, service.upstream.name, _outcome(error)))
+            fault = caller_fault()
+            if fault is not None:
+                raise fault from None
             service.health.failed(error)
-            if again(error, call):
-                queue.append(target)
+            named = (error.retry_after_ms or 0) / 1000
+            if again(error, call) and named <= retries.max:
+                queue.append((target, loop.time() + named))
             if tries >= allowed or not queue or not elsewhere(error, call):
                 raise
-            if tries >= len(plan):
-                wait = _wait(tries - len(plan), retries, error.retry_after_ms)
-                if wait is None:
-                    raise
+            wait = max(_back_off(tries - len(plan), retries, error), queue[0][1] - loop.time(), 0.0)
+            if loop.time() + wait >= deadline:
+                raise
+            if wait:
                 await asyncio.sleep(wait)
         else:
             trail.append(Attempt(target.name, service.upstream.name, str(opened.reply.status)))
@@ -91,10 +98,10 @@ async def open_first(
             return opened
 
 
-def _wait(round_number: int, retries: Retries, named_ms: int | None) -> float | None:
-    """Seconds until the next try, or None where the upstream named a time that is too long to wait."""
-    if named_ms is not None:
-        return None if named_ms > retries.max * 1000 else named_ms / 1000
+def _back_off(round_number: int, retries: Retries, error: UpstreamError) -> float:
+    """Seconds until the next try: none while there are targets that were not asked yet, nor where a time was named."""
+    if round_number < 0 or error.retry_after_ms is not None:
+        return 0.0
     ceiling = min(retries.max, retries.base * 2.0 ** min(round_number, 32))
     return random.uniform(0.0, ceiling)  # noqa: S311  spreads load, guards nothing
 

@@ -4,13 +4,18 @@ A running answer is watched by one coarse timer, not by one a read: ``read`` onl
 """
 
 import asyncio
+import functools
+import os
 import ssl
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.helpers import _EXC_SENTINEL
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -149,11 +154,22 @@ class HttpUpstream:
         if isinstance(body, bytes) and len(body) > SLICE_BYTES:
             headers["Content-Length"] = str(len(body))
         try:
-            async with asyncio.timeout(min(timeouts.first_byte, timeouts.total)):
+            async with asyncio.timeout_at(deadline) as clock:
+
+                def sent() -> None:
+                    clock.reschedule(min(loop.time() + timeouts.first_byte, deadline))
+
+                if isinstance(body, bytes) and len(body) > SLICE_BYTES:
+                    data: bytes | AsyncIterator[bytes] | None = _then(slices(body), sent)
+                elif body is None or isinstance(body, bytes):
+                    data = body
+                    sent()
+                else:
+                    data = _then(body, sent)
                 response = await self._open_session().request(
                     call.method,
                     URL(url, encoded=True),
-                    data=slices(body) if isinstance(body, bytes) and len(body) > SLICE_BYTES else body,
+                    data=data,
                     headers=headers,
                     allow_redirects=False,
                     trace_request_ctx=times,
@@ -207,12 +223,15 @@ class HttpUpstream:
             trace = aiohttp.TraceConfig()
             trace.on_connection_create_start.append(_connect_begins)
             trace.on_connection_create_end.append(_connect_ends)
+            connector = aiohttp.TCPConnector(
+                limit=0,  # the limits and gates of the gateway decide how many requests run
+                keepalive_timeout=IDLE_SECONDS,
+                ssl=self._trust,
+            )
+            made = functools.partial(_Connection, loop=asyncio.get_running_loop())
+            connector._factory = made  # type: ignore[assignment]  # noqa: SLF001  a subclass; held by the contract test
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0,  # the limits and gates of the gateway decide how many requests run
-                    keepalive_timeout=IDLE_SECONDS,
-                    ssl=self._trust,
-                ),
+                connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
                 auto_decompress=False,
@@ -225,10 +244,28 @@ class HttpUpstream:
         return self._session
 
 
+class _Connection(ResponseHandler):
+    """aiohttp's connection, which also tells the reader of a body that its framing went wrong, instead of leaving it waiting."""
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
+        """See ``ResponseHandler``."""
+        super().set_exception(exc, exc_cause)
+        payload = self._payload
+        if payload is not None and not payload.is_eof():
+            payload.set_exception(aiohttp.ClientPayloadError("the framing of the body is wrong"))
+
+
 async def slices(body: bytes) -> AsyncIterator[bytes]:
     """A body in portions of at most SLICE_BYTES."""
     for start in range(0, len(body), SLICE_BYTES):
         yield body[start : start + SLICE_BYTES]
+
+
+async def _then(body: AsyncIterator[bytes], sent: Callable[[], None]) -> AsyncIterator[bytes]:
+    """The same body; ``sent`` is called behind its last portion: the clock for the answer's first byte starts there."""
+    async for portion in body:
+        yield portion
+    sent()
 
 
 def trust(name: str, ca_file: Path) -> ssl.SSLContext:
@@ -252,16 +289,16 @@ def reason(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientSSLError):
         return "TLS failed"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.os_error.strerror or "not reachable").lower()
+        return os.strerror(error.os_error.errno).lower() if error.os_error.errno else "not reachable"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "its framing was cut or wrong"
     return type(error).__name__
 
 
 async def _connect_begins(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.begun = asyncio.get_running_loop().time()
+    context.trace_request_ctx.begun = time.monotonic()  # the loop's own clock ticks in milliseconds
 
 
 async def _connect_ends(_session: object, context: SimpleNamespace, _params: object) -> None:
     times = context.trace_request_ctx
-    times.connect_ms = (asyncio.get_running_loop().time() - times.begun) * 1000.0
+    times.connect_ms = (time.monotonic() - times.begun) * 1000.0

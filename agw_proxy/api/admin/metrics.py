@@ -1,5 +1,7 @@
 """The numbers, for people and for Prometheus."""
 
+import asyncio
+
 import orjson
 
 from agw_proxy.api.endpoint import Endpoint, Response, Schema
@@ -13,7 +15,7 @@ _TREE: Schema = {"type": "object", "additionalProperties": True}
 
 async def metrics_tree(control: Control, asked: Asked) -> Answer:
     """All metrics as one JSON tree; an administrator also sees the state of the configuration, under its own name."""
-    tree = dict(control.metrics_tree())
+    tree = dict(await asyncio.get_running_loop().run_in_executor(None, control.metrics_tree))
     if asked.principal is not None and asked.principal.admin:  # its last error names files: not for the scrape key
         tree["configuration"] = control.configuration()
     return Answer(200, orjson.dumps(tree))
@@ -21,7 +23,10 @@ async def metrics_tree(control: Control, asked: Asked) -> Answer:
 
 async def metrics_text(control: Control, _: Asked) -> Answer:
     """All metrics in the Prometheus text format."""
-    return Answer(200, control.metrics_text(), content_type=EXPOSITION)
+    text = await asyncio.get_running_loop().run_in_executor(
+        None, control.metrics_text
+    )  # imports at first, walks all series
+    return Answer(200, text, content_type=EXPOSITION)
 
 
 ENDPOINTS = (

@@ -1,0 +1,168 @@
+"""What receipts add up to, as Prometheus and as JSON, with labels that nobody outside can multiply."""
+
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from agw_proxy._hot.meter import COUNTER, HISTOGRAM, Meter
+from agw_proxy.observe.metrics import FAMILIES, HELP, MAX_KNOWN_NAMES, Metrics
+from agw_proxy.types import Attempt, Receipt
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    made = Metrics(Meter(FAMILIES), "1.2.3")
+    made.know(["gpt-4o", "fake/gpt-4o"])
+    return made
+
+
+def receipt(**changes: object) -> Receipt:
+    fields: dict[str, object] = {
+        "event": "request",
+        "time": "2026-11-21T10:11:12.345Z",
+        "request_id": "r",
+        "endpoint": "chat_completions",
+        "method": "POST",
+        "status": 200,
+        "lane": "full",
+        "outcome": "ok",
+        "duration_ms": 250.0,
+        "overhead_us": 120,
+        "model": "gpt-4o",
+        "model_label": "gpt-*",
+        "upstream": "fake",
+        "attempts": 1,
+        "trail": (Attempt("fake/gpt-4o", "fake", "200"),),
+        **changes,
+    }
+    return Receipt(**fields)  # type: ignore[arg-type]  # fields by name
+
+
+def scraped(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample of a scrape by its name and labels."""
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for family in text_string_to_metric_families(metrics.text().decode()):
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in found, "a series came twice"
+            found[key] = sample.value
+    return found
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return scraped(metrics).get((name, tuple(sorted(labels.items()))))
+
+
+REQUEST = {"endpoint": "chat_completions", "model": "gpt-4o", "upstream": "fake", "status": "200", "lane": "full"}
+
+
+def test_every_family_has_a_help_and_its_kind(metrics: Metrics) -> None:
+    metrics.account(receipt(rule="r", ttft_ms=1.0, inter_token_ms=1.0, prompt_tokens=1, completion_tokens=1))
+    kinds = {"counter": COUNTER, "histogram": HISTOGRAM}
+    found = {family.name: family for family in text_string_to_metric_families(metrics.text().decode())}
+    for family in FAMILIES:
+        name = family.name.removesuffix("_total") if family.kind == COUNTER else family.name
+        assert found[name].documentation == HELP[family.name]
+        assert kinds.get(found[name].type, family.kind) == family.kind
+
+
+def test_an_exchange_is_counted_and_timed(metrics: Metrics) -> None:
+    metrics.account(receipt())
+    metrics.account(receipt())
+    assert value(metrics, "agw_requests_total", **REQUEST) == 2
+    assert value(metrics, "agw_request_seconds_count", **REQUEST) == 2
+    assert value(metrics, "agw_request_seconds_sum", **REQUEST) == pytest.approx(0.5)
+    assert value(metrics, "agw_request_seconds_bucket", le="0.1", **REQUEST) == 0
+    assert value(metrics, "agw_request_seconds_bucket", le="0.25", **REQUEST) == 2
+    assert value(metrics, "agw_request_seconds_bucket", le="+Inf", **REQUEST) == 2
+    assert value(metrics, "agw_overhead_seconds_sum", lane="full") == pytest.approx(0.00024)
+    assert value(metrics, "agw_lane_total", lane="full", reason="only_lane") == 2
+
+
+def test_streams_tokens_and_refusals_are_counted_where_they_are_known(metrics: Metrics) -> None:
+    metrics.account(receipt(ttft_ms=30.0, inter_token_ms=20.0, prompt_tokens=11, completion_tokens=7))
+    metrics.account(receipt(status=429, rule="keys.app/requests-per-key", attempts=0, trail=(), upstream="none"))
+    assert value(metrics, "agw_time_to_first_token_seconds_sum", model="gpt-4o") == pytest.approx(0.03)
+    assert value(metrics, "agw_inter_token_seconds_count", model="gpt-4o") == 1
+    assert value(metrics, "agw_tokens_total", model="gpt-4o", direction="input") == 11
+    assert value(metrics, "agw_tokens_total", model="gpt-4o", direction="output") == 7
+    assert value(metrics, "agw_rate_limited_total", rule="keys.app/requests-per-key") == 1
+    conventions = {"gen_ai_operation_name": "chat", "gen_ai_request_model": "gpt-4o"}
+    assert value(metrics, "gen_ai_client_token_usage_sum", gen_ai_token_type="input", **conventions) == 11
+    assert value(metrics, "gen_ai_client_operation_duration_seconds_count", **conventions) == 1
+
+
+def test_tries_and_retries_are_counted_by_target(metrics: Metrics) -> None:
+    trail = (
+        Attempt("fake/gpt-4o", "fake", "upstream_reset"),
+        Attempt("fake/gpt-4o", "fake", "upstream_reset"),
+        Attempt("fake/secret-name", "fake", "200"),
+    )
+    metrics.account(receipt(trail=trail, attempts=3))
+    made = {"upstream": "fake", "outcome": "upstream_reset"}
+    assert value(metrics, "agw_upstream_requests_total", target="fake/gpt-4o", **made) == 2
+    assert value(metrics, "agw_upstream_requests_total", upstream="fake", outcome="200", target="fake/*") == 1
+    assert value(metrics, "agw_retries_total", **made) == 1
+    assert value(metrics, "agw_retries_total", upstream="fake", outcome="200") == 1
+
+
+def test_gauges_go_up_and_down(metrics: Metrics) -> None:
+    metrics.requests(1)
+    metrics.requests(1)
+    metrics.requests(-1)
+    metrics.streams(1)
+    metrics.connections(1)
+    metrics.connections(-1)
+    metrics.dropped("log_line", 5)
+    assert value(metrics, "agw_active_requests") == 1
+    assert value(metrics, "agw_active_streams") == 1
+    assert value(metrics, "agw_connections") == 0
+    assert value(metrics, "agw_dropped_total", what="log_line") == 5
+    assert value(metrics, "agw_build_info", version="1.2.3") == 1
+
+
+def test_a_name_that_nobody_configured_is_shown_as_what_it_matched(metrics: Metrics) -> None:
+    for number in range(5000):
+        name = f"gpt-{number}"
+        metrics.account(receipt(model=name, trail=(Attempt(f"fake/{name}", "fake", "200"),), prompt_tokens=1))
+    labels = {text for _, pairs in scraped(metrics) for key, text in pairs if "model" in key or key == "target"}
+    assert labels == {"gpt-*", "fake/*"}
+    assert value(metrics, "agw_requests_total", **{**REQUEST, "model": "gpt-*"}) == 5000
+
+
+def test_names_that_are_known_are_bounded_too(metrics: Metrics) -> None:
+    names = [f"m{number}" for number in range(MAX_KNOWN_NAMES + 10)]
+    metrics.know(iter(names))
+    for name in (names[0], names[-1]):
+        metrics.account(receipt(model=name))
+    assert value(metrics, "agw_requests_total", **{**REQUEST, "model": "m0"}) == 1
+    assert value(metrics, "agw_requests_total", **{**REQUEST, "model": names[-1]}) is None
+    for name in names[:MAX_KNOWN_NAMES]:
+        metrics.account(receipt(model=name))
+    series = [key for key in scraped(metrics) if key[0] == "agw_requests_total"]
+    limit = next(family.max_series for family in FAMILIES if family.name == "agw_requests_total")
+    assert len(series) <= limit
+    assert value(metrics, "agw_requests_total", **dict.fromkeys(REQUEST, "other")) is not None
+
+
+@pytest.mark.parametrize("odd", ['quo"te', "back\\slash", "line\nbreak", "ü"])
+def test_label_values_are_escaped(metrics: Metrics, odd: str) -> None:
+    metrics.account(receipt(model=None, model_label=odd))
+    assert value(metrics, "agw_requests_total", **{**REQUEST, "model": odd}) == 1
+
+
+def test_a_fresh_scrape_shows_no_series_that_nothing_fell_into(metrics: Metrics) -> None:
+    assert {name for name, labels in scraped(metrics) if labels} == {"agw_build_info"}
+    assert set(metrics.tree()) == {"agw_active_requests", "agw_active_streams", "agw_connections", "agw_build_info"}
+
+
+def test_the_tree_holds_the_same_numbers(metrics: Metrics) -> None:
+    metrics.account(receipt())
+    tree: dict[str, Any] = dict(metrics.tree())
+    assert tree["agw_requests_total"] == [{"labels": REQUEST, "value": 1}]
+    entry = tree["agw_request_seconds"][0]
+    assert (entry["labels"], entry["count"], entry["sum"]) == (REQUEST, 1, pytest.approx(0.25))
+    assert entry["bounds"][:2] == pytest.approx([0.001, 0.0025])
+    assert len(entry["buckets"]) == len(entry["bounds"]) + 1
+    assert entry["buckets"][entry["bounds"].index(0.25)] == 1

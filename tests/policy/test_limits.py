@@ -1,0 +1,147 @@
+"""Configured limits become rules with stable names; refusals say what was reached and when to come again."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agw_proxy._hot.limit import CONCURRENT, PER_GLOBAL, PER_KEY, PER_USER, REQUESTS, TOKENS, Grant, Limits, Rule, Table
+from agw_proxy._hot.peek import peek
+from agw_proxy.config.settings import Limit
+from agw_proxy.policy.limits import compile_rules, duration, estimate_tokens, limit_headers, refusal
+
+SECOND = 1_000_000_000
+UNITS_MS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+
+
+def limit(**fields: object) -> Limit:
+    return Limit.model_validate(fields)
+
+
+def decide(*rules: Rule, tokens: int = 0, times: int = 1) -> Grant:
+    limits = Limits(Table(slots=8, gates=8), rules)
+    grants = [limits.admit(1, 2, 3, tokens, SECOND) for _ in range(times)]
+    return grants[-1]
+
+
+def test_every_unit_becomes_a_rule_with_its_numbers() -> None:
+    rules = compile_rules(
+        [
+            limit(per="key", requests=600, period="1m", burst=60),
+            limit(per="user", tokens=200000, period="1m"),
+            limit(per="global", concurrent=50),
+        ],
+        "keys.app",
+    )
+    shape = [(rule.name, rule.per, rule.unit, rule.amount, rule.period_ns, rule.burst) for rule in rules]
+    assert shape == [
+        ("keys.app/requests-per-key", PER_KEY, REQUESTS, 600, 60 * SECOND, 60),
+        ("keys.app/tokens-per-user", PER_USER, TOKENS, 200000, 60 * SECOND, 200000),
+        ("keys.app/concurrent-per-global", PER_GLOBAL, CONCURRENT, 50, 0, 0),
+    ]
+
+
+def test_names_are_taken_over_and_kept_apart() -> None:
+    rules = compile_rules(
+        [
+            limit(per="key", requests=1),
+            limit(per="key", requests=2, period="1h"),
+            limit(per="key", requests=3, period="1d"),
+            limit(per="key", requests=4, name="nightly"),
+        ],
+        "global",
+    )
+    assert [rule.name for rule in rules] == [
+        "global/requests-per-key",
+        "global/requests-per-key-2",
+        "global/requests-per-key-3",
+        "global/nightly",
+    ]
+
+
+def test_the_estimate_is_the_prompt_by_size_and_the_answer_that_was_allowed() -> None:
+    body = b'{"model":"m","max_tokens":50,"messages":[]}'
+    assert estimate_tokens(4000, None) == 1000
+    assert estimate_tokens(len(body), peek(body, 64)) == len(body) // 4 + 50
+    assert estimate_tokens(0, peek(b'{"model":"m"}', 64)) == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "tokens", "said"),
+    [
+        (Rule("app/r", PER_KEY, REQUESTS, 1, 60 * SECOND), 0, "1 requests per 1m. Try again in 1m."),
+        (Rule("app/t", PER_KEY, TOKENS, 100, SECOND), 100, "100 tokens per 1s. Try again in 1s."),
+        (Rule("app/c", PER_KEY, CONCURRENT, 1), 0, "1 concurrent requests. Wait for one to finish"),
+    ],
+    ids=["requests", "tokens", "concurrent"],
+)
+def test_a_refusal_names_its_rule_and_when_to_come_again(rule: Rule, tokens: int, said: str) -> None:
+    limits = Limits(Table(slots=8, gates=8), [rule])
+    first = limits.admit(1, 2, 3, tokens, SECOND)
+    error = refusal(limits.admit(1, 2, 3, tokens, SECOND))
+    assert first.granted
+    assert (error.status, error.rule, error.code) == (429, rule.name, "policy_rate_limited")
+    assert f"'{rule.name}'" in error.message
+    assert said in error.message
+    assert error.retry_after_ms is not None
+    assert error.retry_after_ms >= 1
+
+
+def test_what_was_granted_is_no_refusal() -> None:
+    with pytest.raises(ValueError, match="granted"):
+        refusal(decide(Rule("r", PER_KEY, REQUESTS, 1, SECOND)))
+
+
+def test_the_wait_is_rounded_up_so_that_the_retry_passes() -> None:
+    limits = Limits(Table(slots=8, gates=8), [Rule("r", PER_KEY, REQUESTS, 7, SECOND, 1)])
+    assert limits.admit(1, 2, 3, 0, SECOND).granted
+    wait_ms = refusal(limits.admit(1, 2, 3, 0, SECOND)).retry_after_ms
+    assert wait_ms == 143
+    assert limits.admit(1, 2, 3, 0, SECOND + wait_ms * 1_000_000).granted
+
+
+def test_headers_tell_of_both_units_and_of_none_that_is_not_limited() -> None:
+    requests = Rule("r", PER_KEY, REQUESTS, 10, 60 * SECOND)
+    tokens = Rule("t", PER_KEY, TOKENS, 1000, 60 * SECOND)
+    assert limit_headers(decide()) == []
+    assert dict(limit_headers(decide(requests))) == {
+        "x-ratelimit-limit-requests": "10",
+        "x-ratelimit-remaining-requests": "9",
+        "x-ratelimit-reset-requests": "6s",
+    }
+    both = dict(limit_headers(decide(requests, tokens, tokens=250)))
+    assert len(both) == 6
+    assert both["x-ratelimit-remaining-tokens"] == "750"
+    assert both["x-ratelimit-reset-tokens"] == "15s"
+    refused = dict(limit_headers(decide(requests, times=11)))
+    assert refused["x-ratelimit-remaining-requests"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (-5, "0ms"),
+        (0, "0ms"),
+        (1, "1ms"),
+        (120_000_000, "120ms"),
+        (SECOND, "1s"),
+        (1_500_000_000, "1.5s"),
+        (60 * SECOND, "1m"),
+        (150 * SECOND, "2m30s"),
+        (3600 * SECOND, "1h"),
+        (3601 * SECOND, "1h1s"),
+        (86_400 * SECOND, "24h"),
+        (59_999_999_999, "1m"),
+    ],
+)
+def test_durations_are_written_as_openai_does(nanoseconds: int, text: str) -> None:
+    assert duration(nanoseconds) == text
+
+
+@given(st.integers(0, 10**18))
+def test_a_duration_reads_back_to_the_millisecond_rounded_up(nanoseconds: int) -> None:
+    text = duration(nanoseconds)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)
+    assert "".join(number + unit for number, unit in parts) == text
+    assert round(sum(float(number) * UNITS_MS[unit] for number, unit in parts)) == -(-nanoseconds // 1_000_000)

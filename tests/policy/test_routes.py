@@ -1,0 +1,140 @@
+"""A model's name leads to targets, to a 404, or to a 403 that lists what the key may use."""
+
+import pytest
+
+from agw_proxy._hot.limit import Limits, Table
+from agw_proxy._hot.route import Globs
+from agw_proxy.config.settings import Model, Upstream
+from agw_proxy.errors import ModelForbidden, ModelNotFound
+from agw_proxy.policy.routes import NAMES_IN_A_MESSAGE, SHOWN_NAME_CHARACTERS, Routes, listed, shown
+from agw_proxy.types import Principal
+
+
+def upstream(name: str, *models: str, **more: object) -> Upstream:
+    return Upstream.model_validate({"name": name, "base_url": f"https://{name}.example/v1", "models": models, **more})
+
+
+def principal(*models: str) -> Principal:
+    return Principal("app", 1, Globs(models), Globs(()), False, Limits(Table(slots=8, gates=8), ()))
+
+
+@pytest.fixture
+def routes() -> Routes:
+    fast = {
+        "name": "fast",
+        "targets": [{"upstream": "openai", "model": "gpt-4o-mini", "weight": 3}, "claude/haiku"],
+        "fallbacks": ["openai/gpt-4o"],
+    }
+    steady = {"name": "steady", "targets": ["claude/haiku", "openai/gpt-4o"], "balance": "first"}
+    return Routes(
+        [
+            upstream("openai", "gpt-*", "whisper-1"),
+            upstream("claude", "claude-*", "gpt-oss", dialect="anthropic"),
+        ],
+        [Model.model_validate(fast), Model.model_validate(steady)],
+    )
+
+
+ALL = principal("*")
+
+
+@pytest.mark.parametrize(
+    ("model", "targets", "label"),
+    [
+        ("gpt-4o", ["openai/gpt-4o"], "gpt-*"),
+        ("whisper-1", ["openai/whisper-1"], "whisper-1"),
+        ("gpt-oss", ["claude/gpt-oss"], "gpt-oss"),
+        ("claude/any/thing", ["claude/any/thing"], "claude/*"),
+        ("steady", ["claude/haiku", "openai/gpt-4o"], "steady"),
+        ("agw/echo", ["agw/echo"], "agw/*"),
+    ],
+)
+def test_a_name_leads_to_its_targets(routes: Routes, model: str, targets: list[str], label: str) -> None:
+    routed = routes.resolve(model, ALL, 0)
+    assert [target.name for target in routed.plan] == targets
+    assert routed.route.label == label
+
+
+def test_weights_choose_the_first_and_fallbacks_stay_last(routes: Routes) -> None:
+    plans = [[target.name for target in routes.resolve("fast", ALL, number << 40).plan] for number in range(400)]
+    assert {plan[0] for plan in plans} == {"openai/gpt-4o-mini", "claude/haiku"}
+    assert all(sorted(plan[:2]) == ["claude/haiku", "openai/gpt-4o-mini"] for plan in plans)
+    assert all(plan[2:] == ["openai/gpt-4o"] for plan in plans)
+
+
+@pytest.mark.parametrize("model", ["nothing", "", "GPT-4o", "elsewhere/gpt-4o", "agw/", "agw/other", "x" * 300])
+def test_what_leads_nowhere_is_404_for_any_key(routes: Routes, model: str) -> None:
+    for who in (ALL, principal("nothing-at-all")):
+        with pytest.raises(ModelNotFound, match="GET /v1/models") as caught:
+            routes.resolve(model, who, 0)
+        assert (caught.value.status, caught.value.param) == (404, "model")
+        assert len(caught.value.message) < 300
+
+
+def test_what_exists_but_is_not_for_this_key_is_403_and_lists_what_is(routes: Routes) -> None:
+    with pytest.raises(ModelForbidden, match=r"'app' may not use the model 'gpt-4o'.*: fast, claude/\*\.") as caught:
+        routes.resolve("gpt-4o", principal("fast", "claude/*"), 0)
+    assert (caught.value.status, caught.value.param) == (403, "model")
+    assert routes.resolve("fast", principal("fast"), 0).route.name == "fast"
+    with pytest.raises(ModelForbidden, match="no model at all"):
+        routes.resolve("gpt-4o", principal(), 0)
+
+
+def test_a_direct_address_needs_a_permission_of_its_own(routes: Routes) -> None:
+    with pytest.raises(ModelForbidden):
+        routes.resolve("openai/gpt-4o", principal("gpt-*"), 0)
+    assert routes.resolve("openai/gpt-4o", principal("openai/gpt-*"), 0).plan[0].model == "gpt-4o"
+
+
+@pytest.mark.parametrize(
+    ("models", "allowed"),
+    [(("*",), True), (("openai/*",), True), (("openai/gpt-*",), False), (("gpt-*",), False), ((), False)],
+)
+def test_paths_without_a_model_need_the_whole_upstream(routes: Routes, models: tuple[str, ...], allowed: bool) -> None:
+    assert routes.may_address("openai", principal(*models)) is allowed
+
+
+def test_the_whole_of_an_upstream_is_a_route(routes: Routes) -> None:
+    routed = routes.whole("claude")
+    assert [routes.upstream_names[target.upstream] for target in routed.plan] == ["claude"]
+    assert routed.route.label == "claude/*"
+    with pytest.raises(ModelNotFound, match="no upstream 'nobody'"):
+        routes.whole("nobody")
+
+
+def test_the_list_holds_what_can_be_named_and_each_once(routes: Routes) -> None:
+    discovered = {
+        "openai": ("gpt-4o", "dall-e", "whisper-1", "gpt-oss"),
+        "claude": ("claude-1", "gpt-4o"),
+        "gone": ("x",),
+    }
+    assert routes.served({}) == [("fast", "agw"), ("steady", "agw"), ("whisper-1", "openai"), ("gpt-oss", "claude"), ("agw/echo", "agw")]  # fmt: skip
+    assert dict(routes.served(discovered)) == {
+        "fast": "agw",
+        "steady": "agw",
+        "whisper-1": "openai",
+        "gpt-oss": "claude",
+        "agw/echo": "agw",
+        "gpt-4o": "openai",
+        "claude-1": "claude",
+    }
+
+
+def test_labels_are_what_is_served_and_its_targets(routes: Routes) -> None:
+    labels = set(routes.labels({"openai": ("gpt-4o",)}))
+    served = {"fast", "steady", "whisper-1", "gpt-oss", "agw/echo", "gpt-4o"}
+    targets = {"openai/gpt-4o-mini", "openai/gpt-4o", "openai/whisper-1", "claude/haiku", "claude/gpt-oss", "agw/echo"}
+    assert labels == served | targets
+
+
+def test_dialects_and_names_are_numbered_alike_with_the_echo_model_last(routes: Routes) -> None:
+    assert routes.upstream_names == ("openai", "claude", "agw")
+    assert routes.dialects == ("openai", "anthropic", "openai")
+
+
+def test_messages_are_bounded() -> None:
+    assert shown("a" * SHOWN_NAME_CHARACTERS) == "a" * SHOWN_NAME_CHARACTERS
+    assert shown("a" * 1000) == "a" * SHOWN_NAME_CHARACTERS + "..."
+    names = [f"m{number}" for number in range(NAMES_IN_A_MESSAGE + 3)]
+    assert listed(names[:2]) == "m0, m1"
+    assert listed(names).endswith(f"m{NAMES_IN_A_MESSAGE - 1} and 3 more")
