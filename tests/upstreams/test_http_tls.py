@@ -1,14 +1,13 @@
 """TLS towards upstreams: verified always, each kind of failure unreachable with its reason."""
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 
 from agw_proxy._hot.route import RouteTable
 from agw_proxy.config.settings import Timeouts
@@ -17,11 +16,7 @@ from agw_proxy.errors import UpstreamError, UpstreamUnreachable
 from agw_proxy.types import Call
 from agw_proxy.upstreams.http import HttpUpstream
 
-OPENSSL = shutil.which("openssl")
-pytestmark = [
-    pytest.mark.both_loops,
-    pytest.mark.skipif(OPENSSL is None, reason="certificates are made by the openssl command"),
-]
+pytestmark = pytest.mark.both_loops
 ROUTE = RouteTable([("up", ("*",))], []).find("m")
 assert ROUTE is not None
 TARGET = ROUTE.first(0)
@@ -34,16 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def certificate(folder: Path, name: str) -> Path:
-    """A self-signed certificate for ``name`` with its key, made once; in one PEM file."""
+    """A certificate for ``name`` with its key and its own authority, made once; in one PEM file."""
     file = folder / f"{name.replace(':', '-')}.pem"
     if not file.exists():
-        key, cert = folder / "key", folder / "cert"
-        subprocess.run(
-            [OPENSSL or "", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-             "-subj", "/CN=test", "-addext", f"subjectAltName={name}", "-keyout", str(key), "-out", str(cert)],
-            check=True, capture_output=True, timeout=20,
-        )  # fmt: skip
-        file.write_bytes(key.read_bytes() + cert.read_bytes())
+        authority = trustme.CA()
+        authority.issue_cert(name.partition(":")[2]).private_key_and_cert_chain_pem.write_to_path(str(file))
+        authority.cert_pem.write_to_path(str(file), append=True)
     return file
 
 
