@@ -368,11 +368,10 @@ class Handler:
         if "x-agw-key" not in request.headers:
             raise KeyMissing(PASSTHROUGH_HELP.format(needing[0].upstream.name))
         # A tool that puts the gateway's key everywhere must not send it on: it is no provider's credential.
-        return [
-            (name, value)
-            for name, value in own_credentials(request.headers)
-            if not state.keys.knows(bearer(value.encode()) or value.encode())
+        sent = [
+            (name, value, value.encode("utf-8", "surrogateescape")) for name, value in own_credentials(request.headers)
         ]
+        return [(name, value) for name, value, raw in sent if not state.keys.knows(bearer(raw) or raw)]
 
 
 def look_into(body: bytes, depth: int) -> Peek:

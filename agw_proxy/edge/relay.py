@@ -115,6 +115,11 @@ class Pump:
         await self._response.write(chunk)
         self._writing_since = 0.0
 
+    async def _write_last(self, chunk: bytes) -> None:
+        self._writing_since = self._loop.time()
+        await self._response.write_eof(chunk)
+        self._writing_since = 0.0
+
     async def _send(self) -> web.StreamResponse:
         response, reply, stream, exchange = self._response, self._reply, self._stream, self._exchange
         chunk = self._opened.first
@@ -135,7 +140,7 @@ class Pump:
         if unframed and not document.complete:
             raise UpstreamBroken("The upstream's answer was cut: its JSON is not whole.")
         self._account()
-        await response.write_eof(chunk)
+        await self._write_last(chunk)
         return response
 
     def _unframed_json(self) -> bool:
@@ -168,7 +173,7 @@ class Pump:
         self._account()
         await self._write(chunk)
         await self._read_out(stream)
-        await response.write_eof()
+        await self._write_last(b"")
         return response
 
     def _at_end(self, stream: Stream) -> bool:

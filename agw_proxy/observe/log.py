@@ -36,14 +36,12 @@ class LogWriter:
         self._lines: deque[bytes] = deque()
         self._wake = threading.Event()
         self._closing = False
-        self.lost = 0
-        """Lines that the disk did not take."""
         self._dropped: Callable[[int], None] | None = None
         self._thread = threading.Thread(target=self._run, name="agw-log", daemon=True)
         self._thread.start()
 
     def on_drop(self, told: Callable[[int], None]) -> None:
-        """``told`` hears, on the caller's thread, how many lines did not fit."""
+        """``told`` hears, on any thread, how many lines did not fit or were not taken by the disk."""
         self._dropped = told
 
     def put(self, line: bytes) -> None:
@@ -82,7 +80,8 @@ class LogWriter:
                 except (BrokenPipeError, ValueError):
                     closing = True  # nobody reads any more: a sidecar goes on serving without its log
                 except OSError:
-                    self.lost += batch.count(b"\n")  # a full disk may have room again
+                    if self._dropped is not None:
+                        self._dropped(batch.count(b"\n"))  # a full disk may have room again
             if closing:
                 return
             time.sleep(WAKE_SECONDS)

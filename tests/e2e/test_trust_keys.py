@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+import orjson
 import pytest
 import yaml
 
@@ -18,7 +19,7 @@ from agw_proxy.observe.log import Log, LogWriter
 from tests.support.behaviours import answer, event, failure, silence, stream
 from tests.support.client import bearer, request
 from tests.support.fake_openai import words
-from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Gateway, Tree, configuration, provider
+from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Gateway, Tree, chat_body, configuration, provider
 from tests.support.upstream import Behaviour, Upstream
 
 MINI_KEY = "agw-bench-mini-7c52e90ab1f46d38"
@@ -325,3 +326,11 @@ def test_a_pretty_log_holds_no_control_characters_of_callers(upstream: Upstream)
         assert len(about) == 1, about
         assert about[0].isprintable(), about[0]
     assert not [line for line in lines if line.startswith("03:18:23") or not line.isprintable()]
+
+
+def test_a_credential_in_bytes_of_no_encoding_is_no_defect(gateway: Gateway) -> None:
+    body = orjson.dumps(chat_body(model="own-1"))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-agw-key: {APP_KEY}\r\nContent-Length: {len(body)}\r\n"
+    with gateway.connect() as connection:
+        connection.socket.sendall(head.encode() + b"x-api-key: a\xffb\r\n\r\n" + body)
+        assert connection.reply().status < 500
