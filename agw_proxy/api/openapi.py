@@ -14,7 +14,7 @@ Tree = dict[str, Any]
 Errors = tuple[type[errors.GatewayError], ...]
 
 _DESCRIPTION = """\
-An LLM and agent gateway: providers' models and your own agents under one set of keys, limits and metrics.
+An LLM gateway: providers' models under one set of keys, limits and metrics.
 
 Errors come in the shape of the endpoint's dialect, with codes of a closed set. Every answer carries `x-request-id`."""
 
