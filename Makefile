@@ -91,11 +91,12 @@ test: $(DEV) $(BUILT)  ## lint, types, and all quick tests with coverage (releas
 	@$(MAKE) -j2 --output-sync=target lint typecheck test-trace
 	@$(MAKE) test-release
 
-lint: $(DEV) $(BUILT)  ## ruff, cython-lint, the floors of the house
+lint: $(DEV) $(BUILT)  ## ruff, cython-lint, the floors of the house, dead code
 	ruff check --quiet --extend-exclude build .
 	ruff format --check --quiet --extend-exclude build .
 	cython-lint ext
 	lint-imports --no-cache
+	vulture
 	python -m pytest -q --no-header -p no:cacheprovider -k "not import_contracts" tests/test_architecture.py
 
 fmt: $(DEV)  ## format, and mend what ruff can

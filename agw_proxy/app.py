@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -48,7 +47,6 @@ class Gateway:
 
     def __init__(self, loaded: Loaded, load: Callable[[], Loaded], log: Log, environ: Mapping[str, str]) -> None:
         """``load`` reads the configuration again, for reloads. Raises ConfigError where a key cannot be kept."""
-        self.started = time.time()
         self.log = log
         self._environ = environ
         self._reloader = Reloader(lambda: self._prepare(load()), loaded)
@@ -234,11 +232,12 @@ class Gateway:
         reloader = self._reloader
         return {
             "version": reloader.version,
-            "loaded_at": datetime.fromtimestamp(reloader.last_success, UTC).isoformat(timespec="seconds"),
+            "loaded_at": _stamp(reloader.last_success),
             "files": [str(file) for file in reloader.current.files],
             "keys": len(self.state.keys.principals),
             "upstreams": len(self.state.services) - 1,
             "last_error": str(reloader.last_error) if reloader.last_error is not None else None,
+            "last_error_at": _stamp(reloader.last_error_at) if reloader.last_error_at is not None else None,
         }
 
     # -- what the gateway's own endpoints ask for (types.Control)
@@ -355,6 +354,11 @@ def _pairs(state: State | None) -> list[tuple[Service, Upstream]]:
     if state is None:
         return []
     return list(zip(state.services[:-1], state.settings.upstreams, strict=True))
+
+
+def _stamp(seconds: float) -> str:
+    """UTC in RFC 3339, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _secrets(upstream: Upstream) -> tuple[str, ...]:

@@ -34,11 +34,6 @@ class GatewayError(Exception):
         self.param = param
         self.retry_after_ms = retry_after_ms
 
-    @property
-    def fault(self) -> str:
-        """Who has to act: caller, policy, upstream or gateway."""
-        return self.code.partition("_")[0] or "gateway"
-
 
 def printable(text: str) -> str:
     """The text with control characters and lone surrogates spelt out: callers' words come back in messages and logs."""

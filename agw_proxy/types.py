@@ -199,7 +199,6 @@ class Control(Protocol):
     """What the gateway's own endpoints may see and do; wired in ``app``."""
 
     version: str
-    started: float
 
     @property
     def draining(self) -> bool:

@@ -19,14 +19,13 @@ from agw_proxy.edge.headers import towards_client
 from agw_proxy.edge.respond import common_headers, error_event
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamBroken, UpstreamError
 from agw_proxy.types import Usage
-from agw_proxy.upstreams.attempts import Opened, content_type
+from agw_proxy.upstreams.attempts import BODILESS, Opened, unframed_json
 from agw_proxy.upstreams.failures import scrubbed
 
 LAST_CHUNK_SECONDS = (
     0.25  # after [DONE] the upstream's last chunk is nearly here; its connection is worth so long a wait
 )
 LINGER = struct.pack("ii", 1, 0)
-BODILESS = frozenset({204, 304})
 
 
 class Relayed(web.StreamResponse):
@@ -128,7 +127,7 @@ class Pump:
         if stream is not None:
             return await self._send_stream(chunk, stream)
         document = self._document
-        unframed = self._unframed_json()
+        unframed = unframed_json(reply, self._request.method)
         while True:
             document.feed(chunk)
             exchange.bytes_out += len(chunk)
@@ -142,15 +141,6 @@ class Pump:
         self._account()
         await self._write_last(chunk)
         return response
-
-    def _unframed_json(self) -> bool:
-        """Only the JSON itself can tell whether this body is whole: its end is the connection's."""
-        names = {name.lower() for name, _ in self._reply.headers}
-        return (
-            not names & {b"content-length", b"transfer-encoding"}
-            and content_type(self._reply) == b"application/json"
-            and b"content-encoding" not in names
-        )
 
     async def _send_stream(self, chunk: bytes, stream: Stream) -> web.StreamResponse:
         response, reply, exchange = self._response, self._reply, self._exchange

@@ -11,13 +11,14 @@ import msgspec
 
 from agw_proxy._hot.peek import rewrite
 from agw_proxy._hot.route import Target
-from agw_proxy._hot.sse import EventTooLong, Stream
+from agw_proxy._hot.sse import Document, EventTooLong, Stream
 from agw_proxy.config.settings import Retries
 from agw_proxy.errors import GatewayError, UpstreamError, UpstreamInvalid, UpstreamReset, UpstreamTimeout
 from agw_proxy.types import Attempt, Call, Reply, Upstream
 from agw_proxy.upstreams.failures import again, elsewhere, error_of_event, refused
 from agw_proxy.upstreams.health import Health
 
+BODILESS = frozenset({204, 304})  # RFC 9110 sections 15.3.5 and 15.4.5
 MAX_HELD_BYTES = 65536  # of a stream before its first event; beyond, it is passed on as it comes
 
 
@@ -136,6 +137,11 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
         if kind == b"text/html" and call.seen is not None:
             raise UpstreamInvalid(f"Upstream '{name}' answered with an HTML page instead of JSON; check its base_url.")
         first = b"" if call.stream else await reply.read()
+        if unframed_json(reply, call.method):
+            while not reply.ended and len(first) < MAX_HELD_BYTES:
+                first += await reply.read()
+            if reply.ended and not whole(first):  # a short answer is judged before it is begun
+                raise UpstreamReset(f"Upstream '{name}' cut its answer: the JSON is not whole.")
     except BaseException:
         reply.close()
         raise
@@ -167,6 +173,21 @@ def content_type(reply: Reply) -> bytes:
         if name.lower() == b"content-type":
             return value.split(b";", 1)[0].strip().lower()
     return b""
+
+
+def unframed_json(reply: Reply, method: str) -> bool:
+    """Only the JSON itself can tell whether this body is whole: its end is the connection's (RFC 9112 section 6.3)."""
+    names = {name.lower() for name, _ in reply.headers}
+    framed = names & {b"content-length", b"transfer-encoding", b"content-encoding"}
+    bodiless = method == "HEAD" or reply.status in BODILESS
+    return not framed and not bodiless and content_type(reply) == b"application/json"
+
+
+def whole(body: bytes) -> bool:
+    """The JSON text is closed."""
+    document = Document()
+    document.feed(body)
+    return document.complete
 
 
 def _outcome(error: UpstreamError) -> str:

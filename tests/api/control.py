@@ -22,7 +22,6 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.version = "1.2.3"
-        self.started = 0.0
         self.draining = False
         self.active = 0
         self.fault: str | None = None

@@ -302,16 +302,39 @@ WHOLE = orjson.dumps(completion())
 CLOSE_DELIMITED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
 
 
-@pytest.mark.parametrize("cut", [0, 1, len(WHOLE) // 2], ids=["whole", "last-byte", "half"])
-def test_a_cut_json_without_a_length_never_looks_whole(gateway: Gateway, upstream: Upstream, cut: int) -> None:
+LONG = orjson.dumps(completion("long " * 40_000))  # more than is held back before an answer begins
+
+
+def test_a_whole_json_without_a_length_passes(gateway: Gateway, upstream: Upstream) -> None:
+    for body in (WHOLE, LONG):
+        upstream.default = raw(CLOSE_DELIMITED + body)
+        reply = gateway.chat()
+        assert (reply.status, reply.complete, reply.body) == (200, True, body)
+        assert gateway.receipt(reply.request_id)["outcome"] == "ok"
+
+
+@pytest.mark.parametrize("cut", [1, len(WHOLE) // 2], ids=["last-byte", "half"])
+def test_a_short_cut_json_without_a_length_is_tried_again_and_told(
+    gateway: Gateway, upstream: Upstream, cut: int
+) -> None:
     upstream.default = raw(CLOSE_DELIMITED + WHOLE[: len(WHOLE) - cut])
     reply = gateway.chat()
-    assert gateway.receipt(reply.request_id)["outcome"] == ("upstream_broken" if cut else "ok")
-    assert (reply.status == 200 and reply.complete) is (cut == 0)
+    line = gateway.receipt(reply.request_id)
+    assert (reply.status, line["outcome"], line["attempts"]) == (502, "upstream_reset", 3)
+    upstream.reset()
+    upstream.script(raw(CLOSE_DELIMITED + WHOLE[: len(WHOLE) - cut]))
+    assert gateway.chat().status == 200
+
+
+def test_a_long_cut_json_without_a_length_never_looks_whole(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.default = raw(CLOSE_DELIMITED + LONG[:-1])
+    reply = gateway.chat()
+    assert (reply.status, reply.complete) == (200, False)
+    assert gateway.receipt(reply.request_id)["outcome"] == "upstream_broken"
 
 
 def test_a_cut_json_is_a_reset_for_a_client_that_reads_to_the_close(gateway: Gateway, upstream: Upstream) -> None:
-    upstream.default = raw(CLOSE_DELIMITED + WHOLE[:-1])
+    upstream.default = raw(CLOSE_DELIMITED + LONG[:-1])
     with gateway.connect() as connection:
         connection.socket.sendall(with_length(CHAT).replace(b" HTTP/1.1", b" HTTP/1.0", 1))
         with pytest.raises(ConnectionResetError):

@@ -337,3 +337,10 @@ def test_the_media_type_is_read_without_its_parameters() -> None:
     bare = Answered()
     bare.headers = []
     assert content_type(bare) == b""
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("POST", 204)])
+async def test_an_answer_that_has_no_body_is_not_taken_for_a_cut_one(method: str, status: int) -> None:
+    bare = Scripted("a", Answered(b"", status=status))
+    opened = await Tries(service(bare)).run(msgspec.structs.replace(call(), method=method))
+    assert (opened.first, len(bare.calls)) == (b"", 1)
