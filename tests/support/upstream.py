@@ -78,6 +78,7 @@ class Exchange:
     def __init__(self, request: Recorded, writer: asyncio.StreamWriter) -> None:
         self.request = request
         self._writer = writer
+        writer.transport.set_write_buffer_limits(0)  # what is drained is taken: `accepted` lags behind nothing
         self._sent = 0
         self.keep_alive = True
 
