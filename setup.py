@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MODULES = ("keys", "limit", "meter", "peek", "route", "sse")
+MODULES = ("http1", "keys", "lane", "limit", "meter", "peek", "route", "sse")
 MODE = os.environ.get("AGW_BUILD", "release")
 BUILDS: dict[str, tuple[list[str], list[str]]] = {
     "release": (["-O3", "-g0", "-fno-plt", "-fvisibility=hidden"], []),

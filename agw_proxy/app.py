@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from agw_proxy import __version__
 from agw_proxy._hot.keys import digest
+from agw_proxy._hot.lane import Policy
 from agw_proxy._hot.limit import Table
 from agw_proxy._hot.meter import Meter
 from agw_proxy.api.endpoint import Endpoint, Matcher
@@ -21,6 +22,7 @@ from agw_proxy.config.settings import Key, Settings, Upstream
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.exchange import Bounds
 from agw_proxy.edge.handler import Handler
+from agw_proxy.edge.lane import Origins, compile_policy
 from agw_proxy.edge.server import Edge
 from agw_proxy.edge.state import State
 from agw_proxy.errors import ReloadFailed
@@ -57,6 +59,8 @@ class Gateway:
         self._closing: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._served: list[tuple[str, str]] = []
+        self._edges: list[Edge] = []
+        self._origins = Origins()
         self._next: State | None = None
         self.state = self._compile(loaded.settings, None)
         self._know_models()
@@ -91,14 +95,24 @@ class Gateway:
 
     def _edge(self, handler: Handler) -> Edge:
         server = self._reloader.current.settings.server
-        return Edge(
+        edge = Edge(
             handler,
             max_connections=server.max_connections,
             max_header_bytes=server.max_header_kb << 10,
-            keepalive_seconds=server.keepalive_seconds,
-            counted=self.metrics.connections,
-            dropped=self.metrics.dropped,
+            head_seconds=server.head_seconds,
+            policy=self._policy(handler),
+            metrics=self.metrics,
+            log=self.log,
         )
+        self._edges.append(edge)
+        return edge
+
+    def _policy(self, handler: Handler) -> Policy:
+        """The fast lane's reading of the state in force, for one edge."""
+        why = "admin_port" if handler is self.admin_handler else None
+        if self.state.settings.server.lane == "full":
+            why = "forced"
+        return compile_policy(self.state, ENDPOINTS, self._origins, why=why)
 
     # -- the state in force
 
@@ -176,6 +190,9 @@ class Gateway:
         if new is None:
             raise ReloadFailed("Nothing was compiled; the old configuration goes on serving.")
         self.state, self._next = new, None
+        for edge in self._edges:
+            edge.lane.swap(self._policy(edge.handler))
+        self._origins.keep(new.services)
         self._know_models()
         kept = {id(service.upstream) for service in new.services}
         for service in old.services:
@@ -226,6 +243,8 @@ class Gateway:
         """What can be listed and shown has changed."""
         self._served = self.state.routes.served(self._discovered)
         self.metrics.know(self.state.routes.labels(self._discovered))
+        for edge in self._edges:
+            edge.lane.know(self.metrics.known)
 
     def configuration(self) -> Mapping[str, object]:
         """See ``types.Control``."""
@@ -250,7 +269,7 @@ class Gateway:
     @property
     def active(self) -> int:
         """See ``types.Control``; the asking request is one of them."""
-        return len(self.handler.active)
+        return len(self.handler.active) + sum(edge.lane.active + edge.lane.reading for edge in self._edges)
 
     def models(self, principal: Principal) -> list[ServedModel]:
         """See ``types.Control``."""
@@ -334,6 +353,7 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._origins.close()
         for service in self.state.services:
             await service.upstream.close()
 

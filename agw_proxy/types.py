@@ -169,6 +169,8 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     rule: str | None = None
     peer: str | None = None
     message: str | None = None
+    lane_reason: str | None = None
+    """Why the full lane, in a word; None for the fast one."""
 
 
 class ServedModel(msgspec.Struct, frozen=True):

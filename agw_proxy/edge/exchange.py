@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from agw_proxy._hot.limit import Grant
-from agw_proxy.errors import CallerGone, GatewayError
+from agw_proxy.errors import CallerGone, GatewayError, UpstreamError
 from agw_proxy.types import Attempt, Dialect, Principal, Receipt, Usage
 
 
@@ -19,6 +19,8 @@ class Exchange:
         self.request_id = request_id
         self.method = method
         self.peer = peer
+        self.lane_reason: str | None = None
+        self.carried: Carried | None = None
         self.started = time.monotonic_ns()
         self.task = asyncio.current_task()
         self.endpoint = "unknown"
@@ -58,6 +60,17 @@ class Exchange:
         self.head_at = 0
         """When the first byte of the answer was ready to go out."""
         self._accounted = False
+
+    def carry_on(self, carried: "Carried") -> None:
+        """Go on where the fast lane stopped: nothing of what it did is done twice."""
+        self.carried = carried
+        self.started = carried.started
+        self.principal = carried.principal
+        self.grant = carried.grant
+        self.estimate, self.prompt_estimate = carried.estimate, carried.prompt_estimate
+        self.auth_ns, self.limit_ns = carried.auth_ns, carried.limit_ns
+        self.waited = carried.upstream_ns
+        self.connect_ms = carried.connect_ms
 
     def end(self, error: GatewayError) -> None:
         """Let the gateway end this exchange: its task is cancelled and answers with ``error``."""
@@ -138,6 +151,7 @@ class Exchange:
             method=self.method,
             status=self.status,
             lane="full",
+            lane_reason=self.lane_reason,
             outcome=self.error.code if self.error is not None else "ok",
             duration_ms=round(duration / 1e6, 3),
             overhead_us=self.overhead_ns() // 1000,
@@ -163,6 +177,29 @@ class Exchange:
             peer=self.peer,
             message=self.error.message if self.error is not None else None,
         )
+
+
+class Carried(msgspec.Struct, frozen=True):
+    """An exchange that the fast lane began and hands over: what it took, and how its one attempt ended.
+
+    ``error``: None where no upstream was asked (a limit refused, or the gateway shuts down). ``seed``: drew the order of
+    targets, and draws the same again. Times are monotonic nanoseconds.
+    """
+
+    error: UpstreamError | None
+    principal: Principal
+    grant: Grant
+    request_id: str
+    started: int
+    seed: int
+    auth_ns: int
+    limit_ns: int
+    upstream_ns: int
+    connect_ms: float
+    estimate: int
+    prompt_estimate: int
+    replayed: bool
+    """The request went out twice: an idle connection turned out to be dead."""
 
 
 class Bounds(msgspec.Struct, frozen=True):

@@ -8,21 +8,24 @@ import asyncio
 import contextlib
 import hmac
 import random
-import re
 import time
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
 from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from agw_proxy._hot.keys import DuplicateCredential, bearer, credential, digest
+from agw_proxy._hot.lane import Downstream
 from agw_proxy._hot.limit import subject
-from agw_proxy._hot.peek import Peek, PeekError, peek
+from agw_proxy._hot.peek import Peek
 from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
 from agw_proxy.edge import respond
 from agw_proxy.edge.body import Bodies, check_json
 from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.edge.headers import label, own_credentials, request_id, towards_upstream, trace_id
+from agw_proxy.edge.full_lane import Connection
+from agw_proxy.edge.reading import CONTROL, HOST, look_into, target_of
 from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.state import State
 from agw_proxy.errors import (
@@ -34,25 +37,21 @@ from agw_proxy.errors import (
     HeadTooLarge,
     InternalError,
     InvalidHTTP,
-    InvalidJSON,
     InvalidParameter,
     KeyMissing,
     MissingParameter,
     ModelForbidden,
     UnknownPath,
     UpgradeRefused,
+    UpstreamReset,
 )
 from agw_proxy.observe.log import Log, now_text
 from agw_proxy.observe.metrics import Metrics
 from agw_proxy.policy.limits import estimate_tokens, refusal
-from agw_proxy.types import Asked, Call, Control, Receipt, Routed
+from agw_proxy.types import Asked, Attempt, Call, Control, Receipt, Routed
 from agw_proxy.upstreams.attempts import open_first
 
 MAX_QUERY_FIELDS = 100
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-HOST = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::(?:[0-5]?\d{0,4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]))?"
-)
 PASSTHROUGH_HELP = (
     "The upstream '{}' is asked with your own provider credential (auth: passthrough). "
     "Send the gateway's key in the header x-agw-key, and the provider's where your tool puts it."
@@ -76,6 +75,7 @@ class Handler:
         self._matcher = matcher
         self._state = state
         self._control = control
+        self.bounds = bounds
         self._bodies = Bodies(bounds)
         self._metrics = metrics
         self._log = log
@@ -123,8 +123,26 @@ class Handler:
 
     def begin(self, request: web.BaseRequest) -> Exchange:
         """Start the account of an exchange."""
-        exchange = Exchange(request_id(request.headers), request.method, request.remote)
+        protocol = request.protocol
+        carried = protocol.take_carried() if isinstance(protocol, Connection) else None
+        exchange = Exchange(
+            carried.request_id if carried is not None else request_id(request.headers), request.method, request.remote
+        )
         exchange.trace_id = trace_id(request.headers)
+        if isinstance(protocol, Connection):
+            exchange.lane_reason = protocol.downstream.reason
+        if carried is not None:
+            exchange.carry_on(carried)
+        return self._enter(exchange)
+
+    def begin_unparsed(self, downstream: Downstream, peer: str | None, started: int, reason: str) -> Exchange:
+        """Start the account of what was no request, or not a whole one. ``reason``: why, in a word."""
+        exchange = Exchange(request_id(CIMultiDictProxy(CIMultiDict())), "POST" if downstream.endpoint else "-", peer)
+        exchange.started, exchange.endpoint, exchange.lane_reason = started, downstream.endpoint or "invalid", reason
+        exchange.principal = downstream.principal
+        return self._enter(exchange)
+
+    def _enter(self, exchange: Exchange) -> Exchange:
         self.active.add(exchange)
         self._metrics.requests(1)
         return exchange
@@ -178,7 +196,7 @@ class Handler:
         return response
 
     def _authenticate(self, exchange: Exchange, request: web.BaseRequest, endpoint: Endpoint, state: State) -> None:
-        if endpoint.access == "open":
+        if endpoint.access == "open" or exchange.carried is not None:
             return
         begun = time.monotonic_ns()
         try:
@@ -251,10 +269,21 @@ class Handler:
                 call.body = self._bodies.stream(request, exchange)
                 if request.content_length is not None:
                     call.headers.append(("Content-Length", str(request.content_length)))
+            carried = exchange.carried
+            if carried is not None and carried.replayed:
+                target = routed.plan[0]
+                name = state.services[target.upstream].upstream.name
+                exchange.trail.append(Attempt(target.name, name, UpstreamReset.code))
             begun = time.monotonic_ns()
             try:
                 opened = await open_first(
-                    routed.plan, state.services, call, trail=exchange.trail, caller_fault=lambda: exchange.body_error
+                    routed.plan,
+                    state.services,
+                    call,
+                    trail=exchange.trail,
+                    caller_fault=lambda: exchange.body_error,
+                    failed=carried.error if carried is not None else None,
+                    spent=(begun - exchange.started) / 1e9 if carried is not None else 0.0,
                 )
             finally:
                 exchange.upstream_ns = time.monotonic_ns() - begun
@@ -314,7 +343,8 @@ class Handler:
         if CONTROL.search(model):
             raise InvalidParameter("'model' must be a name without control characters.", param="model")
         exchange.model, exchange.model_label = model, "other"
-        routed = state.routes.resolve(model, principal, random.getrandbits(64))
+        seed = exchange.carried.seed if exchange.carried is not None else random.getrandbits(64)
+        routed = state.routes.resolve(model, principal, seed)
         exchange.model_label = routed.route.label
         dialect = state.routes.dialects[routed.plan[0].upstream]
         if dialect != exchange.dialect and relay.upstream_path:
@@ -342,6 +372,10 @@ class Handler:
     def _limit(self, exchange: Exchange, body: bytes | None, seen: Peek | None) -> None:
         principal = exchange.principal
         if principal is None:
+            return
+        if exchange.grant is not None:  # the fast lane has asked already
+            if not exchange.grant.granted:
+                raise refusal(exchange.grant)
             return
         begun = time.monotonic_ns()
         exchange.prompt_estimate = estimate_tokens(len(body or b""), None)
@@ -372,26 +406,6 @@ class Handler:
             (name, value, value.encode("utf-8", "surrogateescape")) for name, value in own_credentials(request.headers)
         ]
         return [(name, value) for name, value, raw in sent if not state.keys.knows(bearer(raw) or raw)]
-
-
-def look_into(body: bytes, depth: int) -> Peek:
-    """Raises InvalidJSON for what is no acceptable JSON object, InvalidParameter for a member of the wrong type."""
-    try:
-        return peek(body, depth)
-    except PeekError as error:
-        if error.param is not None:
-            raise InvalidParameter(str(error), param=error.param) from None
-        raise InvalidJSON(str(error)) from None
-
-
-def target_of(raw: str) -> tuple[str, str]:
-    """(path, query) of a request target in origin or absolute form (RFC 9112 section 3.2), still percent-encoded."""
-    if raw.startswith(("http://", "https://")):
-        rest = raw.partition("://")[2]
-        slash = rest.find("/")
-        raw = rest[slash:] if slash >= 0 else "/"
-    path, _, query = raw.partition("?")
-    return path, query
 
 
 def where(defect: BaseException) -> str:

@@ -198,12 +198,9 @@ class Pump:
 
     async def _pass_error_on(self, chunk: bytes, data: bytes) -> web.StreamResponse:
         """The upstream reports an error within its stream: the same data, in the form that every client raises on."""
-        at = chunk.find(data)
-        before = chunk[: event_start(chunk, at)] if at >= 0 else b""
-        line = b" ".join(scrubbed(data, self._secrets).splitlines())
         return await self._break(
             UpstreamBroken("The upstream reported an error within its stream."),
-            before + b"event: error\ndata: " + line + b"\n\n",
+            last_words(chunk, data, self._secrets),
         )
 
     async def _break(self, error: GatewayError, last: bytes | None = None) -> web.StreamResponse:
@@ -268,6 +265,14 @@ class Pump:
         else:
             response.force_close()
         return response
+
+
+def last_words(chunk: bytes, data: bytes, secrets: Sequence[str]) -> bytes:
+    """What ends a stream with an upstream's error event: the events before it in ``chunk``, then its ``data``."""
+    at = chunk.find(data)
+    before = chunk[: event_start(chunk, at)] if at >= 0 else b""
+    line = b" ".join(scrubbed(data, secrets).splitlines())
+    return before + b"event: error\ndata: " + line + b"\n\n"
 
 
 def event_start(chunk: bytes, at: int) -> int:

@@ -1,6 +1,8 @@
 """The one place where an error becomes bytes: a reply in the caller's dialect, or an error event once bytes have left."""
 
 from collections.abc import Mapping
+from email.utils import formatdate
+from http import HTTPStatus
 from urllib.parse import quote
 
 import orjson
@@ -74,6 +76,28 @@ def common_headers(exchange: Exchange) -> list[tuple[str, str]]:
 
 def refuse(exchange: Exchange, error: GatewayError, *, close: bool) -> web.Response:
     """The reply for an error before the first byte. ``close``: the connection ends with it."""
+    body = error_body(error, exchange.dialect, exchange.request_id)
+    headers = error_headers(exchange, error)
+    response = web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
+    if close:
+        response.force_close()
+    return response
+
+
+def refuse_unparsed(exchange: Exchange, error: GatewayError) -> bytes:
+    """The same as bytes, for a request that nobody could read; the connection ends with it."""
+    exchange.error = error
+    exchange.status = error.status
+    body = error_body(error, exchange.dialect, exchange.request_id)
+    headers = error_headers(exchange, error)
+    headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
+    headers.append(("Date", formatdate(usegmt=True)))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode() + body
+
+
+def error_headers(exchange: Exchange, error: GatewayError) -> list[tuple[str, str]]:
+    """What a reply for an error carries besides its body's own headers."""
     headers = common_headers(exchange)
     headers.append(("x-agw-error", error.code))
     if error.retry_after_ms is not None and error.status in {408, 409, 425, 429, 503, 504}:
@@ -89,11 +113,7 @@ def refuse(exchange: Exchange, error: GatewayError, *, close: bool) -> web.Respo
         headers += [("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade")]
     if error.status == 401 and not isinstance(error, UpstreamError):
         headers.append(("WWW-Authenticate", 'Bearer realm="agw"'))
-    body = error_body(error, exchange.dialect, exchange.request_id)
-    response = web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
-    if close:
-        response.force_close()
-    return response
+    return headers
 
 
 def answer(exchange: Exchange, made: Answer) -> web.Response:

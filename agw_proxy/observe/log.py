@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -105,6 +105,7 @@ class Log:
         self._pretty = pretty
         self._colour = colour
         self._encoder = msgspec.json.Encoder()
+        self.writes_receipts = self._level <= LEVELS["info"]
         render = self._render_event if pretty else _render_json
         self.events = structlog.wrap_logger(
             _Sink(writer),
@@ -119,9 +120,13 @@ class Log:
 
     def receipt(self, receipt: Receipt) -> None:
         """The canonical line of an exchange."""
-        if self._level > LEVELS["info"]:
-            return
-        self.writer.put(self._line(receipt) if self._pretty else self._encoder.encode(receipt))
+        if self.writes_receipts:
+            self.writer.put(self._line(receipt) if self._pretty else self._encoder.encode(receipt))
+
+    def receipts(self, receipts: Sequence[Receipt]) -> None:
+        """Several of them, in order."""
+        for receipt in receipts:
+            self.receipt(receipt)
 
     def _line(self, receipt: Receipt) -> bytes:
         colour = GREEN if receipt.status < 400 else YELLOW if receipt.status < 500 else RED

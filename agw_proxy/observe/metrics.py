@@ -60,7 +60,7 @@ class Metrics:
     def __init__(self, meter: Meter, version: str) -> None:
         """``version``: for ``agw_build_info``."""
         self.meter = meter
-        self._known: frozenset[str] = frozenset()
+        self.known: frozenset[str] = frozenset()
         self._streams = meter.series("agw_active_streams")
         self._requests = meter.series("agw_active_requests")
         self._connections = meter.series("agw_connections")
@@ -68,7 +68,7 @@ class Metrics:
 
     def know(self, names: Iterable[str]) -> None:
         """Models and targets (``upstream/model``) that may be label values: the first MAX_KNOWN_NAMES of them."""
-        self._known = frozenset(islice(names, MAX_KNOWN_NAMES))
+        self.known = frozenset(islice(names, MAX_KNOWN_NAMES))
 
     def requests(self, step: int) -> None:
         """An exchange begins (1) or ends (-1)."""
@@ -89,13 +89,13 @@ class Metrics:
     def account(self, receipt: Receipt) -> None:
         """Add one exchange."""
         meter = self.meter
-        model = receipt.model if receipt.model in self._known else receipt.model_label
+        model = receipt.model if receipt.model in self.known else receipt.model_label
         labels = (receipt.endpoint, model, receipt.upstream, str(receipt.status), receipt.lane)
         microseconds = round(receipt.duration_ms * 1000)
         meter.add(meter.series("agw_requests_total", labels), 1)
         meter.observe(meter.series("agw_request_seconds", labels), microseconds)
         meter.observe(meter.series("agw_overhead_seconds", (receipt.lane,)), receipt.overhead_us)
-        meter.add(meter.series("agw_lane_total", (receipt.lane, "only_lane" if receipt.lane == "full" else "taken")), 1)
+        meter.add(meter.series("agw_lane_total", (receipt.lane, receipt.lane_reason or "taken")), 1)
         if receipt.rule is not None:
             meter.add(meter.series("agw_rate_limited_total", (receipt.rule,)), 1)
         if receipt.ttft_ms is not None:
@@ -114,7 +114,7 @@ class Metrics:
                 if operation is not None:
                     meter.observe(meter.series("gen_ai_client_token_usage", (operation, model, kind)), count)
         for number, attempt in enumerate(receipt.trail):
-            target = attempt.target if attempt.target in self._known else f"{attempt.upstream}/*"
+            target = attempt.target if attempt.target in self.known else f"{attempt.upstream}/*"
             outcome = attempt.outcome
             meter.add(meter.series("agw_upstream_requests_total", (attempt.upstream, target, outcome)), 1)
             if number:

@@ -17,7 +17,7 @@ class Keys:
     def __init__(self, keys: Sequence[Key], everyone: Sequence[Limit], table: Table) -> None:
         """``everyone``: the limits that all keys share, counted after a key's own."""
         self.principals = tuple(_principal(key, everyone, table) for key in keys)
-        self._table = KeyTable((_digest(key), index) for index, key in enumerate(keys))
+        self.table = KeyTable((_digest(key), index) for index, key in enumerate(keys))
 
     def authenticate(self, headers: RawHeaders) -> tuple[Principal, Credential]:
         """The principal of a request and the credential it came by.
@@ -33,7 +33,7 @@ class Keys:
                 "No API key came with the request. Send the gateway's key as 'Authorization: Bearer <key>' "
                 "(or in x-api-key, api-key, x-goog-api-key or x-agw-key)."
             )
-        index = self._table.find(sent.value)
+        index = self.table.find(sent.value)
         if index < 0:
             raise KeyInvalid(
                 f"The API key in the header {sent.header} is not known to this gateway. "
@@ -43,7 +43,7 @@ class Keys:
 
     def knows(self, value: bytes) -> bool:
         """Whether it is a key of the gateway's own."""
-        return self._table.find(value) >= 0
+        return self.table.find(value) >= 0
 
 
 def _digest(key: Key) -> bytes:

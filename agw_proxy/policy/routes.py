@@ -23,7 +23,7 @@ class Routes:
         self._patterns = tuple((upstream.name, Globs(upstream.models)) for upstream in upstreams)
         number = {name: index for index, name in enumerate(self.upstream_names)}
         self._virtual = tuple(model.name for model in models)
-        self._table = RouteTable(
+        self.table = RouteTable(
             [*((upstream.name, upstream.models) for upstream in upstreams), (ECHO_UPSTREAM, ())],
             [
                 (
@@ -41,7 +41,7 @@ class Routes:
 
         Raises ModelNotFound where no route leads there, ModelForbidden where the key's list does not include it.
         """
-        route = self._table.find(model)
+        route = self.table.find(model)
         if route is not None and route.targets[0].upstream == len(self.upstream_names) - 1:
             route = route if route.targets[0].model == ECHO_MODEL else None
         if route is None:
@@ -62,7 +62,7 @@ class Routes:
 
     def whole(self, upstream: str) -> Routed:
         """The route to an upstream for a path that names no model. Raises ModelNotFound where there is none such."""
-        route = self._table.find(f"{upstream}/*")
+        route = self.table.find(f"{upstream}/*")
         if route is None:
             raise ModelNotFound(f"There is no upstream '{shown(upstream)}'.")
         return Routed(route=route, plan=route.plan(0))
@@ -70,7 +70,7 @@ class Routes:
     def served(self, discovered: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
         """(model, owner) of all that can be named: virtual models, exact names, what upstreams listed, and the echo model."""
         names: dict[str, str] = {}
-        for name in self._table.names():
+        for name in self.table.names():
             names[name] = "agw" if name in self._virtual else self._owner(name)
         for upstream, patterns in self._patterns:
             for name in discovered.get(upstream, ()):
@@ -97,12 +97,12 @@ class Routes:
         """Names that metrics may show: what ``served`` gives, and the same as ``upstream/model``."""
         for name, _ in self.served(discovered):
             yield name
-            route = self._table.find(name)
+            route = self.table.find(name)
             if route is not None:
                 yield from (target.name for target in (*route.targets, *route.fallbacks))
 
     def _owner(self, name: str) -> str:
-        route = self._table.find(name)
+        route = self.table.find(name)
         return self.upstream_names[route.targets[0].upstream] if route is not None else ECHO_UPSTREAM
 
 

@@ -57,25 +57,31 @@ async def open_first(
     *,
     trail: list[Attempt],
     caller_fault: Callable[[], GatewayError | None] = lambda: None,
+    failed: UpstreamError | None = None,
+    spent: float = 0.0,
 ) -> Opened:
     """The first good answer; every try is added to ``trail``. Raises the last UpstreamError when none was good.
 
     ``plan``: targets in order of preference. Each is tried once without a wait; then, within the number of attempts of
     the first one's upstream, those that may be asked again follow with back-off and full jitter, or after the time that
     the upstream named. ``caller_fault`` tells what was wrong with a streamed body: then it is raised, and the upstream
-    is not blamed. A longer wait than the configured ``max`` is not sat out: the caller gets the error with it.
+    is not blamed. ``failed``: how the latest try has ended already, made elsewhere
+    (those before it are in ``trail``) within ``spent`` seconds. A longer wait than the configured ``max`` is not sat out: the caller gets the error with it.
     """
     loop = asyncio.get_running_loop()
     retries = services[plan[0].upstream].retries
-    deadline = loop.time() + services[plan[0].upstream].total
+    deadline = loop.time() + services[plan[0].upstream].total - spent
     allowed = max(retries.attempts, len(plan)) if call.replayable else 1
     queue = [(target, 0.0) for target in plan]  # with the time before which it is not to be asked
-    tries = 0
+    tries = len(trail)
     while True:
         target, _ = queue.pop(0)
         service = services[target.upstream]
         tries += 1
         try:
+            if failed is not None:
+                failed, error = None, failed
+                raise error
             opened = await _open_in_time(target, service, call, deadline)
         except UpstreamError as error:
             trail.append(Attempt(target.name, service.upstream.name, _outcome(error)))

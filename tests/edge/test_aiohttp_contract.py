@@ -12,8 +12,9 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import StreamWriter
 from aiohttp.web_protocol import RequestHandler
 
+from agw_proxy.edge.full_lane import Connection
 from agw_proxy.edge.relay import Relayed
-from agw_proxy.edge.server import Connection, Edge
+from agw_proxy.edge.server import Edge
 
 
 def parameters(function: Callable[..., object]) -> list[str]:
@@ -67,7 +68,10 @@ def test_what_we_override_is_called_by_aiohttp_itself() -> None:
     assert "self.handle_error(request, 500, exc)" in source
     assert "await resp.write_eof()" in source
     assert "handler_cancellation and self._task_handler is not None" in source
-    assert Connection.handle_error is not RequestHandler.handle_error
+    assert "await self.finish_response(request, resp, start_time)" in source
+    assert "loop.call_at(close_time, self._process_keepalive)" in source
+    for name in ("handle_error", "finish_response", "_process_keepalive"):
+        assert getattr(Connection, name) is not getattr(RequestHandler, name)
     assert Edge.__call__ is not web.Server.__call__
     assert Relayed.write_eof is not web.StreamResponse.write_eof
 

@@ -125,7 +125,7 @@ async def test_all_bodies_together_have_a_bound(config: Tree, upstream: Upstream
         bodies = running.gateway.handler._bodies
         bodies.bounds = msgspec.structs.replace(bodies.bounds, max_bodies_bytes=100)
         bodies.held = 90
-        reply = await running.chat()
+        reply = await running.send(CHUNKED + b"5b\r\n" + b" " * 91 + b"\r\n0\r\n\r\n")
         assert (reply.status, reply.error["code"]) == (503, "gateway_overloaded")
         assert reply.value("retry-after") == "1"
         assert bodies.held == 90
@@ -148,7 +148,7 @@ async def test_a_client_that_waits_is_told_to_go_on(config: Tree, upstream: Upst
     ("change", "expected"),
     [
         ((APP_KEY, "agw-some-other-key-000000"), 401),
-        (("100-continue", "tea"), 400),
+        (("100-continue", "tea"), 417),
         (("100\r\n\r\n", "9000000\r\n\r\n"), 413),
     ],
     ids=["key", "expectation", "length"],

@@ -34,6 +34,7 @@ def receipt(**changes: object) -> Receipt:
         "upstream": "fake",
         "attempts": 1,
         "trail": (Attempt("fake/gpt-4o", "fake", "200"),),
+        "lane_reason": "endpoint",
         **changes,
     }
     return Receipt(**fields)  # type: ignore[arg-type]  # fields by name
@@ -77,7 +78,7 @@ def test_an_exchange_is_counted_and_timed(metrics: Metrics) -> None:
     assert value(metrics, "agw_request_seconds_bucket", le="0.25", **REQUEST) == 2
     assert value(metrics, "agw_request_seconds_bucket", le="+Inf", **REQUEST) == 2
     assert value(metrics, "agw_overhead_seconds_sum", lane="full") == pytest.approx(0.00024)
-    assert value(metrics, "agw_lane_total", lane="full", reason="only_lane") == 2
+    assert value(metrics, "agw_lane_total", lane="full", reason="endpoint") == 2
 
 
 def test_streams_tokens_and_refusals_are_counted_where_they_are_known(metrics: Metrics) -> None:

@@ -45,6 +45,9 @@ cdef struct Buffer:
     Py_ssize_t size
     Py_ssize_t room
 
+cdef int append(Buffer *buffer, const unsigned char *data, Py_ssize_t size) except -1
+cdef void release(Buffer *buffer) noexcept
+
 cdef class Stream:
     cdef readonly long long events, content, prompt_tokens, completion_tokens, cached_tokens
     cdef readonly bint done, at_boundary

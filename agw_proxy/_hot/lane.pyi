@@ -1,0 +1,165 @@
+"""The fast lane: relaying between two sockets with the whole policy on; see ``lane.pyx`` and docs/performance.md."""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from agw_proxy._hot.keys import KeyTable
+from agw_proxy._hot.meter import Meter
+from agw_proxy._hot.route import RouteTable
+
+class Names:
+    """Header names that mean something to the gateway, in lower case."""
+
+    def __init__(self, kept: Iterable[bytes], safe: Iterable[bytes], safe_prefixes: Sequence[bytes]) -> None:
+        """``kept``: of a request, stay here. ``safe``: of an answer, go to the client. Raises ValueError on a bad name."""
+
+class Wheel:
+    """Deadlines of all connections on one timer."""
+
+    def close(self) -> None: ...
+    def __len__(self) -> int: ...
+
+class Caller:
+    """A principal as the lane reads it."""
+
+    principal: Any
+    name: str
+    def __init__(self, principal: Any, per_user: bool) -> None: ...
+
+class Door:
+    """An endpoint as the lane sees it."""
+
+    name: str
+    dialect: str
+    def __init__(
+        self,
+        name: str,
+        dialect: str,
+        *,
+        upstream_path: str | None,
+        default_model: str | None,
+        asks_usage: bool,
+        needs_json: bool,
+        refusals: tuple[str | None, ...],
+        operation: str | None,
+    ) -> None: ...
+
+class Origin:
+    """An upstream's address with its idle connections."""
+
+    name: str
+    host: str
+    port: int
+    tls: Callable[[], ssl.SSLContext] | None
+    connect_seconds: float
+    health: Any
+    open: int
+    def __init__(
+        self,
+        name: str,
+        *,
+        host: str,
+        port: int,
+        tls: Callable[[], ssl.SSLContext] | None,
+        authority: bytes,
+        base: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        stream_usage: bool,
+        replays: bool,
+        timeouts: tuple[float, float, float, float],
+        health: Any,
+    ) -> None:
+        """Raises ValueError for a header that cannot be sent."""
+    @property
+    def waiting(self) -> int:
+        """Idle connections."""
+    def close(self) -> None: ...
+
+class Policy:
+    """One version of the policy, compiled."""
+
+    keys: KeyTable
+    callers: list[Caller]
+    routes: RouteTable
+    state: Any
+    why: str | None
+    def __init__(
+        self,
+        *,
+        keys: KeyTable,
+        callers: Iterable[Caller],
+        routes: RouteTable,
+        origins: Iterable[Origin | None],
+        doors: Mapping[str, Door],
+        state: Any,
+        json_depth: int,
+        seconds: tuple[float, float, float, float],
+        why: str | None = None,
+    ) -> None: ...
+    def forget(self) -> None: ...
+
+class Lane:
+    """What the connections of one edge share; also the protocol factory of its listening sockets."""
+
+    policy: Policy
+    shell: Any
+    wheel: Wheel
+    connections: set[Downstream]
+    draining: bool
+    active: int
+    reading: int
+    held: int
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        shell: Any,
+        names: Names,
+        meter: Meter,
+        policy: Policy,
+        *,
+        max_line: int,
+        max_head: int,
+        max_held: int,
+    ) -> None: ...
+    def __call__(self) -> Downstream: ...
+    def swap(self, policy: Policy) -> None: ...
+    def know(self, names: frozenset[str]) -> None: ...
+    def drain(self) -> None: ...
+    def end_all(self) -> int: ...
+    def close(self) -> None: ...
+
+class Peer(asyncio.Protocol):
+    """A connection to an upstream."""
+
+    transport: asyncio.Transport | None
+    origin: Origin
+    connect_ms: float
+    def __init__(self, lane: Lane, origin: Origin) -> None: ...
+
+class Downstream(asyncio.Protocol):
+    """A client's connection."""
+
+    lane: Lane
+    transport: asyncio.Transport
+    handler: Any
+    reason: str | None
+    reading_held: bool
+    def __init__(self, lane: Lane) -> None: ...
+    @property
+    def state_name(self) -> str:
+        """What it is at."""
+    @property
+    def endpoint(self) -> str | None:
+        """The endpoint that a request has reached."""
+    @property
+    def principal(self) -> Any:
+        """Who sends it."""
+    def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def hold_reading(self, held: bool) -> None: ...
+    def answered(self) -> None: ...
+    def dialed(self, serial: int, peer: Peer) -> None: ...
+    def dial_failed(self, serial: int, error: Exception) -> None: ...

@@ -1,0 +1,166 @@
+"""The full lane of a connection: aiohttp's protocol object, driven one framed request at a time.
+
+The transport's protocol is always the compiled ``Downstream``. aiohttp gets a stand-in for the transport, exactly the
+bytes of one request, and is left alone until that is answered; then the connection is the lane's again.
+"""
+
+import asyncio
+import select
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from agw_proxy._hot.lane import Downstream
+from agw_proxy.edge.exchange import Carried
+from agw_proxy.errors import GatewayError, HeadTooLarge, InternalError, InvalidHTTP
+
+if TYPE_CHECKING:
+    from agw_proxy.edge.server import Edge
+
+HANGUP_SECONDS = 0.05  # half of the 100 ms within which a client's leaving is acted on
+HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+
+class Facade(asyncio.Transport):
+    """The transport as aiohttp sees it: what it writes and wants goes through the Downstream."""
+
+    def __init__(self, downstream: Downstream, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._downstream = downstream
+        self._transport = transport
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """See ``asyncio.WriteTransport``."""
+        self._downstream.write(data if type(data) is bytes else bytes(data))
+
+    def is_closing(self) -> bool:
+        """See ``asyncio.BaseTransport``."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """See ``asyncio.BaseTransport``."""
+        self._downstream.close()
+
+    def abort(self) -> None:
+        """See ``asyncio.WriteTransport``."""
+        self._downstream.abort()
+
+    def pause_reading(self) -> None:
+        """See ``asyncio.ReadTransport``."""
+        self._downstream.hold_reading(True)
+
+    def resume_reading(self) -> None:
+        """See ``asyncio.ReadTransport``."""
+        self._downstream.hold_reading(False)
+
+    def get_write_buffer_size(self) -> int:
+        """See ``asyncio.WriteTransport``."""
+        return self._transport.get_write_buffer_size()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """See ``asyncio.BaseTransport``."""
+        return self._transport.get_extra_info(name, default)
+
+
+class Connection(RequestHandler):
+    """aiohttp's connection, which answers bad HTTP in the caller's dialect and gives the connection back."""
+
+    __slots__ = ("_hangup", "carried", "downstream", "edge")
+
+    def __init__(self, edge: "Edge", downstream: Downstream, **options: object) -> None:
+        super().__init__(edge, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]  # aiohttp's own keyword arguments
+        self.edge = edge
+        self.downstream = downstream
+        self.carried: Carried | None = None
+        """What the fast lane has done already for the request that comes next."""
+        self._hangup: asyncio.TimerHandle | None = None
+
+    def take_carried(self) -> Carried | None:
+        """What the fast lane did for the request that begins now: once."""
+        carried, self.carried = self.carried, None
+        return carried
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """See ``RequestHandler``; a connection that is kept goes back to the lane."""
+        resp, reset = await super().finish_response(request, resp, start_time)
+        if not reset and resp.keep_alive and not self._close and not self._force_close:
+            self._loop.call_soon(self._give_back)
+        return resp, reset
+
+    def _give_back(self) -> None:
+        if self.transport is not None and not self._close and not self._force_close:
+            self.downstream.answered()
+
+    def _process_keepalive(self) -> None:
+        """Idle connections are the lane's to close."""
+        self._keepalive_handle = None
+
+    def _pause_transport_reading(self) -> None:
+        """A socket that nobody reads does not tell that its client has gone: ask the kernel meanwhile."""
+        super()._pause_transport_reading()
+        if self._hangup is None and self.transport is not None:
+            self._hangup = self._loop.call_later(HANGUP_SECONDS, self._look_for_hangup)
+
+    def _resume_transport_reading(self) -> None:
+        super()._resume_transport_reading()
+        self._stop_looking()
+
+    def _look_for_hangup(self) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        if hung_up(transport):
+            transport.abort()  # a client that has closed its side counts as gone
+        else:
+            self._hangup = self._loop.call_later(HANGUP_SECONDS, self._look_for_hangup)
+
+    def _stop_looking(self) -> None:
+        if self._hangup is not None:
+            self._hangup.cancel()
+            self._hangup = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """See ``RequestHandler``."""
+        self._stop_looking()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  likewise; it quotes the caller's bytes
+    ) -> web.StreamResponse:
+        """What aiohttp's parser refuses (and, as a last resort, what escaped the handler): one Receipt, one JSON error."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun; nothing more can be said")
+        handler = self.edge.handler
+        exchange = handler.begin(request)
+        exchange.endpoint = "invalid"
+        error: GatewayError = InternalError("The gateway failed; its log has the details under this request id.")
+        if isinstance(exc, LineTooLong):
+            error = HeadTooLarge(
+                f"A line of the request's head is longer than {self.max_line_size // 1024} KiB (server.max_header_kb)."
+            )
+        elif status == 400:
+            error = InvalidHTTP(
+                "The request is not valid HTTP/1.1 (RFC 9112): its request line, a header field or its framing is malformed."
+            )
+        response = handler.refuse(exchange, request, error)
+        response.force_close()
+        handler.finish(exchange)
+        return response
+
+
+def hung_up(transport: asyncio.BaseTransport) -> bool:
+    """The other side has closed, whatever is still unread."""
+    found = transport.get_extra_info("socket")
+    if found is None or found.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(found.fileno(), HUNG_UP)
+    return bool(poll.poll(0))

@@ -1,0 +1,124 @@
+"""Compiles a configuration's state into the policy of the fast lane: which request goes by which lane is decided here, once.
+
+A request takes the fast lane when its endpoint relays JSON by the model that it names (``doors``), and that model leads to
+an upstream over HTTP that is asked with the gateway's own key, in the endpoint's dialect. Everything else goes by the full
+lane, for a reason with a name (docs/performance.md lists them).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from agw_proxy._hot.lane import Caller, Door, Names, Origin, Policy
+from agw_proxy._hot.limit import PER_USER
+from agw_proxy.api.endpoint import Endpoint
+from agw_proxy.edge.headers import KEPT_IN, SAFE_OUT, SAFE_OUT_PREFIXES
+from agw_proxy.edge.state import State
+from agw_proxy.observe.metrics import OPERATIONS
+from agw_proxy.types import Dialect
+from agw_proxy.upstreams.attempts import Service
+from agw_proxy.upstreams.http import HttpUpstream
+
+
+def names() -> Names:
+    """The header names that the lane knows: the very sets by which the full lane decides."""
+    return Names([name.encode() for name in sorted(KEPT_IN)], sorted(SAFE_OUT), SAFE_OUT_PREFIXES)
+
+
+class Origins:
+    """The lane's connections to upstreams, kept over reloads for those that have not changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Service, Origin]] = {}
+
+    def of(self, service: Service) -> Origin | None:
+        """The origin of a service over HTTP; None for one in this process."""
+        upstream = service.upstream
+        if not isinstance(upstream, HttpUpstream):
+            return None
+        found = self._known.get(id(upstream))
+        if found is not None:
+            return found[1]
+        address = upstream.address()
+        origin = Origin(
+            upstream.name,
+            host=address.host,
+            port=address.port,
+            tls=address.tls,
+            authority=address.authority,
+            base=address.base,
+            headers=address.headers,
+            stream_usage=service.stream_usage,
+            replays=service.retries.attempts > 1,
+            timeouts=address.seconds,
+            health=service.health,
+        )
+        self._known[id(upstream)] = (service, origin)
+        return origin
+
+    def keep(self, services: Sequence[Service]) -> None:
+        """Close the connections of all others, once they are done."""
+        kept = {id(service.upstream) for service in services}
+        for key in [key for key in self._known if key not in kept]:
+            self._known.pop(key)[1].close()
+
+    def close(self) -> None:
+        """Close all that is idle."""
+        for _, origin in self._known.values():
+            origin.close()
+
+
+def compile_policy(state: State, endpoints: Sequence[Endpoint], origins: Origins, *, why: str | None) -> Policy:
+    """``why``: the reason why every request goes by the full lane; None where it is decided by request."""
+    server = state.settings.server
+    return Policy(
+        keys=state.keys.table,
+        callers=[
+            Caller(principal, per_user=any(rule.per == PER_USER for rule in principal.limits.rules))
+            for principal in state.keys.principals
+        ],
+        routes=state.routes.table,
+        origins=[origins.of(service) for service in state.services],
+        doors=_doors(endpoints, state),
+        state=state,
+        json_depth=server.json_depth,
+        seconds=(server.head_seconds, server.body_seconds, server.keepalive_seconds, server.write_seconds),
+        why=why,
+    )
+
+
+def _doors(endpoints: Sequence[Endpoint], state: State) -> Mapping[str, Door]:
+    doors: dict[str, Door] = {}
+    for endpoint in endpoints:
+        relay = endpoint.relay
+        if relay is None or endpoint.method != "POST":
+            continue
+        paths = (endpoint.path,) if relay.model_paths is None else relay.model_paths
+        for path in paths:
+            if "{" in path:
+                continue
+            door = Door(
+                endpoint.name,
+                endpoint.dialect,
+                upstream_path=relay.upstream_path,
+                default_model=relay.default_model,
+                asks_usage=relay.sse_usage,
+                needs_json=relay.json_only,
+                refusals=tuple(
+                    _refusal(service, dialect, endpoint)
+                    for service, dialect in zip(state.services, state.routes.dialects, strict=True)
+                ),
+                operation=OPERATIONS.get(endpoint.name),
+            )
+            if relay.model_paths is None:
+                doors[path] = door
+            else:
+                doors.setdefault(path, door)
+    return doors
+
+
+def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint) -> str | None:
+    """Why a request from this endpoint to this upstream needs the full lane."""
+    if endpoint.relay is not None and endpoint.relay.upstream_path and dialect != endpoint.dialect:
+        return "dialect"
+    if service.auth == "passthrough":
+        return "own_credentials"
+    return None

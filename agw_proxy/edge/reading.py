@@ -1,0 +1,31 @@
+"""What is read off a request before anything is decided: its target, its Host, the look into its JSON."""
+
+import re
+
+from agw_proxy._hot.peek import Peek, PeekError, peek
+from agw_proxy.errors import InvalidJSON, InvalidParameter
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+HOST = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::(?:[0-5]?\d{0,4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]))?"
+)
+
+
+def look_into(body: bytes, depth: int) -> Peek:
+    """Raises InvalidJSON for what is no acceptable JSON object, InvalidParameter for a member of the wrong type."""
+    try:
+        return peek(body, depth)
+    except PeekError as error:
+        if error.param is not None:
+            raise InvalidParameter(str(error), param=error.param) from None
+        raise InvalidJSON(str(error)) from None
+
+
+def target_of(raw: str) -> tuple[str, str]:
+    """(path, query) of a request target in origin or absolute form (RFC 9112 section 3.2), still percent-encoded."""
+    if raw.startswith(("http://", "https://")):
+        rest = raw.partition("://")[2]
+        slash = rest.find("/")
+        raw = rest[slash:] if slash >= 0 else "/"
+    path, _, query = raw.partition("?")
+    return path, query

@@ -1,0 +1,265 @@
+"""What the compiled lane leaves to Python: connecting, errors and their words, Receipts, the full lane's half of a connection.
+
+Nothing here runs for a request that goes well on a connection that exists, but for its Receipt.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from agw_proxy._hot.lane import Downstream, Origin, Peer
+from agw_proxy.edge.exchange import Carried
+from agw_proxy.edge.full_lane import HANGUP_SECONDS, Connection, Facade, hung_up
+from agw_proxy.edge.relay import last_words
+from agw_proxy.edge.respond import error_event, refuse_unparsed
+from agw_proxy.edge.state import State
+from agw_proxy.errors import (
+    CallerGone,
+    Draining,
+    GatewayError,
+    HeadTooLarge,
+    InvalidHTTP,
+    RequestTimeout,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamInvalid,
+    UpstreamReset,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from agw_proxy.observe.log import Log
+from agw_proxy.observe.metrics import Metrics
+from agw_proxy.types import Attempt, Receipt
+from agw_proxy.upstreams.failures import error_of, error_of_event
+from agw_proxy.upstreams.http import reason
+
+if TYPE_CHECKING:
+    from agw_proxy.edge.server import Edge
+
+# kind -> (class, words); {} is the upstream's name, {detail} what the lane knows more
+WORDS: dict[str, tuple[type[GatewayError], str]] = {
+    "gone": (CallerGone, "The client closed the connection before the answer was complete."),
+    "draining": (Draining, "This gateway is shutting down and could not wait for the end of this answer."),
+    "head_too_large": (HeadTooLarge, "The request's header fields are too large to be sent on to upstream '{name}'."),
+    "reset": (UpstreamReset, "Upstream '{name}' closed the connection before it answered."),
+    "invalid": (UpstreamInvalid, "Upstream '{name}' sent no valid HTTP answer ({detail})."),
+    "html": (
+        UpstreamInvalid,
+        "Upstream '{name}' answered with an HTML page instead of JSON; check its base_url.",
+    ),
+    "no_event": (UpstreamReset, "Upstream '{name}' ended its stream before the first event."),
+    "cut_json": (UpstreamReset, "Upstream '{name}' cut its answer: the JSON is not whole."),
+    "cut_answer": (UpstreamBroken, "The upstream's answer was cut: its JSON is not whole."),
+    "cut": (UpstreamBroken, "The answer of upstream '{name}' broke off (its framing was cut or wrong)."),
+    "framing": (UpstreamBroken, "The answer of upstream '{name}' broke off (its framing was cut or wrong)."),
+    "unfinished": (UpstreamBroken, "The upstream ended its stream without finishing the answer."),
+    "error_event": (UpstreamBroken, "The upstream reported an error within its stream."),
+    "event_too_long": (UpstreamBroken, "The upstream sent an event over 16 MB."),
+    "first_byte": (UpstreamTimeout, "Upstream '{name}' did not answer in time (timeouts.first_byte)."),
+    "silent": (UpstreamTimeout, "The answer of upstream '{name}' was silent for too long (timeouts.between_bytes)."),
+    "total": (UpstreamTimeout, "The answer of upstream '{name}' took longer than its total time-out."),
+}
+
+
+class Shell:
+    """The Python side of one ``Lane``."""
+
+    receipt = Receipt
+    carried = Carried
+    attempt = Attempt
+
+    def __init__(
+        self,
+        edge: "Edge",
+        *,
+        log: Log,
+        metrics: Metrics,
+        max_connections: int,
+        head_seconds: float,
+        options: dict[str, object],
+    ) -> None:
+        """``options``: keyword arguments of aiohttp's ``RequestHandler``."""
+        self._edge = edge
+        self._log = log
+        self._metrics = metrics
+        self._max_connections = max_connections
+        self._head_seconds = head_seconds
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._second = 0
+        self._stamp = ""
+        self.writes_receipts = log.writes_receipts
+        self.open = 0
+
+    # -- connections
+
+    def opened(self, downstream: Downstream) -> bool:
+        """A client has connected; False where it is one too many (it was told so)."""
+        self.open += 1
+        self._metrics.connections(1)
+        if self.open <= self._max_connections:
+            return True
+        self._metrics.dropped("connection")
+        self._edge.say_full(downstream)
+        return False
+
+    def closed(self, downstream: Downstream) -> None:  # noqa: ARG002  the lane's call
+        """A client's connection has ended."""
+        self.open -= 1
+        self._metrics.connections(-1)
+
+    def adopt(self, downstream: Downstream) -> Connection:
+        """The full lane's protocol for a connection that needs it for the first time."""
+        connection = Connection(self._edge, downstream, **self._options)
+        connection.connection_made(Facade(downstream, downstream.transport))
+        return connection
+
+    def watch(self, downstream: Downstream) -> None:
+        """Look after a client that is not read at the moment: it counts as gone when it has closed its side."""
+
+        def look() -> None:
+            transport = downstream.transport
+            if transport is None or not downstream.reading_held:
+                return
+            if hung_up(transport):
+                transport.abort()
+            else:
+                self._loop.call_later(HANGUP_SECONDS, look)
+
+        self._loop.call_later(HANGUP_SECONDS, look)
+
+    def dial(self, downstream: Downstream, origin: Origin, serial: int) -> "asyncio.Task[None]":
+        """Connect to an upstream; ``downstream`` is told how it went."""
+        return self._loop.create_task(self._dial(downstream, origin, serial))
+
+    async def _dial(self, downstream: Downstream, origin: Origin, serial: int) -> None:
+        begun = time.monotonic()
+        lane = downstream.lane
+        name = origin.name
+        error: UpstreamError
+        try:
+            async with asyncio.timeout(origin.connect_seconds):
+                tls: ssl.SSLContext | None = origin.tls() if origin.tls is not None else None
+                _, peer = await self._loop.create_connection(
+                    lambda: Peer(lane, origin),
+                    origin.host,
+                    origin.port,
+                    ssl=tls,
+                    server_hostname=origin.host if tls is not None else None,
+                )
+        except TimeoutError:
+            error = UpstreamUnreachable(f"No connection to upstream '{name}' within {origin.connect_seconds:g} s.")
+        except OSError as failed:
+            error = UpstreamUnreachable(f"No connection to upstream '{name}': {reason(failed)}.")
+        else:
+            peer.connect_ms = (time.monotonic() - begun) * 1000.0
+            downstream.dialed(serial, peer)
+            return
+        downstream.dial_failed(serial, error)
+
+    # -- errors
+
+    def error(self, kind: str, name: str, detail: str) -> GatewayError:
+        """What went wrong, as an error of ours. ``kind``: of WORDS."""
+        made, words = WORDS[kind]
+        return made(words.format(name=name, detail=detail.replace("_", " ")))
+
+    def refused(
+        self, state: State, upstream: int, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> UpstreamError:
+        """The error for an upstream's answer of 300 and above."""
+        service = state.services[upstream]
+        name = service.upstream.name
+        if status < 400:
+            return UpstreamInvalid(f"Upstream '{name}' answered with a redirect ({status}), which is not followed.")
+        return error_of(status, body, headers, name, service.secrets, ours=service.auth == "key")
+
+    def first_event(self, state: State, upstream: int, data: bytes) -> UpstreamError:
+        """The error for a stream whose first event is one."""
+        service = state.services[upstream]
+        return error_of_event(data, service.upstream.name, service.secrets, ours=service.auth == "key")
+
+    def pass_error_on(self, state: State, upstream: int, chunk: bytes, data: bytes) -> bytes:
+        """The last bytes of a stream in which the upstream reported an error."""
+        return last_words(chunk, data, state.services[upstream].secrets)
+
+    def error_event(self, error: GatewayError, dialect: str, request_id: bytes) -> bytes:
+        """What ends a broken stream."""
+        return error_event(error, "anthropic" if dialect == "anthropic" else "openai", request_id.decode())
+
+    def refuse(self, downstream: Downstream, status: int, name: str, told: str, started: int) -> bytes:
+        """The whole answer to bytes that are no request, or not in time; accounts for it. ``name``: the reason in a word."""
+        error: GatewayError
+        if name == "head_timeout":
+            error = RequestTimeout(f"The request's head did not arrive within {self._head_seconds:g} s.")
+        elif name == "body_timeout":
+            error = RequestTimeout("The request body did not arrive in time (server.body_seconds).")
+        elif status == 431:
+            error = HeadTooLarge(f"{told} (server.max_header_kb)")
+        else:
+            error = InvalidHTTP(told)
+            error.status = status
+        handler = self._edge.handler
+        exchange = handler.begin_unparsed(downstream, self.address(downstream.transport), started, name)
+        reply = refuse_unparsed(exchange, error)
+        handler.finish(exchange)
+        return reply
+
+    def left(self, downstream: Downstream, started: int) -> None:
+        """A client has gone before its request was whole."""
+        handler = self._edge.handler
+        exchange = handler.begin_unparsed(downstream, None, started, "incomplete")
+        exchange.error = self.error("gone", "", "")
+        exchange.status = exchange.error.status
+        handler.finish(exchange)
+
+    # -- the account
+
+    def stamp(self) -> str:
+        """UTC in RFC 3339 with milliseconds, as ``now_text``; the part up to the second is kept for a second."""
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        return f"{self._stamp}{int((now - second) * 1000):03d}Z"
+
+    def receipts(self, receipts: Sequence[Receipt]) -> None:
+        """Canonical lines of exchanges that have ended."""
+        self._log.receipts(receipts)
+
+    def count(self, receipt: Receipt) -> None:
+        """Metrics of an exchange that did not go well; the lane counts the others itself."""
+        self._metrics.account(receipt)
+
+    def dropped(self, what: str) -> None:
+        """Something did not fit."""
+        self._metrics.dropped(what)
+
+    def trail(self, target: str, upstream: str, status: int, replayed: bool) -> tuple[Attempt, ...]:  # noqa: FBT001  positional: the lane's call
+        """The tries of an exchange. ``status``: 0 where nothing was answered; ``replayed``: on a second connection."""
+        first = (Attempt(target, upstream, UpstreamReset.code),) if replayed else ()
+        return (*first, Attempt(target, upstream, str(status))) if status else first
+
+    def address(self, transport: asyncio.BaseTransport | None) -> str | None:
+        """The client's address, for the log."""
+        found = transport.get_extra_info("peername") if transport is not None else None
+        if isinstance(found, tuple):
+            return str(found[0])
+        return None
+
+    def date(self, second: int) -> str:
+        """A Date header line (RFC 9110 section 6.6.1)."""
+        return f"Date: {formatdate(second, usegmt=True)}\r\n"
+
+    def phrase(self, status: int) -> bytes:
+        """The reason phrase with the space before it."""
+        try:
+            return f" {HTTPStatus(status).phrase}".encode()
+        except ValueError:
+            return b" "
+

@@ -1,0 +1,235 @@
+# The fast lane: relaying between two sockets, with the whole policy on. See lane.pyx for the theory of operation.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from .http1 cimport Chunks, Limits1, RequestHead, ResponseHead
+from .keys cimport KeyTable
+from .limit cimport Grant, Limits
+from .meter cimport Meter
+from .peek cimport Edit, Seen
+from .route cimport Globs, Route, RouteTable, Target
+from .sse cimport Buffer, Document, Stream
+
+cdef extern from "sys/uio.h" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef enum:
+    MAX_FAST_BODY = 1048576     # a larger request is streamed by the full lane
+    MAX_PIPELINED = 65536       # bytes behind the request in process; beyond them the client is not read
+    MAX_HELD = 65536            # of an answer before it is begun: its first event, or an error's text
+    MAX_WAYS = 1024             # remembered decisions; forgotten together when full
+    MAX_PIECES = 16             # of one gathered write: a head, a body in seven parts, chunk framing
+    NAME_SLOTS = 256            # of the table of header names, a power of two
+    NAME_BYTES = 31             # the longest header name that means something to us
+    TICK_BITS = 24              # a tick of the wheel: 16.8 ms
+    IDS_POOL = 3072             # random bytes fetched at once, for 256 request ids
+
+# Scratch memory to put heads together in, one for all connections of a loop.
+cdef struct Pen:
+    unsigned char *at
+    unsigned char *end
+    bint overflow
+
+# What a header's name means to us.
+cdef struct Name:
+    uint32_t hash
+    unsigned char size
+    unsigned char flags
+    unsigned char which
+    unsigned char text[NAME_BYTES]
+
+cdef class Names:
+    cdef Name slots[NAME_SLOTS]
+    cdef tuple safe_prefixes
+    cdef const Name *find(self, const unsigned char *name, Py_ssize_t size) noexcept nogil
+
+# -- time
+
+cdef class Timed:
+    cdef uint64_t due           # monotonic nanoseconds, 0: never
+    cdef int64_t tick           # where it stands in the wheel, -1: nowhere
+    cdef int expired(self, uint64_t now) except -1
+
+cdef class Wheel:
+    cdef object _loop
+    cdef dict _slots            # tick -> set of Timed
+    cdef list _ticks            # heap of the dict's keys
+    cdef object _timer
+    cdef int64_t _planned       # the tick that the timer waits for, -1: none
+    cdef int arm(self, Timed item, uint64_t due) except -1
+    cdef int leave(self, Timed item) except -1
+    cdef int _plan(self, int64_t tick) except -1
+
+# -- sockets
+
+cdef class Wire(Timed):
+    cdef readonly object transport
+    cdef int fd                 # -1: write through the transport (TLS, Windows)
+    cdef bint queued            # the transport holds bytes that the socket has not taken
+    cdef int attach(self, object transport) except -1
+    cdef int send(self, iovec *parts, int count, Py_ssize_t size) except -1     # 1: on its way, 0: the socket is broken
+    cdef int send_bytes(self, bytes data) except -1
+
+# -- policy, compiled
+
+cdef class Caller:
+    cdef readonly object principal
+    cdef readonly str name
+    cdef uint64_t subject
+    cdef Globs models
+    cdef Limits limits
+    cdef bint per_user
+
+cdef class Door:
+    cdef readonly str name              # of the endpoint
+    cdef readonly str dialect
+    cdef bytes upstream_path            # relative to the base URL; None: the asked path behind /v1
+    cdef bytes default_model
+    cdef bint asks_usage, needs_json
+    cdef tuple refusals                 # by upstream number: None, or the reason why not from this endpoint
+    cdef str operation                  # of the GenAI metrics, or None
+
+cdef class Origin:
+    cdef readonly str name
+    cdef readonly str host
+    cdef readonly int port
+    cdef readonly object tls            # makes an SSLContext; None: plain text
+    cdef readonly double connect_seconds
+    cdef readonly object health
+    cdef bytes base                     # the path that all requests begin with
+    cdef bytes authority                # for Host
+    cdef bytes extra                    # whole header lines: credentials, configured headers
+    cdef frozenset overridden           # names of those, lower case
+    cdef bint stream_usage, replays
+    cdef uint64_t first_byte_ns, between_ns, total_ns
+    cdef list idle
+    cdef readonly int open
+    cdef bint closed
+
+cdef class Way:
+    cdef Door door
+    cdef Route route
+    cdef Target target
+    cdef Origin origin
+    cdef str refusal                    # why the full lane, or None
+    cdef bytes quoted                   # the upstream's name for the model, as JSON; None: as the caller wrote it
+    cdef bytes opening                  # request line, as far as it is always the same
+    cdef bytes closing                  # from behind its target to the last line that is ours
+    cdef uint64_t subject               # of the model, for limits
+    cdef str model_label
+    cdef tuple trail
+    cdef int h_requests, h_seconds, h_operation, h_in, h_out, h_in_use, h_out_use, h_ttft, h_gap, h_attempt
+
+cdef class Policy:
+    cdef readonly KeyTable keys
+    cdef readonly list callers
+    cdef readonly RouteTable routes
+    cdef list origins                   # by upstream number; None: in process
+    cdef dict doors                     # path -> Door
+    cdef dict ways                      # (Door, Target) -> Way
+    cdef readonly object state
+    cdef readonly str why               # all requests go by the full lane, and this is the reason; None: they need not
+    cdef int json_depth
+    cdef uint64_t head_ns, body_ns, idle_ns, write_ns
+
+cdef class Lane:
+    cdef readonly Policy policy
+    cdef readonly object shell
+    cdef readonly object loop
+    cdef readonly Wheel wheel
+    cdef readonly set connections
+    cdef public bint draining
+    cdef readonly int active            # exchanges of this lane in flight
+    cdef readonly int reading           # requests whose body is on its way
+    cdef readonly Py_ssize_t held       # bytes of request bodies
+    cdef Py_ssize_t max_held
+    cdef Names names
+    cdef Limits1 limits
+    cdef Limits1 answer_limits
+    cdef RequestHead request
+    cdef ResponseHead answer
+    cdef unsigned char *page
+    cdef Py_ssize_t page_size
+    cdef Buffer gathered
+    cdef Meter meter
+    cdef int h_active, h_streams, h_overhead, h_taken
+    cdef object known                   # model names that metrics may show
+    cdef bytes date_text, ids
+    cdef int64_t date_second
+    cdef Py_ssize_t ids_at
+    cdef uint64_t random
+    cdef list ring                      # Receipts on their way to the log
+    cdef bint emptying
+
+# -- connections
+
+cdef class Peer(Wire):
+    # A connection to an upstream.
+    cdef Lane lane
+    cdef readonly Origin origin
+    cdef Downstream owner               # whose answer it brings; None: idle
+    cdef bint reused, gone
+    cdef bint paused
+    cdef Buffer head                    # an answer's head that came in pieces
+    cdef Py_ssize_t scanned
+    cdef int phase                      # Phase of lane_peer.pxi
+    cdef int interim                    # 1xx answers so far
+    cdef int framing
+    cdef int64_t left
+    cdef Chunks chunks
+    cdef bint keep
+    cdef public double connect_ms
+
+cdef class Downstream(Wire):
+    # A client's connection: one request at a time.
+    cdef readonly Lane lane
+    cdef int state                      # State of lane.pyx
+    cdef readonly object handler        # aiohttp's protocol, once this connection has needed it
+    cdef readonly str reason            # why it has the request
+    cdef object carried
+    cdef readonly bint reading_held
+    cdef bint pipeline_full, handler_holds
+    # Bytes in
+    cdef Buffer inbox                   # a request in pieces, then whatever came behind it
+    cdef Py_ssize_t scanned
+    cdef bytes own                      # the bytes that the request came in, where it was one piece
+    cdef Py_ssize_t own_at
+    cdef Py_ssize_t head_size, request_size
+    cdef Py_ssize_t counted             # bytes of it in Lane.held
+    # Handed over
+    cdef int64_t body_left
+    cdef Chunks body_chunks
+    cdef bint chunked, fed, was_answered, poisoned
+    cdef Door door
+    # The exchange
+    cdef uint64_t serial
+    cdef bint running
+    cdef Policy policy
+    cdef Caller caller
+    cdef bytes last_key
+    cdef int64_t last_index
+    cdef Policy last_policy
+    cdef Way way
+    cdef Peer peer
+    cdef object dialing
+    cdef Grant grant
+    cdef Stream stream
+    cdef Document document
+    cdef bytes request_id
+    cdef str user, channel, trace_id, model
+    cdef object address
+    cdef uint64_t dialed_at, progress
+    cdef uint64_t seed, started, asked_at, first_token, last_token, head_at, total_due, stalled
+    cdef int64_t body_wait, auth_ns, limit_ns, upstream_ns
+    cdef int64_t prompt_estimate, estimate, content, bytes_out, seen_events
+    cdef double connect_ms
+    cdef Seen seen
+    cdef int status
+    cdef bint wants_stream, strip, close_after, replayed, begun, complete, settled, streaming, stream_counted, unframed
+    cdef int64_t answer_length          # as announced to the client; -1: chunked
+    cdef bytes answer_head              # the first part of it: status and the upstream's fields
+    cdef Buffer hold                    # of the answer, before it is begun
+    cdef list error_headers             # of an upstream's error, (name, value)
+    cdef int error_status

@@ -1,0 +1,226 @@
+"""The fast lane: a request on a plain relay goes from socket to socket, with the whole policy on.
+
+Theory of operation. Three objects: a ``Downstream`` is a client's connection, a ``Peer`` one to an upstream, the
+``Lane`` what all connections of a loop share. Every connection's bytes pass through its Downstream, which reads heads
+strictly (``http1``) and decides once a request: *take* it, *hand it over* to aiohttp's protocol object for that
+connection (bytes untouched, exactly one framed request), or *refuse* it. A request that is taken runs through these
+states; whatever fails before the first byte of an answer has gone to the client hands the exchange over, with what it
+has taken from the buckets and how the first attempt ended:
+
+    HEAD -> BODY -> DIAL -> WAIT -> HOLD -> RELAY -> TAIL -> HEAD
+                                      \\-> REFUSED (an upstream's error is read, then handed over)
+
+No coroutine runs on this way and no timer is made: deadlines are numbers on one wheel, answers are relayed by the
+callbacks of the loop, and what a request needs of Python is a grant, and a Receipt when it has ended.
+"""
+
+import json
+import os
+import time
+from heapq import heappop, heappush
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy, memmove, memset, strlen
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+
+from .http1 cimport (
+    HAND_OVER, MORE, REFUSE, TAKE, Piece, name_is, next_piece, parse_request, parse_response, reason_name, reason_text,
+    refusal_status,
+)
+from .keys cimport CREDENTIAL_HEADERS, Span, bearer_span, rank_of, trim_span
+from .limit cimport hash_of
+from .peek cimport EDITS, plan, scan, splice, spliced_size
+from .sse cimport append, release
+from .sse import EventTooLong
+
+cdef extern from "Python.h":
+    PyObject *PyDict_GetItemWithError(dict mapping, object key) except? NULL
+
+cdef extern from *:
+    """
+    #include <sys/socket.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0
+    #endif
+    #define AGW_NO_SIGNAL (MSG_NOSIGNAL | MSG_DONTWAIT)
+    """
+    int NO_SIGNAL "AGW_NO_SIGNAL"
+
+cdef extern from "sys/socket.h" nogil:
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    Py_ssize_t sendmsg(int fd, const msghdr *message, int flags)
+
+# Of a client's connection.
+cdef enum State:
+    HEAD        # no request, or a part of a head
+    BODY        # a head that may be taken, and a part of its body
+    DIAL        # judged; waiting for a connection to the upstream
+    WAIT        # sent; waiting for the answer's head
+    HOLD        # the head is here; its first event, or what it takes to judge the answer, is not
+    REFUSED     # the upstream answered with an error, which is read for the full lane
+    RELAY       # bytes have gone to the client
+    TAIL        # all of a stream has gone but its last chunk
+    FULL        # aiohttp has the request
+    LINGER      # said no; what the client still sends is read for a moment, so that it gets to read the answer
+    CLOSED
+
+# Of a connection to an upstream.
+cdef enum Phase:
+    IDLE, IN_HEAD, IN_BODY
+
+cdef enum Framing:
+    BY_LENGTH, BY_CHUNKS, BY_CLOSE, NO_BODY
+
+cdef enum:
+    MAX_IDLE = 1024             # connections kept for an upstream's next requests
+    MAX_INTERIM = 16            # 1xx answers before the one that counts
+    PAGE_BYTES = 65536          # of scratch beyond the largest head
+
+cdef uint64_t IDLE_NS = <uint64_t>30 * 1000000000       # shorter than what servers commonly allow an idle connection
+cdef uint64_t TAIL_NS = <uint64_t>250 * 1000000         # for the last chunk after [DONE]; it is nearly always there
+cdef uint64_t LINGER_NS = <uint64_t>1000 * 1000000
+cdef uint64_t HANGUP_NS = <uint64_t>50 * 1000000        # half of the 100 ms within which a client's leaving is acted on
+cdef int64_t LINGER_BYTES = 262144
+
+include "lane_time.pxi"
+include "lane_wire.pxi"
+include "lane_heads.pxi"
+include "lane_policy.pxi"
+include "lane_peer.pxi"
+include "lane_client.pxi"
+include "lane_judge.pxi"
+include "lane_answer.pxi"
+include "lane_stream.pxi"
+include "lane_account.pxi"
+
+
+@cython.final
+cdef class Lane:
+    """What all connections of one edge share. One loop's; not to be used from another thread."""
+
+    def __cinit__(self, loop not None, shell not None, Names names not None, Meter meter not None, Policy policy not None, *, int max_line, int max_head, Py_ssize_t max_held):
+        """``shell``: what is done in Python, see ``edge.lane.Shell``. ``max_held``: bytes of request bodies in memory."""
+        self.loop = loop
+        self.shell = shell
+        self.names = names
+        self.meter = meter
+        self.policy = policy
+        self.wheel = Wheel(loop)
+        self.connections = set()
+        self.known = frozenset()
+        self.limits.max_line = max_line
+        self.limits.max_head = max_head
+        self.answer_limits.max_line = MAX_ANSWER_LINE
+        self.answer_limits.max_head = MAX_ANSWER_HEAD
+        self.max_held = max_held
+        self.page_size = max(max_head, MAX_ANSWER_HEAD) + PAGE_BYTES
+        self.page = <unsigned char *>malloc(self.page_size)
+        if self.page == NULL:
+            raise MemoryError
+        self.h_active = meter.series("agw_active_requests")
+        self.h_streams = meter.series("agw_active_streams")
+        self.h_overhead = meter.series("agw_overhead_seconds", ("fast",))
+        self.h_taken = meter.series("agw_lane_total", ("fast", "taken"))
+        self.ids = b""
+        self.date_second = -1
+        self.random = <uint64_t>int.from_bytes(os.urandom(8), "little") | 1
+        self.ring = []
+
+    def __dealloc__(self):
+        free(self.page)
+        release(&self.gathered)
+
+    def __call__(self):
+        """A protocol for a new client connection."""
+        return Downstream.__new__(Downstream, self)
+
+    def swap(self, Policy policy not None):
+        """``policy``: in force from the next request on."""
+        self.policy = policy
+
+    def know(self, names not None):
+        """Model names and ``upstream/model`` that metrics may show."""
+        self.known = names
+        self.policy.forget()
+
+    def drain(self):
+        """Take no more requests, and close the connections that wait for none."""
+        self.draining = True
+        for item in list(self.connections):
+            leave_if_idle(<Downstream>item)
+
+    def end_all(self):
+        """End what is under way: streams by an error event, the rest is answered by the full lane. Gives how many."""
+        count = 0
+        for item in list(self.connections):
+            if (<Downstream>item).running:
+                count += 1
+                end_early(<Downstream>item)
+        return count
+
+    def close(self):
+        """Close every connection, whatever it is doing."""
+        for item in list(self.connections):
+            shut(<Downstream>item)
+        self.wheel.close()
+        self._empty()
+
+    def _empty(self):
+        """Hand the Receipts of the last moments to the log."""
+        self.emptying = False
+        if self.ring:
+            receipts, self.ring = self.ring, []
+            self.shell.receipts(receipts)
+
+
+cdef inline uint64_t next_random(Lane lane) noexcept:
+    """xorshift64 (Marsaglia 2003): spreads load, guards nothing."""
+    lane.random ^= lane.random << 13
+    lane.random ^= lane.random >> 7
+    lane.random ^= lane.random << 17
+    return lane.random
+
+
+cdef bytes new_id(Lane lane):
+    """``req_`` and 24 hexadecimal digits, from the system's randomness."""
+    cdef unsigned char[28] text
+    cdef const unsigned char *raw
+    cdef int i
+    if lane.ids_at + 12 > PyBytes_GET_SIZE(lane.ids):
+        lane.ids = os.urandom(IDS_POOL)
+        lane.ids_at = 0
+    raw = <const unsigned char *>PyBytes_AS_STRING(lane.ids) + lane.ids_at
+    lane.ids_at += 12
+    memcpy(text, <const char *>b"req_", 4)
+    for i in range(12):
+        text[4 + 2 * i] = HEX[raw[i] >> 4]
+        text[5 + 2 * i] = HEX[raw[i] & 15]
+    return PyBytes_FromStringAndSize(<const char *>text, 28)
+
+
+cdef const unsigned char *HEX = <const unsigned char *>b"0123456789abcdef"
+
+
+cdef bytes date_line(Lane lane):
+    """The Date header (RFC 9110 section 6.6.1), made once a second."""
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    if now.tv_sec != lane.date_second:
+        lane.date_second = now.tv_sec
+        lane.date_text = lane.shell.date(now.tv_sec).encode()
+    return lane.date_text
+
+
+cdef inline Pen pen_of(Lane lane) noexcept:
+    cdef Pen pen
+    pen.at = lane.page
+    pen.end = lane.page + lane.page_size
+    pen.overflow = False
+    return pen

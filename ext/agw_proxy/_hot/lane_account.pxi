@@ -1,0 +1,180 @@
+# Part of lane.pyx: the end of an exchange. It is settled once, counted once, and ends in one Receipt.
+
+cdef enum:
+    BYTES_PER_TOKEN = 4         # as policy.limits has it: only for the reservation
+    MAX_RING = 4096             # Receipts that wait for the end of this turn of the loop
+
+
+cdef int settle(Downstream d) except -1:
+    """The truth in place of the estimate: reported usage, else what went out, else the estimate."""
+    return settle_as(d, False)
+
+
+cdef int settle_as(Downstream d, bint failed) except -1:
+    cdef long long prompt = -1, completion = -1, cached = -1
+    cdef int64_t tokens
+    if d.settled or d.grant is None:
+        return 0
+    d.settled = True
+    read_usage(d, &prompt, &completion, &cached)
+    if prompt >= 0 or completion >= 0:
+        tokens = max(prompt, 0) + max(completion, 0)
+    elif failed:
+        tokens = d.prompt_estimate + d.content if d.bytes_out else 0
+    else:
+        tokens = d.estimate
+    d.grant.true_up(tokens, now_ns())
+    return 0
+
+
+cdef int read_usage(Downstream d, long long *prompt, long long *completion, long long *cached) except -1:
+    if d.stream is not None:
+        prompt[0], completion[0], cached[0] = d.stream.prompt_tokens, d.stream.completion_tokens, d.stream.cached_tokens
+    elif d.document is not None:
+        prompt[0], completion[0], cached[0] = d.document.prompt_tokens, d.document.completion_tokens, d.document.cached_tokens
+    return 0
+
+
+cdef int finish(Downstream d) except -1:
+    """All of the answer is on its way to the client."""
+    d.peer = None
+    account(d, None)
+    quit_lane(d)
+    d.grant = None
+    return next_request(d)
+
+
+cdef int abandon(Downstream d) except -1:
+    """The client has gone: the upstream is not kept at it."""
+    stop_asking(d)
+    account(d, None if d.complete else d.lane.shell.error("gone", "", ""))
+    quit_lane(d)
+    d.grant = None
+    return 0
+
+
+cdef int quit_lane(Downstream d) except -1:
+    """The exchange is no longer this lane's. What it holds of the buckets goes with ``grant``."""
+    if d.running:
+        d.running = False
+        d.lane.active -= 1
+        d.lane.meter.add_(d.lane.h_active, -1)
+        if d.stream_counted:
+            d.stream_counted = False
+            d.lane.meter.add_(d.lane.h_streams, -1)
+    d.stream = None
+    d.document = None
+    d.answer_head = None
+    d.stalled = 0
+    release(&d.hold)
+    return 0
+
+
+cdef int end_early(Downstream d) except -1:
+    """The gateway shuts down and waits no longer."""
+    if d.state == TAIL:
+        stop_asking(d)
+        return end_tail(d)
+    if d.state >= RELAY:
+        return break_off(d, d.lane.shell.error("draining", "", ""), None)
+    return give_up(d, None)
+
+
+cdef int leave_if_idle(Downstream d) except -1:
+    """A connection without a request closes when the gateway drains."""
+    if d.state == HEAD and d.inbox.size == 0:
+        return shut(d)
+    return 0
+
+
+cdef int account(Downstream d, object error) except -1:
+    """Count the exchange and write its Receipt. ``error``: a GatewayError, or None for one that went well."""
+    cdef Lane lane = d.lane
+    cdef Meter meter = lane.meter
+    cdef Way way = d.way
+    cdef uint64_t now = now_ns()
+    cdef int64_t duration = <int64_t>(now - d.started)
+    cdef int64_t own, gap = -1, ttft = -1
+    cdef long long prompt = -1, completion = -1, cached = -1
+    settle_as(d, error is not None)
+    d.grant.leave()
+    read_usage(d, &prompt, &completion, &cached)
+    own = max(<int64_t>((d.head_at or now) - d.started) - d.body_wait - (d.upstream_ns or <int64_t>(now - d.dialed_at)), 0)
+    if d.first_token:
+        ttft = <int64_t>(d.first_token - d.started)
+        if d.content > 1:
+            gap = <int64_t>(d.last_token - d.first_token) // (d.content - 1)
+    if error is None and d.status == 200 and not d.replayed:
+        meter.add_(way.h_requests, 1)
+        meter.observe_(way.h_seconds, rounded(duration))
+        meter.observe_(lane.h_overhead, own // 1000)
+        meter.add_(lane.h_taken, 1)
+        meter.add_(way.h_attempt, 1)
+        if ttft >= 0:
+            meter.observe_(way.h_ttft, rounded(ttft))
+        if gap >= 0:
+            meter.observe_(way.h_gap, rounded(gap))
+        if way.door.operation is not None:
+            meter.observe_(way.h_operation, rounded(duration))
+        if prompt >= 0:
+            meter.add_(way.h_in, prompt)
+            if way.door.operation is not None:
+                meter.observe_(way.h_in_use, prompt)
+        if completion >= 0:
+            meter.add_(way.h_out, completion)
+            if way.door.operation is not None:
+                meter.observe_(way.h_out_use, completion)
+        way.origin.health.worked()
+        if not lane.shell.writes_receipts:
+            return 0
+    if d.model is None:
+        d.model = way.route.name
+    if d.address is None:
+        d.address = lane.shell.address(d.transport) if d.transport is not None else ""
+    trail = way.trail
+    if d.status != 200 or d.replayed:
+        trail = lane.shell.trail(way.target.name, way.origin.name, d.status, bool(d.replayed))
+    receipt = lane.shell.receipt(
+        "request", lane.shell.stamp(), d.request_id.decode(), way.door.name, "POST",
+        d.status if d.begun else (error.status if error is not None else d.status), "fast",
+        "ok" if error is None else error.code,
+        rounded(duration) / 1000.0, own // 1000, d.caller.name, d.user, d.channel, d.trace_id, d.model, way.route.label,
+        way.origin.name if trail else "none", way.target.name if trail else None, len(trail), trail,
+        bool(d.wants_stream),
+        rounded(ttft) / 1000.0 if ttft >= 0 else None, rounded(gap) / 1000.0 if gap >= 0 else None,
+        finish_reason(d), prompt, completion, cached, d.bytes_out, None, d.address or None,
+        None if error is None else error.message,
+    )
+    if error is not None or d.status != 200 or d.replayed:
+        lane.shell.count(receipt)
+        if not lane.shell.writes_receipts:
+            return 0
+    if len(lane.ring) >= MAX_RING:
+        lane.shell.dropped("receipt")
+        return 0
+    lane.ring.append(receipt)
+    if not lane.emptying:
+        lane.emptying = True
+        lane.loop.call_soon(lane._empty)
+    return 0
+
+
+cdef inline int64_t rounded(int64_t nanoseconds) noexcept nogil:
+    """Whole microseconds."""
+    return (nanoseconds + 500) // 1000
+
+
+cdef object finish_reason(Downstream d):
+    if d.stream is not None:
+        return d.stream.finish_reason
+    return d.document.finish_reason if d.document is not None else None
+
+
+cdef object carry(Downstream d, object error):
+    """What the full lane needs to go on where this lane stops, see ``edge.exchange.Carried``."""
+    if d.request_id is None:
+        d.request_id = new_id(d.lane)
+    return d.lane.shell.carried(
+        error, d.caller.principal, d.grant, d.request_id.decode(), d.started, d.seed, d.auth_ns, d.limit_ns, d.upstream_ns,
+        d.connect_ms, d.estimate, d.prompt_estimate, bool(d.running and d.replayed),
+    )

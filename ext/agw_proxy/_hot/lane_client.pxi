@@ -1,0 +1,451 @@
+# Part of lane.pyx: a client's connection up to the decision, and requests that aiohttp has.
+
+@cython.final
+cdef class Downstream(Wire):
+    """One client connection: a strict reader of heads in front of both lanes."""
+
+    def __cinit__(self, Lane lane not None):
+        self.lane = lane
+        self.last_index = -1
+
+    def __dealloc__(self):
+        release(&self.inbox)
+        release(&self.hold)
+
+    def connection_made(self, transport):
+        self.attach(transport)
+        self.lane.connections.add(self)
+        if not self.lane.shell.opened(self):
+            shut(self)
+            return
+        self.lane.wheel.arm(self, now_ns() + self.lane.policy.head_ns)
+
+    def data_received(self, bytes data not None):
+        cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(data)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        if self.state == HEAD:
+            if self.inbox.size:
+                append(&self.inbox, at, size)
+                read_request(self, self.inbox.data, self.inbox.size, None)
+            else:
+                read_request(self, at, size, data)
+        elif self.state == BODY:
+            append(&self.inbox, at, size)
+            if self.inbox.size >= self.request_size:
+                decide(self)
+        elif self.state == FULL:
+            feed_handler(self, at, size, data, 0)
+        elif self.state == LINGER:
+            self.body_left -= size
+            if self.body_left < 0:
+                shut(self)
+        elif self.state != CLOSED:
+            append(&self.inbox, at, size)
+            self.pipeline_full = self.inbox.size - (0 if self.own is not None else self.request_size) > MAX_PIPELINED
+            update_reading(self)
+
+    def eof_received(self):
+        return None                 # a client that has closed its side counts as gone
+
+    def pause_writing(self):
+        self.queued = True
+        if self.state == FULL:
+            self.handler.pause_writing()
+
+    def resume_writing(self):
+        self.queued = False
+        if self.state == FULL:
+            self.handler.resume_writing()
+        elif self.peer is not None:
+            self.stalled = 0
+            hold_answer(self.peer, False)
+
+    def connection_lost(self, exc):
+        cdef int state = self.state
+        self.state = CLOSED
+        self.transport = None
+        self.fd = -1
+        self.lane.wheel.leave(self)
+        self.lane.connections.discard(self)
+        if self.running:
+            abandon(self)
+        elif state == BODY:
+            leave_body(self)
+            self.lane.shell.left(self, self.started)
+        forget_request(self)
+        release(&self.inbox)
+        self.lane.shell.closed(self)
+        if self.handler is not None:
+            handler, self.handler = self.handler, None
+            handler.connection_lost(exc)
+
+    cdef int expired(self, uint64_t now) except -1:
+        return client_expired(self, now)
+
+    # -- for the Shell: what the full lane does with this connection
+
+    @property
+    def state_name(self):
+        """What it is at, for logs and tests."""
+        return STATES[self.state]
+
+    @property
+    def endpoint(self):
+        """The endpoint that a request has reached, None before that."""
+        return self.door.name if self.door is not None else None
+
+    @property
+    def principal(self):
+        """Who sends the request, None where that is not known yet."""
+        return self.caller.principal if self.caller is not None else None
+
+    def write(self, bytes data not None):
+        """Of aiohttp's answer."""
+        if self.transport is not None:
+            self.send_bytes(data)
+
+    def close(self):
+        """aiohttp ends the connection after what it has written."""
+        if self.state != CLOSED and self.transport is not None:
+            if self.state == FULL and not self.fed:
+                linger(self, b"")
+            else:
+                shut(self)
+
+    def abort(self):
+        """At once, without what waits to be written."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def hold_reading(self, bint held):
+        """aiohttp takes no more of the body at the moment (or does again)."""
+        self.handler_holds = held
+        update_reading(self)
+
+    def answered(self):
+        """aiohttp has answered, and keeps the connection: back to the lane once all of the request has been read."""
+        if self.state == FULL:
+            self.was_answered = True
+            if self.fed:
+                next_request(self)
+
+    def dialed(self, serial, Peer peer not None):
+        """The connection that was asked for is here; it may come too late."""
+        if self.state == DIAL and self.serial == <uint64_t>serial:
+            self.dialing = None
+            ask(self, peer, NULL)
+        else:
+            give_idle(peer.origin, peer)
+
+    def dial_failed(self, serial, error):
+        """``error``: an UpstreamError."""
+        if self.state == DIAL and self.serial == <uint64_t>serial:
+            self.dialing = None
+            give_up(self, error)
+
+
+STATES = ("head", "body", "dial", "wait", "hold", "refused", "relay", "tail", "full", "linger", "closed")
+
+
+cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, bytes owner) except -1:
+    """A request begins in these bytes: of ``owner``, or of the inbox."""
+    cdef Lane lane = d.lane
+    cdef Policy policy = lane.policy
+    cdef RequestHead *head = &lane.request
+    cdef Door door = None
+    cdef str reason
+    cdef Py_ssize_t total
+    if d.scanned == 0 and size >= 2 and data[0] == b"\r" and data[1] == b"\n":
+        data += 2                   # one empty line before a request is passed over (RFC 9112 section 2.2)
+        size -= 2
+        if size == 0:
+            d.inbox.size = 0
+            return 0
+        if owner is None:
+            consume(d, 2)
+            data = d.inbox.data
+    elif d.scanned == 0 and size == 1 and data[0] == b"\r":
+        if owner is not None:
+            append(&d.inbox, data, size)
+        return 0
+    head.scanned = d.scanned
+    parse_request(data, size, &lane.limits, head)
+    if head.verdict == MORE:
+        if d.scanned == 0:
+            lane.wheel.arm(d, now_ns() + policy.head_ns)
+        d.scanned = head.scanned
+        if owner is not None:
+            append(&d.inbox, data, size)
+        return 0
+    d.scanned = 0
+    d.started = now_ns()
+    d.door = None
+    d.caller = None
+    if head.verdict == REFUSE:
+        return refuse(d, head.reason)
+    if head.verdict == HAND_OVER:
+        return hand_over(d, PyUnicode_DecodeASCII(reason_name(head.reason), strlen(reason_name(head.reason)), NULL), head, data, size, owner)
+    reason = None
+    if policy.why is not None:
+        reason = policy.why
+    elif lane.draining:
+        reason = "draining"
+    elif head.method_size != 4 or memcmp(data, <const char *>b"POST", 4) != 0:
+        reason = "endpoint"
+    else:
+        found = policy.doors.get(PyBytes_FromStringAndSize(<const char *>data + head.target_at, head.path_size))
+        if found is None:
+            reason = "endpoint"
+        elif head.content_length <= 0:
+            reason = "no_body"
+        elif head.content_length > MAX_FAST_BODY:
+            reason = "body_size"
+        elif lane.held + head.content_length > lane.max_held:
+            reason = "bodies_full"
+        else:
+            door = <Door>found
+    if reason is not None:
+        return hand_over(d, reason, head, data, size, owner)
+    d.door = door
+    d.close_after = head.close
+    d.head_size = head.size
+    total = head.size + head.content_length
+    d.request_size = total
+    d.counted = total
+    lane.held += total
+    if size >= total:
+        if owner is not None:
+            d.own = owner
+            d.own_at = data - <const unsigned char *>PyBytes_AS_STRING(owner)
+            if size > total:
+                append(&d.inbox, data + total, size - total)
+        d.body_wait = 0
+        return judge(d, head)
+    # Who it is comes before what they want: nobody unknown gets to send a body.
+    d.policy = policy
+    reason = read_fields(d, data, head)
+    if reason is not None:
+        return hand_over(d, reason, head, data, size, owner)
+    enter_body(d)
+    if owner is not None:
+        append(&d.inbox, data, size)
+    lane.wheel.arm(d, d.started + policy.body_ns)
+    return 0
+
+
+cdef int enter_body(Downstream d) except -1:
+    d.state = BODY
+    d.lane.reading += 1
+    return 0
+
+
+cdef int leave_body(Downstream d) except -1:
+    """A body is whole, or never will be."""
+    d.lane.reading -= 1
+    return 0
+
+
+cdef int decide(Downstream d) except -1:
+    """The rest of the body is here: the head is read again, since its fields were kept nowhere."""
+    cdef RequestHead *head = &d.lane.request
+    head.scanned = 0
+    parse_request(d.inbox.data, d.inbox.size, &d.lane.limits, head)
+    d.body_wait = now_ns() - d.started
+    leave_body(d)
+    return judge(d, head)
+
+
+cdef inline const unsigned char *text_of(Downstream d) noexcept:
+    """The first byte of the request in hand."""
+    if d.own is not None:
+        return <const unsigned char *>PyBytes_AS_STRING(d.own) + d.own_at
+    return d.inbox.data
+
+
+cdef int consume(Downstream d, Py_ssize_t size) except -1:
+    """Drop bytes at the inbox' beginning; an empty inbox costs no memory."""
+    if size >= d.inbox.size:
+        release(&d.inbox)
+    elif size:
+        d.inbox.size -= size
+        memmove(d.inbox.data, d.inbox.data + size, d.inbox.size)
+    return 0
+
+
+cdef int forget_request(Downstream d) except -1:
+    """The request's bytes are not needed any more."""
+    if d.counted:
+        d.lane.held -= d.counted
+        d.counted = 0
+    if d.own is not None:
+        d.own = None
+    elif d.request_size:
+        consume(d, d.request_size)
+    d.request_size = 0
+    return 0
+
+
+cdef int next_request(Downstream d) except -1:
+    """The connection waits for a request again, or has one already."""
+    cdef Policy policy = d.lane.policy
+    forget_request(d)
+    d.carried = None
+    d.was_answered = False
+    if d.state == CLOSED or d.transport is None:
+        return 0
+    if d.close_after or d.lane.draining:
+        return shut(d)
+    d.state = HEAD
+    d.scanned = 0
+    d.pipeline_full = d.handler_holds = False
+    update_reading(d)
+    d.lane.wheel.arm(d, now_ns() + (policy.write_ns if d.queued else policy.idle_ns))
+    if d.inbox.size and d.state == HEAD:
+        read_request(d, d.inbox.data, d.inbox.size, None)
+    return 0
+
+
+cdef int update_reading(Downstream d) except -1:
+    """Read the client unless what it has sent already is too much; a client that is not read is looked after."""
+    cdef bint held = d.pipeline_full or d.handler_holds
+    if held != d.reading_held and d.transport is not None:
+        d.reading_held = held
+        if held:
+            d.transport.pause_reading()
+            if not d.handler_holds:
+                d.lane.shell.watch(d)
+        else:
+            d.transport.resume_reading()
+    return 0
+
+
+cdef int shut(Downstream d) except -1:
+    """Close after what has been written."""
+    if d.transport is not None:
+        d.state = CLOSED
+        d.transport.close()
+        if d.transport is not None and d.queued:
+            d.lane.wheel.arm(d, now_ns() + d.lane.policy.write_ns)
+    return 0
+
+
+cdef int linger(Downstream d, bytes last) except -1:
+    """Write ``last``, end our side, and read on for a moment: a close with unread bytes would take the answer back."""
+    if d.transport is None:
+        return 0
+    if d.reading_held:
+        d.reading_held = d.handler_holds = d.pipeline_full = False
+        d.transport.resume_reading()
+    d.state = LINGER
+    d.body_left = LINGER_BYTES
+    if last and not d.send_bytes(last):
+        return 0
+    try:
+        d.transport.write_eof()
+    except (OSError, NotImplementedError, RuntimeError):
+        return shut(d)
+    d.lane.wheel.arm(d, now_ns() + LINGER_NS)
+    return 0
+
+
+cdef int refuse(Downstream d, int reason) except -1:
+    """The bytes are no request that we accept: say so, and close."""
+    cdef str name = PyUnicode_DecodeASCII(reason_name(reason), strlen(reason_name(reason)), NULL)
+    cdef str told = PyUnicode_DecodeASCII(reason_text(reason), strlen(reason_text(reason)), NULL)
+    release(&d.inbox)
+    d.request_size = 0
+    return linger(d, <bytes?>d.lane.shell.refuse(d, refusal_status(reason), name, told, d.started))
+
+
+cdef int client_expired(Downstream d, uint64_t now) except -1:
+    """A deadline of the client's side or of the answer has passed."""
+    if d.state == HEAD:
+        if d.queued or d.inbox.size == 0:
+            if d.queued and d.transport is not None:
+                d.transport.abort()
+                return 0
+            return shut(d)
+        d.started = now
+        release(&d.inbox)
+        return linger(d, <bytes?>d.lane.shell.refuse(d, 408, "head_timeout", "", now))
+    if d.state == BODY:
+        leave_body(d)
+        forget_request(d)
+        release(&d.inbox)
+        return linger(d, <bytes?>d.lane.shell.refuse(d, 408, "body_timeout", "", d.started))
+    if d.state == LINGER or d.state == CLOSED:
+        if d.transport is not None:
+            d.transport.abort()
+        return 0
+    if d.running:
+        return answer_expired(d, now)
+    return 0
+
+
+# -- the full lane
+
+cdef int hand_over(Downstream d, str reason, RequestHead *head, const unsigned char *data, Py_ssize_t size, bytes owner) except -1:
+    """Give this one request to aiohttp, from its first byte on; ``head`` says how its body is framed."""
+    cdef Py_ssize_t in_inbox = 0 if owner is not None else head.size
+    d.state = FULL
+    d.due = 0
+    d.reason = reason
+    d.was_answered = d.fed = d.poisoned = False
+    d.chunked = head.chunked
+    d.body_left = max(head.content_length, 0)
+    memset(&d.body_chunks, 0, sizeof(Chunks))
+    if d.counted:
+        d.lane.held -= d.counted
+        d.counted = 0
+    d.request_size = 0
+    if owner is None:
+        # The bytes move out, so that what comes behind the request can stay in the inbox.
+        owner = PyBytes_FromStringAndSize(<const char *>data, size)
+        release(&d.inbox)
+        data = <const unsigned char *>PyBytes_AS_STRING(owner)
+    if d.handler is None:
+        d.handler = d.lane.shell.adopt(d)
+    d.handler.carried, d.carried = d.carried, None
+    return feed_handler(d, data, size, owner, head.size)
+
+
+cdef int feed_handler(Downstream d, const unsigned char *data, Py_ssize_t size, bytes owner, Py_ssize_t skip) except -1:
+    """Pass on what belongs to the request: ``skip`` bytes of head, then its body up to its end, as counted here."""
+    cdef const unsigned char *end = data + size
+    cdef const unsigned char *at = data + skip
+    cdef Piece piece
+    cdef bytes part
+    if d.fed or d.poisoned:
+        if not d.poisoned:
+            append(&d.inbox, data, size)
+            d.pipeline_full = d.inbox.size > MAX_PIPELINED
+            update_reading(d)
+        return 0
+    if d.chunked:
+        piece.size = 1
+        while piece.size:
+            at = next_piece(&d.body_chunks, at, end, &piece)
+        d.fed = d.body_chunks.ended
+        d.poisoned = d.body_chunks.broken
+    else:
+        if end - at >= d.body_left:
+            at += d.body_left
+            d.body_left = 0
+            d.fed = True
+        else:
+            d.body_left -= end - at
+            at = end
+    if at == end and data == <const unsigned char *>PyBytes_AS_STRING(owner) and size == PyBytes_GET_SIZE(owner):
+        part = owner
+    else:
+        part = PyBytes_FromStringAndSize(<const char *>data, at - data)
+    if d.poisoned:
+        part += b"\0"               # no parser takes it for chunked coding: aiohttp refuses what we refuse
+    elif at < end:
+        append(&d.inbox, at, end - at)
+        d.pipeline_full = d.inbox.size > MAX_PIPELINED
+    d.handler.data_received(part)
+    update_reading(d)
+    if d.fed and d.was_answered and d.state == FULL:
+        next_request(d)
+    return 0

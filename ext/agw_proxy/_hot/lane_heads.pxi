@@ -1,0 +1,243 @@
+# Part of lane.pyx: heads, read by name and put together in scratch memory.
+
+cdef enum Flag:
+    KEPT = 1        # of a request: stays on this side of the gateway
+    SAFE = 2        # of an answer: goes to the client
+    LIMIT = 4       # of an answer: likewise, unless a limit of ours says more
+    READ = 8        # of a request: `which` says what it is to us
+
+cdef enum Which:
+    NOTHING, USER_ID, CHANNEL_ID, REQUEST_ID, TRACE_PARENT
+
+
+cdef inline uint32_t name_hash(const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    """FNV-1a over the name in lower case (letters, digits and hyphens; other bytes may collide, which is harmless)."""
+    cdef uint32_t mark = 0x811C9DC5
+    cdef Py_ssize_t i
+    for i in range(size):
+        mark = (mark ^ (name[i] | 0x20)) * <uint32_t>0x01000193
+    return mark
+
+
+@cython.final
+cdef class Names:
+    """Header names that mean something to the gateway. ``kept``, ``safe``: whole names in lower case."""
+
+    def __cinit__(self, kept not None, safe not None, safe_prefixes not None):
+        flags = {}
+        for name in kept:
+            flags[name] = flags.get(name, 0) | KEPT
+        for name in safe:
+            flags[name] = flags.get(name, 0) | SAFE
+        which = {b"x-user-id": USER_ID, b"x-channel-id": CHANNEL_ID, b"x-request-id": REQUEST_ID, b"traceparent": TRACE_PARENT}
+        for name in which:
+            flags[name] = flags.get(name, 0) | READ
+        self.safe_prefixes = tuple(safe_prefixes)
+        for name, flag in flags.items():
+            self._add(name, flag, which.get(name, NOTHING))
+
+    def _add(self, bytes name not None, int flags, int which):
+        cdef uint32_t mark = name_hash(<const unsigned char *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+        cdef int slot = mark & (NAME_SLOTS - 1)
+        if not 0 < PyBytes_GET_SIZE(name) <= NAME_BYTES or name != name.lower():
+            raise ValueError(f"expected a lower-case header name of at most {NAME_BYTES} bytes, got {name!r}")
+        while self.slots[slot].size:
+            slot = (slot + 1) & (NAME_SLOTS - 1)
+        self.slots[slot].hash = mark
+        self.slots[slot].size = <unsigned char>PyBytes_GET_SIZE(name)
+        self.slots[slot].flags = <unsigned char>flags
+        self.slots[slot].which = <unsigned char>which
+        memcpy(self.slots[slot].text, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+
+    cdef const Name *find(self, const unsigned char *name, Py_ssize_t size) noexcept nogil:
+        cdef uint32_t mark = name_hash(name, size)
+        cdef int slot = mark & (NAME_SLOTS - 1)
+        cdef const Name *found
+        while True:
+            found = &self.slots[slot]
+            if found.size == 0:
+                return NULL
+            if found.hash == mark and name_is(name, size, <const char *>found.text, found.size):
+                return found
+            slot = (slot + 1) & (NAME_SLOTS - 1)
+
+
+# -- a pen: it never writes beyond its page, and says so
+
+cdef inline void put(Pen *pen, const void *data, Py_ssize_t size) noexcept nogil:
+    if pen.end - pen.at < size:
+        pen.overflow = True
+        return
+    memcpy(pen.at, data, size)
+    pen.at += size
+
+
+cdef inline void put_bytes(Pen *pen, bytes data):
+    put(pen, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+
+cdef void put_number(Pen *pen, int64_t number) noexcept nogil:
+    cdef unsigned char[24] digits
+    cdef int at = 24
+    if number < 0:
+        number = 0
+    while True:
+        at -= 1
+        digits[at] = <unsigned char>(48 + number % 10)
+        number //= 10
+        if number == 0:
+            break
+    put(pen, &digits[at], 24 - at)
+
+
+cdef void put_thousandths(Pen *pen, int64_t number, bint trim) noexcept nogil:
+    """``number``/1000 with three decimals; ``trim``: without zeroes at the end."""
+    cdef unsigned char[4] tail
+    cdef int64_t rest = number % 1000
+    cdef int size = 4
+    put_number(pen, number // 1000)
+    tail[0] = b"."
+    tail[1] = <unsigned char>(48 + rest // 100)
+    tail[2] = <unsigned char>(48 + rest // 10 % 10)
+    tail[3] = <unsigned char>(48 + rest % 10)
+    if trim:
+        while size > 1 and tail[size - 1] == 48:
+            size -= 1
+        if size == 1:
+            return
+    put(pen, tail, size)
+
+
+cdef void put_duration(Pen *pen, int64_t nanoseconds) noexcept nogil:
+    """As ``policy.limits.duration`` writes it: 2m30s, 1.5s, 120ms; rounded up to whole milliseconds."""
+    cdef int64_t ms = (max(nanoseconds, 0) + 999999) // 1000000
+    cdef int64_t hours, minutes
+    if ms < 1000:
+        put_number(pen, ms)
+        put(pen, <const char *>b"ms", 2)
+        return
+    hours = ms // 3600000
+    ms %= 3600000
+    minutes = ms // 60000
+    ms %= 60000
+    if hours:
+        put_number(pen, hours)
+        put(pen, <const char *>b"h", 1)
+    if minutes:
+        put_number(pen, minutes)
+        put(pen, <const char *>b"m", 1)
+    if ms:
+        put_thousandths(pen, ms, True)
+        put(pen, <const char *>b"s", 1)
+
+
+cdef void put_limits(Pen *pen, Grant grant):
+    """``x-ratelimit-*`` of the tightest rule in requests and in tokens, as ``policy.limits.limit_headers``."""
+    if grant.requests_limit >= 0:
+        put_bytes(pen, b"x-ratelimit-limit-requests: ")
+        put_number(pen, grant.requests_limit)
+        put_bytes(pen, b"\r\nx-ratelimit-remaining-requests: ")
+        put_number(pen, grant.requests_remaining)
+        put_bytes(pen, b"\r\nx-ratelimit-reset-requests: ")
+        put_duration(pen, grant.requests_reset_ns)
+        put_bytes(pen, b"\r\n")
+    if grant.tokens_limit >= 0:
+        put_bytes(pen, b"x-ratelimit-limit-tokens: ")
+        put_number(pen, grant.tokens_limit)
+        put_bytes(pen, b"\r\nx-ratelimit-remaining-tokens: ")
+        put_number(pen, grant.tokens_remaining)
+        put_bytes(pen, b"\r\nx-ratelimit-reset-tokens: ")
+        put_duration(pen, grant.tokens_reset_ns)
+        put_bytes(pen, b"\r\n")
+
+
+cdef void put_milliseconds(Pen *pen, bytes name, int64_t nanoseconds):
+    put_bytes(pen, name)
+    put_thousandths(pen, max(nanoseconds, 0) // 1000, False)
+
+
+cdef int put_answer_fields(Pen *pen, Lane lane, const unsigned char *text, ResponseHead *head, bint limited, bint stream) except -1:
+    """The upstream's safe headers, by name."""
+    cdef const unsigned char *name
+    cdef const unsigned char *value
+    cdef const Name *known
+    cdef Py_ssize_t i
+    cdef bint safe
+    for i in range(head.count):
+        name = text + head.fields[i].name_at
+        known = lane.names.find(name, head.fields[i].name_size)
+        safe = known != NULL and known.flags & SAFE
+        if not safe and ((name[0] | 0x20) == b"x" or (name[0] | 0x20) == b"a"):
+            safe = has_safe_prefix(lane, name, head.fields[i].name_size, limited)
+        if not safe:
+            continue
+        if stream and name_is(name, head.fields[i].name_size, "cache-control", 13):
+            continue
+        value = text + head.fields[i].value_at
+        if not readable(value, head.fields[i].value_size):
+            continue
+        put(pen, name, head.fields[i].name_size)
+        put(pen, <const char *>b": ", 2)
+        put(pen, value, head.fields[i].value_size)
+        put(pen, <const char *>b"\r\n", 2)
+    return 0
+
+
+cdef bint has_safe_prefix(Lane lane, const unsigned char *name, Py_ssize_t size, bint limited) except -1:
+    cdef bytes prefix
+    cdef Py_ssize_t length
+    if size > 11 and name_is(name, 12, "x-ratelimit-", 12):
+        return not limited
+    for item in lane.names.safe_prefixes:
+        prefix = <bytes>item
+        length = PyBytes_GET_SIZE(prefix)
+        if size >= length and name_is(name, length, PyBytes_AS_STRING(prefix), length):
+            return True
+    return False
+
+
+cdef bint readable(const unsigned char *value, Py_ssize_t size) except -1:
+    """UTF-8, or nothing that a client could read."""
+    cdef Py_ssize_t i
+    for i in range(size):
+        if value[i] >= 0x80:
+            try:
+                PyUnicode_DecodeUTF8(<const char *>value, size, NULL)
+            except UnicodeDecodeError:
+                return False
+            return True
+    return True
+
+
+cdef int put_request_fields(Pen *pen, Lane lane, Origin origin, const unsigned char *text, RequestHead *head) except -1:
+    """The caller's headers without what stays here; whole lines that follow one another go in one copy."""
+    cdef const unsigned char *run = NULL
+    cdef const unsigned char *name
+    cdef const unsigned char *line_end
+    cdef const Name *known
+    cdef Py_ssize_t i, size
+    for i in range(head.count):
+        name = text + head.fields[i].name_at
+        size = head.fields[i].name_size
+        known = lane.names.find(name, size)
+        if (
+            (known != NULL and known.flags & KEPT)
+            or (size > 4 and ours_by_prefix(name, size))
+            or (origin.overridden and PyBytes_FromStringAndSize(<const char *>name, size).lower() in origin.overridden)
+        ):
+            if run != NULL:
+                put(pen, run, name - run)
+                run = NULL
+        elif run == NULL:
+            run = name
+    if run != NULL:
+        line_end = text + head.size - 2
+        put(pen, run, line_end - run)
+    return 0
+
+
+cdef inline bint ours_by_prefix(const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    cdef unsigned char first = name[0] | 0x20
+    if first == b"x":
+        return (size >= 12 and name_is(name, 12, "x-forwarded-", 12)) or (size >= 6 and name_is(name, 6, "x-agw-", 6))
+    return first == b"s" and size >= 14 and name_is(name, 14, "sec-websocket-", 14)

@@ -1,0 +1,328 @@
+# Part of lane.pyx: the decision - authenticate, route, limit - and the request on its way to the upstream.
+
+cdef int judge(Downstream d, RequestHead *head) except -1:
+    """All of the request is here, its head read into ``head``: take it, or give it to the full lane and say why."""
+    cdef const unsigned char *text = text_of(d)
+    cdef bytes owner = d.own
+    cdef Py_ssize_t size = d.request_size if owner is not None else d.inbox.size
+    cdef str reason
+    d.policy = d.lane.policy
+    d.grant = None
+    d.way = None
+    d.model = None
+    reason = check(d, text, head)
+    if reason is not None:
+        hand_over(d, reason, head, text, size, owner)
+        d.own = None
+        return 0
+    return launch(d, head)
+
+
+cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
+    """Every decision before an upstream is asked. None: taken, with ``caller``, ``way`` and ``grant`` in place."""
+    cdef Policy policy = d.policy
+    cdef Lane lane = d.lane
+    cdef Door door = d.door
+    cdef const unsigned char *body = text + head.size
+    cdef Seen *seen = &d.seen
+    cdef Route route
+    cdef Target target
+    cdef Way way
+    cdef uint64_t user = 0, begun
+    cdef str reason
+    if not json_body(door, text, head):
+        return "body_type"
+    begun = now_ns()
+    reason = read_fields(d, text, head)
+    d.auth_ns = now_ns() - begun
+    if reason is not None:
+        return reason
+    if not scan(body, head.content_length, policy.json_depth, seen):
+        return "json"
+    if seen.model_escaped or seen.user_escaped:
+        return "escaped"
+    if seen.model:
+        if odd_name(body + seen.model_start + 1, seen.model_end - seen.model_start - 2):
+            return "model_name"
+        route = policy.routes.find_utf8(body + seen.model_start + 1, seen.model_end - seen.model_start - 2)
+    elif door.default_model is not None:
+        route = policy.routes.find_utf8(
+            <const unsigned char *>PyBytes_AS_STRING(door.default_model), PyBytes_GET_SIZE(door.default_model))
+    else:
+        return "no_model"
+    if route is None:
+        return "no_route"
+    if not d.caller.models.match_(route.name):
+        return "model_forbidden"
+    d.seed = next_random(lane)
+    target = route.first_(d.seed)
+    way = way_of(lane, policy, door, route, target)
+    if way.refusal is not None:
+        return way.refusal
+    d.way = way
+    if seen.user:
+        d.user = PyUnicode_DecodeUTF8(<const char *>body + seen.user_start + 1, seen.user_end - seen.user_start - 2, NULL)
+    if d.caller.per_user:
+        counted = b"user:" + (d.user or "").encode("utf-8", "surrogatepass")
+        user = hash_of(<const unsigned char *>PyBytes_AS_STRING(counted), PyBytes_GET_SIZE(counted))
+    d.prompt_estimate = head.content_length // BYTES_PER_TOKEN
+    d.estimate = d.prompt_estimate + max(seen.max_tokens, 0)
+    begun = now_ns()
+    d.grant = d.caller.limits.take(d.caller.subject, user, way.subject, d.estimate, begun)
+    d.limit_ns = now_ns() - begun
+    if not d.grant.granted:
+        d.carried = carry(d, None)
+        return "limited"
+    return None
+
+
+cdef bint json_body(Door door, const unsigned char *text, RequestHead *head) noexcept:
+    """The body says that it is plain JSON (or, where nothing else is possible, says nothing)."""
+    cdef const unsigned char *value
+    cdef Py_ssize_t size
+    if head.content_encoding >= 0:
+        return False
+    if head.content_type < 0:
+        return door.needs_json
+    value = text + head.fields[head.content_type].value_at
+    size = head.fields[head.content_type].value_size
+    if size < 16 or not name_is(value, 16, "application/json", 16):
+        return False
+    return size == 16 or value[16] == b";" or value[16] == b" "
+
+
+cdef bint odd_name(const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    """Control characters beyond those that JSON refuses: DEL and C1."""
+    cdef Py_ssize_t i
+    for i in range(size):
+        if name[i] == 0x7F or (name[i] == 0xC2 and i + 1 < size and 0x80 <= name[i + 1] <= 0x9F):
+            return True
+    return False
+
+
+cdef str read_fields(Downstream d, const unsigned char *text, RequestHead *head):
+    """What the header fields say of the caller. None, or why the full lane is to look at them."""
+    cdef const unsigned char *name
+    cdef const unsigned char *value
+    cdef const Name *known
+    cdef Span span, best
+    cdef unsigned int ranks = 0
+    cdef int rank, best_rank = CREDENTIAL_HEADERS, i
+    cdef Py_ssize_t size
+    cdef Lane lane = d.lane
+    best.start = NULL
+    best.length = 0
+    d.trace_id = d.user = d.channel = None
+    d.request_id = None
+    for i in range(head.count):
+        name = text + head.fields[i].name_at
+        known = lane.names.find(name, head.fields[i].name_size)
+        if known == NULL:
+            continue
+        value = text + head.fields[i].value_at
+        size = head.fields[i].value_size
+        rank = rank_of(name, head.fields[i].name_size)
+        if rank >= 0:
+            if ranks & (1U << rank):
+                return "key"
+            ranks |= 1U << rank
+            span = bearer_span(value, size) if rank == 1 else trim_span(value, size)
+            if span.length > 0 and rank < best_rank:
+                best_rank = rank
+                best = span
+        elif known.flags & READ:
+            read_field(d, known.which, value, size)
+    if best_rank == CREDENTIAL_HEADERS:
+        return "key"
+    return identify(d, &best)
+
+
+cdef int read_field(Downstream d, int which, const unsigned char *value, Py_ssize_t size) except -1:
+    """The first of each counts."""
+    if which == USER_ID and d.user is None:
+        d.user = label_of(value, size)
+    elif which == CHANNEL_ID and d.channel is None:
+        d.channel = label_of(value, size)
+    elif which == REQUEST_ID and d.request_id is None and sane_id(value, size):
+        d.request_id = PyBytes_FromStringAndSize(<const char *>value, size)
+    elif which == TRACE_PARENT and d.trace_id is None and size == 55 and trace_parent(value):
+        d.trace_id = PyUnicode_DecodeASCII(<const char *>value + 3, 32, NULL)
+    return 0
+
+
+cdef str label_of(const unsigned char *value, Py_ssize_t size):
+    """A subject's name (user, channel): printable ASCII of 1 to 256 characters, else None."""
+    cdef Py_ssize_t i
+    if not 0 < size <= 256:
+        return None
+    for i in range(size):
+        if not 0x20 <= value[i] <= 0x7E:
+            return None
+    return PyUnicode_DecodeASCII(<const char *>value, size, NULL)
+
+
+cdef bint sane_id(const unsigned char *value, Py_ssize_t size) noexcept nogil:
+    """A request id that may come back in headers and logs: see ``edge.headers.REQUEST_ID``."""
+    cdef Py_ssize_t i
+    cdef unsigned char c
+    if not 0 < size <= 128:
+        return False
+    for i in range(size):
+        c = value[i]
+        if b"0" <= c <= b"9" or b"a" <= (c | 0x20) <= b"z":
+            continue
+        if i == 0 or not (c == b"." or c == b"_" or c == b":" or c == b"/" or c == b"+" or c == b"=" or c == b"-"):
+            return False
+    return True
+
+
+cdef bint trace_parent(const unsigned char *value) noexcept nogil:
+    """version-trace-parent-flags in lower-case hexadecimal, none of the ids all zero (Trace Context section 3.2)."""
+    cdef int i
+    cdef bint trace = False, parent = False
+    for i in range(55):
+        if i == 2 or i == 35 or i == 52:
+            if value[i] != b"-":
+                return False
+            continue
+        if not (b"0" <= value[i] <= b"9" or b"a" <= value[i] <= b"f"):
+            return False
+        if value[i] != 48:
+            trace = trace or 2 < i < 35
+            parent = parent or 35 < i < 52
+    return trace and parent and not (value[0] == b"f" and value[1] == b"f")
+
+
+cdef str identify(Downstream d, Span *key):
+    """Whose key it is. The last one that this connection has shown is not hashed again."""
+    cdef Policy policy = d.policy
+    cdef unsigned char difference = 0
+    cdef const unsigned char *known
+    cdef Py_ssize_t i
+    if d.last_policy is policy and d.last_key is not None and PyBytes_GET_SIZE(d.last_key) == key.length:
+        known = <const unsigned char *>PyBytes_AS_STRING(d.last_key)
+        for i in range(key.length):
+            difference |= known[i] ^ key.start[i]
+        if difference == 0:
+            d.caller = <Caller>policy.callers[d.last_index]
+            return None
+    value = PyBytes_FromStringAndSize(<const char *>key.start, key.length)
+    cdef int64_t index = policy.keys.lookup(value)
+    if index < 0:
+        return "key"
+    d.last_key, d.last_index, d.last_policy = value, index, policy
+    d.caller = <Caller>policy.callers[index]
+    return None
+
+
+# -- to the upstream
+
+cdef int launch(Downstream d, RequestHead *head) except -1:
+    """Start the account of an exchange that this lane has taken, and ask the upstream."""
+    cdef Lane lane = d.lane
+    cdef Peer peer
+    if d.request_id is None:
+        d.request_id = new_id(lane)
+    d.running = True
+    d.replayed = d.begun = d.complete = d.settled = d.streaming = False
+    d.status = 0
+    d.wants_stream = d.seen.stream
+    d.strip = d.way.door.asks_usage and d.way.origin.stream_usage and d.seen.stream and not d.seen.include_usage
+    d.first_token = d.last_token = d.head_at = d.stalled = 0
+    d.content = d.bytes_out = 0
+    d.upstream_ns = 0
+    d.connect_ms = 0.0
+    d.stream = None
+    d.document = None
+    d.total_due = d.started + d.way.origin.total_ns
+    d.dialed_at = now_ns()
+    lane.active += 1
+    lane.meter.add_(lane.h_active, 1)
+    peer = take_idle(d.way.origin)
+    if peer is None:
+        return dial(d)
+    return ask(d, peer, head)
+
+
+cdef int dial(Downstream d) except -1:
+    """A new connection is needed; ``Downstream.dialed`` or ``dial_failed`` tells how that went."""
+    d.state = DIAL
+    d.serial += 1
+    d.lane.wheel.arm(d, d.total_due)
+    d.dialing = d.lane.shell.dial(d, d.way.origin, d.serial)
+    return 0
+
+
+cdef int ask(Downstream d, Peer peer, RequestHead *head) except -1:
+    """Write the request: its head made anew, its body as it came but for the spliced members."""
+    cdef Lane lane = d.lane
+    cdef Way way = d.way
+    cdef const unsigned char *text = text_of(d)
+    cdef const unsigned char *body
+    cdef Pen pen = pen_of(lane)
+    cdef iovec parts[MAX_PIECES]
+    cdef Edit edits[EDITS]
+    cdef int count, used
+    cdef Py_ssize_t size
+    if head == NULL:
+        head = &lane.request
+        head.scanned = 0
+        parse_request(text, d.request_size, &lane.limits, head)
+    body = text + head.size
+    count = plan(
+        &d.seen,
+        <const unsigned char *>PyBytes_AS_STRING(way.quoted) if way.quoted is not None else NULL,
+        PyBytes_GET_SIZE(way.quoted) if way.quoted is not None else 0,
+        d.strip, edits,
+    )
+    size = spliced_size(&d.seen, edits, count)
+    put_bytes(&pen, way.opening)
+    if way.door.upstream_path is None:
+        put(&pen, text + head.target_at + 3, head.path_size - 3)
+    put(&pen, text + head.target_at + head.path_size, head.target_size - head.path_size)
+    put_bytes(&pen, way.closing)
+    put_request_fields(&pen, lane, way.origin, text, head)
+    put_bytes(&pen, b"Accept-Encoding: identity\r\nx-request-id: ")
+    put_bytes(&pen, d.request_id)
+    put_bytes(&pen, b"\r\nContent-Length: ")
+    put_number(&pen, size)
+    put_bytes(&pen, b"\r\n\r\n")
+    if pen.overflow:
+        give_idle(way.origin, peer)
+        return give_up(d, lane.shell.error("head_too_large", way.origin.name, ""))
+    parts[0].iov_base = lane.page
+    parts[0].iov_len = pen.at - lane.page
+    used = 1 + body_parts(body, &d.seen, edits, count, &parts[1])
+    d.peer = peer
+    d.state = WAIT
+    d.connect_ms = 0.0 if peer.reused else peer.connect_ms
+    assign(peer, d)
+    peer.send(parts, used, size + parts[0].iov_len)
+    d.asked_at = now_ns()
+    return plan_deadline(d)
+
+
+cdef int body_parts(
+    const unsigned char *body, const Seen *seen, const Edit *edits, int count, iovec *parts
+) noexcept nogil:
+    """The edited body as a list of pieces, nothing copied. Returns how many."""
+    cdef Py_ssize_t at = 0
+    cdef int used = 0, i
+    for i in range(count):
+        used += piece(&parts[used], body + at, edits[i].start - at)
+        if edits[i].comma:
+            used += piece(&parts[used], COMMA, 1)
+        used += piece(&parts[used], <const unsigned char *>edits[i].name, edits[i].name_size)
+        used += piece(&parts[used], edits[i].text, edits[i].size)
+        at = edits[i].end
+    return used + piece(&parts[used], body + at, seen.size - at)
+
+
+cdef inline int piece(iovec *part, const unsigned char *data, Py_ssize_t size) noexcept nogil:
+    """1 where there is something to write."""
+    part.iov_base = <void *>data
+    part.iov_len = size
+    return size > 0
+
+
+cdef const unsigned char *COMMA = <const unsigned char *>b","

@@ -1,0 +1,180 @@
+# Part of lane.pyx: the policy as the lane reads it. Built whole from the configuration, replaced whole by a reload.
+
+@cython.final
+cdef class Caller:
+    """A principal, unpacked: what a request's way through the lane reads of it."""
+
+    def __cinit__(self, principal not None, bint per_user):
+        """``per_user``: one of its limits counts users, so they have to be told apart."""
+        self.principal = principal
+        self.name = principal.name
+        self.subject = principal.subject
+        self.models = principal.models
+        self.limits = principal.limits
+        self.per_user = per_user
+
+
+@cython.final
+cdef class Door:
+    """An endpoint that relays, as the lane sees it."""
+
+    def __cinit__(
+        self, str name not None, str dialect not None, *, upstream_path, default_model, bint asks_usage, bint needs_json,
+        tuple refusals not None, operation,
+    ):
+        """``refusals``: by upstream number why a request from here goes by the full lane, or None."""
+        self.name = name
+        self.dialect = dialect
+        self.upstream_path = upstream_path.encode() if upstream_path else None
+        self.default_model = default_model.encode() if default_model else None
+        self.asks_usage = asks_usage
+        self.needs_json = needs_json
+        self.refusals = refusals
+        self.operation = operation
+
+
+@cython.final
+cdef class Origin:
+    """Where an upstream is, what every request to it carries, and its idle connections."""
+
+    def __cinit__(
+        self, str name not None, *, str host not None, int port, tls, bytes authority not None,
+        bytes base not None, headers, bint stream_usage, bint replays, timeouts, health,
+    ):
+        """``headers``: (name, value) in bytes, sent with every request in place of the caller's own of that name.
+
+        ``replays``: a request may go out a second time where a connection that was idle turns out to be dead.
+        ``timeouts``: seconds (connect, first byte, between bytes, total).
+        """
+        lines = []
+        for field, value in headers:
+            if any([char in field + value for char in (b"\r", b"\n", b"\0")]):
+                raise ValueError(f"upstream {name!r}: a header's value holds a line end or NUL")
+            lines.append(field + b": " + value + b"\r\n")
+        self.name = name
+        self.host = host
+        self.port = port
+        self.tls = tls
+        self.authority = authority
+        self.base = base
+        self.extra = b"".join(lines)
+        self.overridden = frozenset([field.lower() for field, _ in headers])
+        self.stream_usage = stream_usage
+        self.replays = replays
+        self.connect_seconds = timeouts[0]
+        self.first_byte_ns = <uint64_t>(timeouts[1] * 1e9)
+        self.between_ns = <uint64_t>(timeouts[2] * 1e9)
+        self.total_ns = <uint64_t>(timeouts[3] * 1e9)
+        self.health = health
+        self.idle = []
+
+    def close(self):
+        """Close what is idle; what is in use closes when it is done."""
+        self.closed = True
+        for item in list(self.idle):
+            cut(<Peer>item)
+
+    @property
+    def waiting(self):
+        """Idle connections."""
+        return len(self.idle)
+
+
+cdef Peer take_idle(Origin origin):
+    """An open connection that nobody uses, the youngest first; None where there is none."""
+    cdef Peer peer
+    while origin.idle:
+        peer = <Peer>origin.idle.pop()
+        if not peer.gone:
+            peer.reused = True
+            return peer
+    return None
+
+
+cdef int give_idle(Origin origin, Peer peer) except -1:
+    if origin.closed or peer.gone or len(origin.idle) >= MAX_IDLE or peer.queued:
+        return cut(peer)
+    origin.idle.append(peer)
+    peer.lane.wheel.arm(peer, now_ns() + IDLE_NS)
+    return 0
+
+
+@cython.final
+cdef class Policy:
+    """One version of the policy: keys, routes, upstreams, bounds."""
+
+    def __cinit__(self, *, KeyTable keys not None, callers, RouteTable routes not None, origins, doors, state, int json_depth, seconds, why=None):
+        """``origins``: by upstream number, None for one in this process. ``doors``: path -> Door.
+
+        ``seconds``: for a head, for a body, for an idle connection, for a client that reads nothing. ``why``: the reason
+        why all requests go by the full lane, or None.
+        """
+        self.keys = keys
+        self.callers = list(callers)
+        self.routes = routes
+        self.origins = list(origins)
+        self.doors = {path.encode(): door for path, door in doors.items()}
+        self.ways = {}
+        self.state = state
+        self.why = why
+        self.json_depth = json_depth
+        self.head_ns = <uint64_t>(seconds[0] * 1e9)
+        self.body_ns = <uint64_t>(seconds[1] * 1e9)
+        self.idle_ns = <uint64_t>(seconds[2] * 1e9)
+        self.write_ns = <uint64_t>(seconds[3] * 1e9)
+
+    def forget(self):
+        """The names that metrics may show have changed: decide anew which label each way counts under."""
+        self.ways.clear()
+
+
+cdef Way way_of(Lane lane, Policy policy, Door door, Route route, Target target):
+    """The decision for a door and a target, remembered."""
+    cdef Way way
+    cdef PyObject *known
+    key = (door, route, target)
+    known = PyDict_GetItemWithError(policy.ways, key)
+    if known != NULL:
+        return <Way>known
+    if len(policy.ways) >= MAX_WAYS:
+        policy.ways.clear()
+    way = Way.__new__(Way)
+    way.door = door
+    way.route = route
+    way.target = target
+    way.origin = policy.origins[target.upstream]
+    way.refusal = door.refusals[target.upstream]
+    counted = b"model:" + route.name.encode("utf-8", "surrogatepass")
+    way.subject = hash_of(<const unsigned char *>PyBytes_AS_STRING(counted), PyBytes_GET_SIZE(counted))
+    if way.refusal is None and way.origin is None:
+        way.refusal = "in_process"
+    if way.origin is not None:
+        path = door.upstream_path
+        way.opening = b"POST " + way.origin.base + (path if path is not None else b"")
+        way.closing = b" HTTP/1.1\r\nHost: " + way.origin.authority + b"\r\n" + way.origin.extra
+        way.quoted = None if target.model == route.name else json.dumps(target.model, ensure_ascii=False).encode()
+        way.model_label = route.name if route.name in lane.known else route.label
+        way.trail = (lane.shell.attempt(target.name, way.origin.name, "200"),)
+        count_ways(lane, way)
+    policy.ways[key] = way
+    return way
+
+
+cdef int count_ways(Lane lane, Way way) except -1:
+    """Handles of the series that an answered request counts in."""
+    cdef Meter meter = lane.meter
+    cdef str model = way.model_label
+    labels = (way.door.name, model, way.origin.name, "200", "fast")
+    target = way.target.name if way.target.name in lane.known else f"{way.origin.name}/*"
+    way.h_requests = meter.series("agw_requests_total", labels)
+    way.h_seconds = meter.series("agw_request_seconds", labels)
+    way.h_ttft = meter.series("agw_time_to_first_token_seconds", (model,))
+    way.h_gap = meter.series("agw_inter_token_seconds", (model,))
+    way.h_in = meter.series("agw_tokens_total", (model, "input"))
+    way.h_out = meter.series("agw_tokens_total", (model, "output"))
+    way.h_attempt = meter.series("agw_upstream_requests_total", (way.origin.name, target, "200"))
+    if way.door.operation is not None:
+        way.h_operation = meter.series("gen_ai_client_operation_duration_seconds", (way.door.operation, model))
+        way.h_in_use = meter.series("gen_ai_client_token_usage", (way.door.operation, model, "input"))
+        way.h_out_use = meter.series("gen_ai_client_token_usage", (way.door.operation, model, "output"))
+    return 0
