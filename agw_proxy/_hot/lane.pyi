@@ -70,6 +70,7 @@ class Origin:
         replays: bool,
         timeouts: tuple[float, float, float, float],
         health: Any,
+        kept: Iterable[bytes],
     ) -> None:
         """Raises ValueError for a header that cannot be sent."""
     @property

@@ -13,19 +13,47 @@ from libc.string cimport memchr, memcmp, memcpy
 
 cdef extern from *:
     """
+    /* Blocks of BLOCK bytes: which of them are control bytes (tab and DEL among them), and which are no letter, digit
+       or dash, of which nearly all names are made. Only the first mark is exact. */
+    #ifdef __SSE2__
+    #include <emmintrin.h>
+    #define AGW_BLOCK 16
+    #define AGW_FIRST_MARK(m) __builtin_ctzll(m)
+    #define AGW_UP_TO(x, most) _mm_cmpeq_epi8(_mm_min_epu8((x), _mm_set1_epi8(most)), (x))
+    static inline uint64_t agw_controls(const unsigned char *p) {
+        __m128i block = _mm_loadu_si128((const __m128i *)p);
+        __m128i marks = _mm_or_si128(AGW_UP_TO(block, 0x1F), _mm_cmpeq_epi8(block, _mm_set1_epi8(0x7F)));
+        return (unsigned int)_mm_movemask_epi8(marks);
+    }
+    static inline uint64_t agw_odd_in_name(const unsigned char *p) {
+        __m128i block = _mm_loadu_si128((const __m128i *)p);
+        __m128i letter = _mm_sub_epi8(_mm_or_si128(block, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
+        __m128i digit = _mm_sub_epi8(block, _mm_set1_epi8('0'));
+        __m128i plain = _mm_or_si128(AGW_UP_TO(letter, 25), AGW_UP_TO(digit, 9));
+        plain = _mm_or_si128(plain, _mm_cmpeq_epi8(block, _mm_set1_epi8('-')));
+        return (unsigned int)_mm_movemask_epi8(plain) ^ 0xFFFFU;
+    }
+    #else
+    #define AGW_BLOCK 8
     #define AGW_ONES 0x0101010101010101ULL
-    #define AGW_HIGH (AGW_ONES << 7)
     #define AGW_ZERO(w) (((w) - AGW_ONES) & ~(w))
-    /* Marks control bytes in a word, tab and DEL among them; only the lowest mark is exact. */
-    #define AGW_CONTROLS(w) ((((w) - AGW_ONES * 0x20) & ~(w)) | AGW_ZERO((w) ^ (AGW_ONES * 0x7F)))
     #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     #define AGW_FIRST_MARK(m) (__builtin_ctzll(m) >> 3)
     #else
     #define AGW_FIRST_MARK(m) 0 /* the caller goes on byte by byte */
     #endif
+    static inline uint64_t agw_controls(const unsigned char *p) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        return (((word - AGW_ONES * 0x20) & ~word) | AGW_ZERO(word ^ (AGW_ONES * 0x7F))) & (AGW_ONES << 7);
+    }
+    #define agw_odd_in_name(p) 1 /* the caller goes on byte by byte */
+    #endif
     """
-    uint64_t AGW_HIGH
-    uint64_t controls "AGW_CONTROLS"(uint64_t word) noexcept nogil
+    enum:
+        BLOCK "AGW_BLOCK"
+    uint64_t controls "agw_controls"(const unsigned char *block) noexcept nogil
+    uint64_t odd_in_name "agw_odd_in_name"(const unsigned char *block) noexcept nogil
     int first_mark "AGW_FIRST_MARK"(uint64_t marks) noexcept nogil
 
 cdef extern from "<arpa/inet.h>" nogil:
@@ -96,14 +124,12 @@ cdef inline bint resumed(const unsigned char *text, Py_ssize_t size, Py_ssize_t 
     return 0 < scanned < size and memchr(text + scanned, b"\n", size - scanned) == NULL
 
 
-cdef Walk begin(const unsigned char *text, Py_ssize_t size, const Limits1 *limits) noexcept nogil:
-    cdef Walk walk
+cdef void begin(Walk *walk, const unsigned char *text, Py_ssize_t size, const Limits1 *limits) noexcept nogil:
     walk.text = text
     walk.end = text + min(size, limits.max_head)
     walk.line = walk.at = text
     walk.max_line = limits.max_line
     walk.reason = NO_REASON
-    return walk
 
 
 cdef int unfinished(Walk *walk, const Limits1 *limits, Py_ssize_t *scanned) noexcept nogil:
@@ -121,10 +147,11 @@ cdef int unfinished(Walk *walk, const Limits1 *limits, Py_ssize_t *scanned) noex
 cdef void parse_request(
     const unsigned char *text, Py_ssize_t size, const Limits1 *limits, RequestHead *head
 ) noexcept nogil:
-    cdef Walk walk = begin(text, size, limits)
+    cdef Walk walk
     cdef Seen seen
     cdef Field line
     cdef int step
+    begin(&walk, text, size, limits)
     head.size = 0
     if resumed(text, size, head.scanned):
         walk.line = walk.at = text + head.scanned
@@ -161,10 +188,11 @@ cdef void parse_request(
 cdef void parse_response(
     const unsigned char *text, Py_ssize_t size, const Limits1 *limits, ResponseHead *head
 ) noexcept nogil:
-    cdef Walk walk = begin(text, size, limits)
+    cdef Walk walk
     cdef Seen seen
     cdef Field line
     cdef int step
+    begin(&walk, text, size, limits)
     head.size = 0
     if resumed(text, size, head.scanned):
         walk.line = walk.at = text + head.scanned

@@ -3,13 +3,12 @@
 cdef tuple VERDICTS = ("more", "take", "hand_over", "refuse")
 
 
-cdef Limits1 limits_of(Py_ssize_t max_line, Py_ssize_t max_head) except *:
-    cdef Limits1 limits
+cdef int set_limits(Limits1 *limits, Py_ssize_t max_line, Py_ssize_t max_head) except -1:
     if max_line < 1 or not 1 <= max_head <= 0x7FFFFFFF:
         raise ValueError(f"expected max_line from 1 and max_head from 1 to 2^31 - 1, got {max_line} and {max_head}")
     limits.max_line = max_line
     limits.max_head = max_head
-    return limits
+    return 0
 
 
 cdef tuple fields_of(bytes data, const Field *fields, int count):
@@ -154,8 +153,9 @@ cdef class ParsedResponse:
 def parse_request_head(
     bytes data not None, Py_ssize_t max_line=8192, Py_ssize_t max_head=32768, *, Py_ssize_t scanned=0
 ):
-    cdef Limits1 limits = limits_of(max_line, max_head)
+    cdef Limits1 limits
     cdef ParsedRequest parsed = ParsedRequest.__new__(ParsedRequest)
+    set_limits(&limits, max_line, max_head)
     if not 0 <= scanned <= PyBytes_GET_SIZE(data):
         raise ValueError(f"expected scanned from 0 to the {len(data)} bytes there are, got {scanned}")
     parsed.data = data
@@ -168,8 +168,9 @@ def parse_request_head(
 def parse_response_head(
     bytes data not None, Py_ssize_t max_line=8192, Py_ssize_t max_head=32768, *, Py_ssize_t scanned=0
 ):
-    cdef Limits1 limits = limits_of(max_line, max_head)
+    cdef Limits1 limits
     cdef ParsedResponse parsed = ParsedResponse.__new__(ParsedResponse)
+    set_limits(&limits, max_line, max_head)
     if not 0 <= scanned <= PyBytes_GET_SIZE(data):
         raise ValueError(f"expected scanned from 0 to the {len(data)} bytes there are, got {scanned}")
     parsed.data = data

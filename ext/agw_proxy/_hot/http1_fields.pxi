@@ -290,6 +290,8 @@ cdef bint weigh_request_field(Walk *walk, RequestHead *head, Seen *seen) noexcep
                 note(seen, SEVERAL_CODINGS)
             else:
                 head.content_encoding = head.count - 1
+        elif same(name, b"proxy-connection", 16):   # RFC 9112 appendix C.2.2: none of HTTP/1.1, but some obey it
+            note(seen, CONNECTION_OPTION)
         elif same(name, b"content-location", 16):
             return once(walk, seen, SEEN_LOCATION)
     elif length == 17:

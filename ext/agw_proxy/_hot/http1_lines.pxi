@@ -38,19 +38,30 @@ cdef inline const unsigned char *skip(const unsigned char *p, const unsigned cha
 
 
 cdef inline const unsigned char *skip_value(const unsigned char *p, const unsigned char *end) noexcept nogil:
-    """Past bytes that a value may hold, eight at a time."""
-    cdef uint64_t word, marks
-    while end - p >= 8:
-        memcpy(&word, p, 8)
-        marks = controls(word) & AGW_HIGH
+    """Past bytes that a value may hold, a block at a time."""
+    cdef uint64_t marks
+    while end - p >= BLOCK:
+        marks = controls(p)
         if marks == 0:
-            p += 8
+            p += BLOCK
             continue
         p += first_mark(marks)
         if not CLASSES[p[0]] & VALUE:
             return p
         p += 1
     return skip(p, end, VALUE)
+
+
+cdef inline const unsigned char *skip_name(const unsigned char *p, const unsigned char *end) noexcept nogil:
+    """Past bytes that a token may hold, a block at a time as long as they are the usual ones."""
+    cdef uint64_t marks
+    while end - p >= BLOCK:
+        marks = odd_in_name(p)
+        if marks:
+            p += first_mark(marks)
+            break
+        p += BLOCK
+    return skip(p, end, TOKEN)
 
 
 cdef int stopped(Walk *walk, const unsigned char *p, int wrong, int too_long) noexcept nogil:
@@ -91,7 +102,7 @@ cdef inline int read_field(Walk *walk, Field *field) noexcept nogil:
     """A field line or the empty line (RFC 9112 section 5): no folding, no space before the colon."""
     cdef const unsigned char *bound = line_bound(walk)
     cdef const unsigned char *name = walk.line
-    cdef const unsigned char *p = skip(name, bound, TOKEN)
+    cdef const unsigned char *p = skip_name(name, bound)
     cdef const unsigned char *value
     cdef const unsigned char *value_end
     cdef int step

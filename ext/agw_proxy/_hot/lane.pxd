@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .http1 cimport Chunks, Limits1, RequestHead, ResponseHead
+from .http1 cimport MAX_FIELDS, Chunks, Limits1, RequestHead, ResponseHead
 from .keys cimport KeyTable
 from .limit cimport Grant, Limits
 from .meter cimport Meter
@@ -156,7 +156,11 @@ cdef class Lane:
     cdef Meter meter
     cdef int h_active, h_streams, h_overhead, h_taken
     cdef object known                   # model names that metrics may show
-    cdef bytes date_text, ids
+    cdef bytes date_text, stamp_text, ids
+    cdef int64_t stamp_second
+    cdef uint64_t now                   # of the callback that is running, about
+    cdef unsigned char flags[MAX_FIELDS]    # of the fields of `request`
+    cdef object empty                   # bound once
     cdef int64_t date_second
     cdef Py_ssize_t ids_at
     cdef uint64_t random

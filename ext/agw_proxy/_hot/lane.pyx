@@ -132,6 +132,9 @@ cdef class Lane:
         self.date_second = -1
         self.random = <uint64_t>int.from_bytes(os.urandom(8), "little") | 1
         self.ring = []
+        self.stamp_second = -1
+        self.empty = self._empty
+        self.now = now_ns()
 
     def __dealloc__(self):
         free(self.page)

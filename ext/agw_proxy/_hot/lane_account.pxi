@@ -23,7 +23,7 @@ cdef int settle_as(Downstream d, bint failed) except -1:
         tokens = d.prompt_estimate + d.content if d.bytes_out else 0
     else:
         tokens = d.estimate
-    d.grant.true_up(tokens, now_ns())
+    d.grant.true_up(tokens, d.lane.now)
     return 0
 
 
@@ -124,7 +124,10 @@ cdef int account(Downstream d, object error) except -1:
             meter.add_(way.h_out, completion)
             if way.door.operation is not None:
                 meter.observe_(way.h_out_use, completion)
-        way.origin.health.worked()
+        if way.origin.health.state == "up":
+            way.origin.health.requests += 1
+        else:
+            way.origin.health.worked()
         if not lane.shell.writes_receipts:
             return 0
     if d.model is None:
@@ -135,7 +138,7 @@ cdef int account(Downstream d, object error) except -1:
     if d.status != 200 or d.replayed:
         trail = lane.shell.trail(way.target.name, way.origin.name, d.status, bool(d.replayed))
     receipt = lane.shell.receipt(
-        "request", lane.shell.stamp(), d.request_id.decode(), way.door.name, "POST",
+        "request", stamp(lane), d.request_id.decode(), way.door.name, "POST",
         d.status if d.begun else (error.status if error is not None else d.status), "fast",
         "ok" if error is None else error.code,
         rounded(duration) / 1000.0, own // 1000, d.caller.name, d.user, d.channel, d.trace_id, d.model, way.route.label,
@@ -155,8 +158,23 @@ cdef int account(Downstream d, object error) except -1:
     lane.ring.append(receipt)
     if not lane.emptying:
         lane.emptying = True
-        lane.loop.call_soon(lane._empty)
+        lane.loop.call_soon(lane.empty)
     return 0
+
+
+cdef str stamp(Lane lane):
+    """UTC in RFC 3339 with milliseconds."""
+    cdef timespec now
+    cdef unsigned char[24] text
+    cdef int ms
+    clock_gettime(CLOCK_REALTIME, &now)
+    if now.tv_sec != lane.stamp_second:
+        lane.stamp_second = now.tv_sec
+        lane.stamp_text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now.tv_sec)).encode()
+    ms = <int>(now.tv_nsec // 1000000)
+    memcpy(text, PyBytes_AS_STRING(lane.stamp_text), 20)
+    text[20], text[21], text[22], text[23] = 48 + ms // 100, 48 + ms // 10 % 10, 48 + ms % 10, b"Z"
+    return PyUnicode_DecodeASCII(<const char *>text, 24, NULL)
 
 
 cdef inline int64_t rounded(int64_t nanoseconds) noexcept nogil:

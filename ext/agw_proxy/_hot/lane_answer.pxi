@@ -4,10 +4,10 @@ cdef int answer_begins(Downstream d, const unsigned char *text, ResponseHead *he
     """The answer's final head is here (a status of 200 or more)."""
     cdef Peer peer = d.peer
     cdef int kind
-    d.upstream_ns = now_ns() - d.dialed_at
+    d.upstream_ns = d.lane.now - d.dialed_at
     d.status = head.status
     d.hold.size = 0
-    d.progress = now_ns()
+    d.progress = d.lane.now
     if head.status >= 300:
         d.state = REFUSED
         d.error_status = head.status
@@ -99,7 +99,7 @@ cdef bytes begin_head(Downstream d, const unsigned char *text, ResponseHead *hea
 cdef int end_head(Downstream d, Pen *pen) except -1:
     """What every reply carries, as ``edge.respond.common_headers`` has it, and the empty line."""
     cdef int64_t own
-    d.head_at = now_ns()
+    d.head_at = d.lane.now = now_ns()
     own = <int64_t>(d.head_at - d.started) - d.body_wait - d.upstream_ns
     put_bytes(pen, b"Server: agw\r\nx-request-id: ")
     put_bytes(pen, d.request_id)
@@ -141,7 +141,7 @@ cdef int document_body(Downstream d, const unsigned char *data, Py_ssize_t size,
     """An answer that is no stream of events, read for its usage in passing."""
     cdef Document document = d.document
     document.push(data, size)
-    d.progress = now_ns()
+    d.progress = d.lane.now
     if d.state == HOLD:
         d.upstream_ns = d.progress - d.dialed_at
         if d.unframed and d.hold.size + size < MAX_HELD:

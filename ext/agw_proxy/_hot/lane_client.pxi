@@ -125,6 +125,7 @@ cdef class Downstream(Wire):
     def answered(self):
         """aiohttp has answered, and keeps the connection: back to the lane once all of the request has been read."""
         if self.state == FULL:
+            self.lane.now = now_ns()
             self.was_answered = True
             if self.fed:
                 next_request(self)
@@ -133,6 +134,7 @@ cdef class Downstream(Wire):
         """The connection that was asked for is here; it may come too late."""
         if self.state == DIAL and self.serial == <uint64_t>serial:
             self.dialing = None
+            self.lane.now = now_ns()
             ask(self, peer, NULL)
         else:
             give_idle(peer.origin, peer)
@@ -178,7 +180,7 @@ cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, 
             append(&d.inbox, data, size)
         return 0
     d.scanned = 0
-    d.started = now_ns()
+    d.started = lane.now = now_ns()
     d.door = None
     d.caller = None
     if head.verdict == REFUSE:
@@ -299,7 +301,7 @@ cdef int next_request(Downstream d) except -1:
     d.scanned = 0
     d.pipeline_full = d.handler_holds = False
     update_reading(d)
-    d.lane.wheel.arm(d, now_ns() + (policy.write_ns if d.queued else policy.idle_ns))
+    d.lane.wheel.arm(d, d.lane.now + (policy.write_ns if d.queued else policy.idle_ns))
     if d.inbox.size and d.state == HEAD:
         read_request(d, d.inbox.data, d.inbox.size, None)
     return 0

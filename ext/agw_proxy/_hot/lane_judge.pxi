@@ -34,7 +34,8 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
         return "body_type"
     begun = now_ns()
     reason = read_fields(d, text, head)
-    d.auth_ns = now_ns() - begun
+    lane.now = now_ns()
+    d.auth_ns = lane.now - begun
     if reason is not None:
         return reason
     if not scan(body, head.content_length, policy.json_depth, seen):
@@ -69,7 +70,8 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     d.estimate = d.prompt_estimate + max(seen.max_tokens, 0)
     begun = now_ns()
     d.grant = d.caller.limits.take(d.caller.subject, user, way.subject, d.estimate, begun)
-    d.limit_ns = now_ns() - begun
+    lane.now = now_ns()
+    d.limit_ns = lane.now - begun
     if not d.grant.granted:
         d.carried = carry(d, None)
         return "limited"
@@ -118,7 +120,9 @@ cdef str read_fields(Downstream d, const unsigned char *text, RequestHead *head)
         name = text + head.fields[i].name_at
         known = lane.names.find(name, head.fields[i].name_size)
         if known == NULL:
+            lane.flags[i] = 0
             continue
+        lane.flags[i] = known.flags
         value = text + head.fields[i].value_at
         size = head.fields[i].value_size
         rank = rank_of(name, head.fields[i].name_size)
@@ -235,7 +239,7 @@ cdef int launch(Downstream d, RequestHead *head) except -1:
     d.stream = None
     d.document = None
     d.total_due = d.started + d.way.origin.total_ns
-    d.dialed_at = now_ns()
+    d.dialed_at = lane.now
     lane.active += 1
     lane.meter.add_(lane.h_active, 1)
     peer = take_idle(d.way.origin)
@@ -268,6 +272,7 @@ cdef int ask(Downstream d, Peer peer, RequestHead *head) except -1:
         head = &lane.request
         head.scanned = 0
         parse_request(text, d.request_size, &lane.limits, head)
+        mark_fields(lane, text, head)
     body = text + head.size
     count = plan(
         &d.seen,
@@ -298,8 +303,18 @@ cdef int ask(Downstream d, Peer peer, RequestHead *head) except -1:
     d.connect_ms = 0.0 if peer.reused else peer.connect_ms
     assign(peer, d)
     peer.send(parts, used, size + parts[0].iov_len)
-    d.asked_at = now_ns()
+    d.asked_at = lane.now
     return plan_deadline(d)
+
+
+cdef int mark_fields(Lane lane, const unsigned char *text, RequestHead *head) noexcept:
+    """What the names of a head mean, into ``lane.flags``."""
+    cdef const Name *known
+    cdef int i
+    for i in range(head.count):
+        known = lane.names.find(text + head.fields[i].name_at, head.fields[i].name_size)
+        lane.flags[i] = 0 if known == NULL else known.flags
+    return 0
 
 
 cdef int body_parts(

@@ -24,6 +24,7 @@ cdef class Peer(Wire):
         if self.owner is None:
             cut(self)               # nobody has asked: whatever it is, the next answer would be misread
             return
+        self.lane.now = now_ns()
         read_answer(self, <const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
     def eof_received(self):
@@ -48,6 +49,7 @@ cdef class Peer(Wire):
         if owner is None:
             return
         self.owner = None
+        self.lane.now = now_ns()
         if self.phase == IN_BODY and self.framing == BY_CLOSE and exc is None:
             answer_body(owner, NULL, 0, True)
         elif self.phase == IN_BODY:

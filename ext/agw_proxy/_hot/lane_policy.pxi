@@ -39,11 +39,11 @@ cdef class Origin:
 
     def __cinit__(
         self, str name not None, *, str host not None, int port, tls, bytes authority not None,
-        bytes base not None, headers, bint stream_usage, bint replays, timeouts, health,
+        bytes base not None, headers, bint stream_usage, bint replays, timeouts, health, kept,
     ):
         """``headers``: (name, value) in bytes, sent with every request in place of the caller's own of that name.
 
-        ``replays``: a request may go out a second time where a connection that was idle turns out to be dead.
+        ``kept``: names that are not sent on anyway. ``replays``: a request may go out a second time where a connection that was idle turns out to be dead.
         ``timeouts``: seconds (connect, first byte, between bytes, total).
         """
         lines = []
@@ -58,7 +58,7 @@ cdef class Origin:
         self.authority = authority
         self.base = base
         self.extra = b"".join(lines)
-        self.overridden = frozenset([field.lower() for field, _ in headers])
+        self.overridden = frozenset([field.lower() for field, _ in headers]) - frozenset(kept)
         self.stream_usage = stream_usage
         self.replays = replays
         self.connect_seconds = timeouts[0]
@@ -95,7 +95,7 @@ cdef int give_idle(Origin origin, Peer peer) except -1:
     if origin.closed or peer.gone or len(origin.idle) >= MAX_IDLE or peer.queued:
         return cut(peer)
     origin.idle.append(peer)
-    peer.lane.wheel.arm(peer, now_ns() + IDLE_NS)
+    peer.lane.wheel.arm(peer, peer.lane.now + IDLE_NS)
     return 0
 
 

@@ -21,7 +21,7 @@ cdef int stream_body(Downstream d, const unsigned char *data, Py_ssize_t size, b
     # Comments keep the connection alive, not the answer: they do not put the silence clock off.
     if stream.events > d.seen_events or (size and data[0] != b":"):
         d.seen_events = stream.events
-        d.progress = now_ns()
+        d.progress = d.lane.now
     return stream_on(d, stream.ready, stream.ready_size, ended)
 
 
@@ -46,7 +46,7 @@ cdef int stream_start(Downstream d, bint ended) except -1:
         return give_up(d, d.lane.shell.first_event(d.policy.state, d.way.target.upstream, stream.error))
     if ended and not stream.events and not stream.done:
         return give_up(d, d.lane.shell.error("no_event", name, ""))
-    d.progress = now_ns()
+    d.progress = d.lane.now
     d.upstream_ns = d.progress - d.dialed_at
     d.seen_events = stream.events
     forget_request(d)
@@ -94,7 +94,7 @@ cdef int stream_on(Downstream d, const unsigned char *chunk, Py_ssize_t size, bi
     if ended:
         return finish(d)
     d.state = TAIL
-    d.progress = now_ns()
+    d.progress = d.lane.now
     return plan_deadline(d)
 
 
