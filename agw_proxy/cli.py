@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from agw_proxy import __version__
-from agw_proxy.commands import chat, check, init, keys, serve, status, version
+from agw_proxy.commands import bench, chat, check, init, keys, serve, status, version
 
-COMMANDS = (serve, init, check, keys, chat, status, version)
+COMMANDS = (serve, init, check, keys, chat, status, bench, version)
 EXAMPLES = """\
 examples:
   agw serve                 start the gateway; prints what to paste into your client
@@ -15,6 +15,7 @@ examples:
   agw check                 validate the configuration without serving
   agw chat "hi"             ask a model through the running gateway
   agw keys new --name app   make a key and the lines for gateway.yaml
+  agw bench                 put a short load on the running gateway
 
 Each command has --help with examples of its own.
 """
