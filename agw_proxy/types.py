@@ -131,7 +131,7 @@ class Answer(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The account of one exchange; every exchange ends in exactly one. Field names are those of the canonical log line.
 
     Durations are milliseconds (``overhead_us``: microseconds) on the monotonic clock; tokens are -1 where unknown.

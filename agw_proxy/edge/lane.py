@@ -47,6 +47,7 @@ class Origins:
             base=address.base,
             headers=address.headers,
             stream_usage=service.stream_usage,
+            kept=[name.encode() for name in KEPT_IN],
             replays=service.retries.attempts > 1,
             timeouts=address.seconds,
             health=service.health,

@@ -90,8 +90,6 @@ class Shell:
         self._head_seconds = head_seconds
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self._second = 0
-        self._stamp = ""
         self.writes_receipts = log.writes_receipts
         self.open = 0
 
@@ -218,15 +216,6 @@ class Shell:
         handler.finish(exchange)
 
     # -- the account
-
-    def stamp(self) -> str:
-        """UTC in RFC 3339 with milliseconds, as ``now_text``; the part up to the second is kept for a second."""
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._stamp}{int((now - second) * 1000):03d}Z"
 
     def receipts(self, receipts: Sequence[Receipt]) -> None:
         """Canonical lines of exchanges that have ended."""

@@ -44,11 +44,11 @@ class LogWriter:
         """``told`` hears, on any thread, how many lines did not fit or were not taken by the disk."""
         self._dropped = told
 
-    def put(self, line: bytes) -> None:
-        """One line, without its end. Never blocks."""
+    def put(self, line: bytes, count: int = 1) -> None:
+        """One line (or ``count`` of them), without its end. Never blocks."""
         if len(self._lines) >= MAX_QUEUED_LINES:
             if self._dropped is not None:
-                self._dropped(1)
+                self._dropped(count)
             return
         self._lines.append(line)
         if not self._wake.is_set():
@@ -125,8 +125,11 @@ class Log:
 
     def receipts(self, receipts: Sequence[Receipt]) -> None:
         """Several of them, in order."""
-        for receipt in receipts:
-            self.receipt(receipt)
+        if self._pretty or not self.writes_receipts:
+            for receipt in receipts:
+                self.receipt(receipt)
+        else:
+            self.writer.put(self._encoder.encode_lines(receipts)[:-1], len(receipts))
 
     def _line(self, receipt: Receipt) -> bytes:
         colour = GREEN if receipt.status < 400 else YELLOW if receipt.status < 500 else RED

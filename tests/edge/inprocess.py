@@ -33,8 +33,10 @@ class Lines(LogWriter):
     def __init__(self) -> None:
         self.lines: list[bytes] = []
 
-    def put(self, line: bytes) -> None:
-        self.lines.append(line)
+    def put(self, line: bytes, count: int = 1) -> None:
+        lines = line.split(b"\n")
+        assert len(lines) == count
+        self.lines += lines
 
     def close(self, seconds: float = 0.0) -> None:
         """Nothing waits to be written."""
