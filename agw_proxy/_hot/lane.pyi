@@ -55,6 +55,7 @@ class Origin:
     tls: Callable[[], ssl.SSLContext] | None
     connect_seconds: float
     health: Any
+    replays: bool
     open: int
     def __init__(
         self,

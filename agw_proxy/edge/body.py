@@ -113,7 +113,7 @@ def _misframed() -> InvalidHTTP:
 async def _continue(request: web.BaseRequest) -> None:
     """Let a client that waits for it go on (RFC 9110 section 10.1.1)."""
     expected = request.headers.get("Expect")
-    if expected is None:
+    if expected is None or request.version < (1, 1):  # RFC 9110 section 10.1.1
         return
     if expected.lower() != "100-continue":
         raise CallerError(f"The expectation {expected[:40]!r} is not known; the only one is 100-continue.")
@@ -128,6 +128,9 @@ def check_json(request: web.BaseRequest) -> None:
         media = kind.split(";", 1)[0].strip().lower()
         if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
             raise UnsupportedMediaType(f"The Content-Type must be application/json; {media[:60]!r} came.")
-    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if coding not in {"identity", ""}:
-        raise UnsupportedMediaType(f"The Content-Encoding {coding[:40]!r} is not accepted; send the JSON uncompressed.")
+    for value in request.headers.getall("Content-Encoding", ()):
+        coding = value.strip().lower()
+        if coding not in {"identity", ""}:
+            raise UnsupportedMediaType(
+                f"The Content-Encoding {coding[:40]!r} is not accepted; send the JSON uncompressed."
+            )

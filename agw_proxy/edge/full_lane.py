@@ -6,14 +6,17 @@ bytes of one request, and is left alone until that is answered; then the connect
 
 import asyncio
 import select
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy._hot.lane import Downstream
 from agw_proxy.edge.exchange import Carried
+from agw_proxy.edge.respond import refuse_unparsed
 from agw_proxy.errors import GatewayError, HeadTooLarge, InternalError, InvalidHTTP
 
 if TYPE_CHECKING:
@@ -64,10 +67,18 @@ class Facade(asyncio.Transport):
         return self._transport.get_extra_info(name, default)
 
 
+class Said(web.StreamResponse):
+    """The answer has been written already; the connection ends."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002  aiohttp's call
+        """See ``web.StreamResponse``."""
+        raise ConnectionResetError("said already")
+
+
 class Connection(RequestHandler):
     """aiohttp's connection, which answers bad HTTP in the caller's dialect and gives the connection back."""
 
-    __slots__ = ("_hangup", "carried", "downstream", "edge")
+    __slots__ = ("_hangup", "_misframed", "carried", "downstream", "edge")
 
     def __init__(self, edge: "Edge", downstream: Downstream, **options: object) -> None:
         super().__init__(edge, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]  # aiohttp's own keyword arguments
@@ -76,11 +87,29 @@ class Connection(RequestHandler):
         self.carried: Carried | None = None
         """What the fast lane has done already for the request that comes next."""
         self._hangup: asyncio.TimerHandle | None = None
+        self._misframed = False
 
     def take_carried(self) -> Carried | None:
         """What the fast lane did for the request that begins now: once."""
         carried, self.carried = self.carried, None
         return carried
+
+    def body_broken(self) -> None:
+        """The body's framing is wrong: whoever reads it, or will, hears of it."""
+        self._misframed = True
+        if self._current_request is not None:
+            _spoil(self._current_request)
+
+    async def _handle_request(
+        self,
+        request: web.BaseRequest,
+        start_time: float | None,
+        request_handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    ) -> tuple[web.StreamResponse, bool]:
+        """See ``RequestHandler``; between its message and this call nobody can be told that its body is wrong."""
+        if self._misframed:
+            _spoil(request)
+        return await super()._handle_request(request, start_time, request_handler)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -150,10 +179,15 @@ class Connection(RequestHandler):
             error = InvalidHTTP(
                 "The request is not valid HTTP/1.1 (RFC 9112): its request line, a header field or its framing is malformed."
             )
-        response = handler.refuse(exchange, request, error)
-        response.force_close()
+        self.downstream.write(refuse_unparsed(exchange, error))
         handler.finish(exchange)
-        return response
+        return Said()
+
+
+def _spoil(request: web.BaseRequest) -> None:
+    """Whoever reads the body from now on hears that its framing is wrong."""
+    if not request.content.is_eof():
+        request.content.set_exception(web.RequestPayloadError("the framing of the body is wrong"))
 
 
 def hung_up(transport: asyncio.BaseTransport) -> bool:

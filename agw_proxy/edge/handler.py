@@ -23,8 +23,8 @@ from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
 from agw_proxy.edge import respond
 from agw_proxy.edge.body import Bodies, check_json
 from agw_proxy.edge.exchange import Bounds, Exchange
-from agw_proxy.edge.headers import label, own_credentials, request_id, towards_upstream, trace_id
 from agw_proxy.edge.full_lane import Connection
+from agw_proxy.edge.headers import label, own_credentials, request_id, towards_upstream, trace_id
 from agw_proxy.edge.reading import CONTROL, HOST, look_into, target_of
 from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.state import State

@@ -39,6 +39,7 @@ LIMITS_OUT = b"x-ratelimit-"
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+SURROGATE = re.compile("[\ud800-\udfff]")
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,256}")
 
 
@@ -61,7 +62,10 @@ def label(headers: CIMultiDictProxy[str], name: str) -> str | None:
 
 
 def towards_upstream(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
-    """The caller's headers without credentials, cookies, hop-by-hop headers and what is meant for the gateway."""
+    """The caller's headers without credentials, cookies, hop-by-hop headers and what is meant for the gateway.
+
+    Nor those whose value is not UTF-8: aiohttp's client could send them shortened only (the fast lane sends them whole).
+    """
     named = {token.strip().lower() for value in headers.getall("Connection", ()) for token in value.split(",")}
     return [
         (name, value)
@@ -69,6 +73,7 @@ def towards_upstream(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
         if (lower := name.lower()) not in KEPT_IN
         and lower not in named
         and not lower.startswith(("x-forwarded-", "x-agw-", "sec-websocket-"))
+        and not SURROGATE.search(value)
     ]
 
 
@@ -79,8 +84,13 @@ def own_credentials(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
 
 def towards_client(headers: RawHeaders, *, limits: bool) -> Iterable[tuple[str, str]]:
     """An upstream's safe headers. ``limits``: its ``x-ratelimit-*`` too (where no limit of ours says more)."""
+    named = {
+        token.strip().lower() for name, value in headers if name.lower() == b"connection" for token in value.split(b",")
+    }
     for name, value in headers:
         lower = name.lower()
+        if lower in named:
+            continue
         if lower in SAFE_OUT or lower.startswith(SAFE_OUT_PREFIXES) or (limits and lower.startswith(LIMITS_OUT)):
             try:
                 yield name.decode("ascii"), value.decode("utf-8")

@@ -36,6 +36,7 @@ class Origins:
             return None
         found = self._known.get(id(upstream))
         if found is not None:
+            found[1].replays = service.retries.attempts > 1
             return found[1]
         address = upstream.address()
         origin = Origin(

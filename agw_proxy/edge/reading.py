@@ -6,6 +6,7 @@ from agw_proxy._hot.peek import Peek, PeekError, peek
 from agw_proxy.errors import InvalidJSON, InvalidParameter
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 HOST = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::(?:[0-5]?\d{0,4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]))?"
 )
@@ -23,9 +24,9 @@ def look_into(body: bytes, depth: int) -> Peek:
 
 def target_of(raw: str) -> tuple[str, str]:
     """(path, query) of a request target in origin or absolute form (RFC 9112 section 3.2), still percent-encoded."""
-    if raw.startswith(("http://", "https://")):
-        rest = raw.partition("://")[2]
-        slash = rest.find("/")
-        raw = rest[slash:] if slash >= 0 else "/"
+    found = ABSOLUTE.match(raw)
+    if found is not None:
+        raw = raw[found.end() :]
+        raw = raw if raw.startswith("/") else f"/{raw}"
     path, _, query = raw.partition("?")
     return path, query

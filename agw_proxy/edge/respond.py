@@ -1,6 +1,6 @@
 """The one place where an error becomes bytes: a reply in the caller's dialect, or an error event once bytes have left."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from aiohttp import web
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.errors import GatewayError, MethodNotAllowed, UpgradeRefused, UpstreamError, UpstreamRejected
 from agw_proxy.policy.limits import limit_headers
-from agw_proxy.types import Answer, Dialect
+from agw_proxy.types import Answer, Attempt, Dialect
 
 SERVER = "agw"
 SHOWN = "/:@+~*"  # of a target's name in a header; the rest is percent-encoded
@@ -63,15 +63,15 @@ def common_headers(exchange: Exchange) -> list[tuple[str, str]]:
         headers.append(("request-id", exchange.request_id))
     headers.append(("Server-Timing", exchange.server_timing()))
     if len(exchange.trail) > 1:
-        headers.append(
-            (
-                "x-agw-attempts",
-                ", ".join(f"{quote(attempt.target, safe=SHOWN)}={attempt.outcome}" for attempt in exchange.trail),
-            )
-        )
+        headers.append(("x-agw-attempts", attempts_text(exchange.trail)))
     if exchange.grant is not None:
         headers += limit_headers(exchange.grant)
     return headers
+
+
+def attempts_text(trail: Sequence[Attempt]) -> str:
+    """Targets and outcomes in order, without a word of an upstream's."""
+    return ", ".join(f"{quote(attempt.target, safe=SHOWN)}={attempt.outcome}" for attempt in trail)
 
 
 def refuse(exchange: Exchange, error: GatewayError, *, close: bool) -> web.Response:

@@ -15,7 +15,7 @@ from agw_proxy._hot.lane import Downstream, Origin, Peer
 from agw_proxy.edge.exchange import Carried
 from agw_proxy.edge.full_lane import HANGUP_SECONDS, Connection, Facade, hung_up
 from agw_proxy.edge.relay import last_words
-from agw_proxy.edge.respond import error_event, refuse_unparsed
+from agw_proxy.edge.respond import attempts_text, error_event, refuse_unparsed
 from agw_proxy.edge.state import State
 from agw_proxy.errors import (
     CallerGone,
@@ -229,10 +229,14 @@ class Shell:
         """Something did not fit."""
         self._metrics.dropped(what)
 
-    def trail(self, target: str, upstream: str, status: int, replayed: bool) -> tuple[Attempt, ...]:  # noqa: FBT001  positional: the lane's call
+    def trail(self, target: str, upstream: str, status: int, replayed: bool) -> tuple[Attempt, ...]:
         """The tries of an exchange. ``status``: 0 where nothing was answered; ``replayed``: on a second connection."""
         first = (Attempt(target, upstream, UpstreamReset.code),) if replayed else ()
         return (*first, Attempt(target, upstream, str(status))) if status else first
+
+    def attempts(self, trail: Sequence[Attempt]) -> bytes:
+        """The value of ``x-agw-attempts``."""
+        return attempts_text(trail).encode()
 
     def address(self, transport: asyncio.BaseTransport | None) -> str | None:
         """The client's address, for the log."""

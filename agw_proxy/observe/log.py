@@ -33,7 +33,9 @@ class LogWriter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[tuple[bytes, int]] = deque()
+        self._put = 0
+        self._taken = 0  # written by the thread alone, as the other is by its callers alone
         self._wake = threading.Event()
         self._closing = False
         self._dropped: Callable[[int], None] | None = None
@@ -46,18 +48,19 @@ class LogWriter:
 
     def put(self, line: bytes, count: int = 1) -> None:
         """One line (or ``count`` of them), without its end. Never blocks."""
-        if len(self._lines) >= MAX_QUEUED_LINES:
+        if self.depth >= MAX_QUEUED_LINES:
             if self._dropped is not None:
                 self._dropped(count)
             return
-        self._lines.append(line)
+        self._put += count
+        self._lines.append((line, count))
         if not self._wake.is_set():
             self._wake.set()
 
     @property
     def depth(self) -> int:
         """Lines that wait to be written."""
-        return len(self._lines)
+        return self._put - self._taken
 
     def close(self, seconds: float = 2.0) -> None:
         """Write what is left, for at most ``seconds``."""
@@ -72,7 +75,9 @@ class LogWriter:
             self._wake.clear()
             batch = bytearray()
             while self._lines:
-                batch += self._lines.popleft()
+                line, count = self._lines.popleft()
+                self._taken += count
+                batch += line
                 batch += b"\n"
             if batch:
                 try:

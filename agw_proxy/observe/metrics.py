@@ -44,7 +44,7 @@ TABLE: tuple[tuple[Family, str], ...] = (
     (Family("agw_active_streams", GAUGE), "Streams in flight."),
     (Family("agw_connections", GAUGE), "Open client connections."),
     (Family("agw_dropped_total", COUNTER, ("what",), (), 16), "What a full queue or a bound made the gateway drop."),
-    (Family("agw_lane_total", COUNTER, ("lane", "reason"), (), 64), "Exchanges by lane, and why that lane."),
+    (Family("agw_lane_total", COUNTER, ("lane", "reason"), (), 128), "Exchanges by lane, and why that lane."),
     (Family("agw_build_info", GAUGE, ("version",), (), 4), "Always 1; the version is a label."),
     (Family("gen_ai_client_operation_duration_seconds", HISTOGRAM, GEN_AI, LATENCY), "GenAI semantic conventions: duration of operations."),
     (Family("gen_ai_client_token_usage", HISTOGRAM, (*GEN_AI, "gen_ai_token_type"), TOKENS, 512), "GenAI semantic conventions: tokens of operations."),
@@ -64,7 +64,7 @@ class Metrics:
         self._streams = meter.series("agw_active_streams")
         self._requests = meter.series("agw_active_requests")
         self._connections = meter.series("agw_connections")
-        meter.add(meter.series("agw_build_info", (version,)), 1)
+        meter.add(meter.series("agw_build_info", (version,)), int(meter.worker == 0))  # workers are summed
 
     def know(self, names: Iterable[str]) -> None:
         """Models and targets (``upstream/model``) that may be label values: the first MAX_KNOWN_NAMES of them."""

@@ -13,10 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import aiohttp
-from aiohttp import hdrs
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.helpers import _EXC_SENTINEL
 import msgspec
+from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -32,10 +30,10 @@ from agw_proxy.errors import (
     UpstreamUnreachable,
 )
 from agw_proxy.types import Call, Dialect, RawHeaders
+from agw_proxy.upstreams.strict import MAX_HEAD_LINE_BYTES, Connection
 
 SLICE_BYTES = 65536  # a large body is handed to the socket in slices, so that it never blocks the loop
 READ_BUFFER_BYTES = 65536  # above twice this an answer's socket is no longer read: the bound of a slow reader's memory
-MAX_HEAD_LINE_BYTES = 32768  # an upstream's header line
 IDLE_SECONDS = 30.0  # shorter than what servers commonly allow an idle connection
 CREDENTIAL_HEADER = {"openai": ("Authorization", "Bearer "), "anthropic": ("x-api-key", "")}
 SKIPPED = frozenset({hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE})
@@ -273,7 +271,7 @@ class HttpUpstream:
                 keepalive_timeout=IDLE_SECONDS,
                 ssl=self._trust,
             )
-            made = functools.partial(_Connection, loop=asyncio.get_running_loop())
+            made = functools.partial(Connection, loop=asyncio.get_running_loop())
             connector._factory = made  # type: ignore[assignment]  # noqa: SLF001  a subclass; held by the contract test
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -287,17 +285,6 @@ class HttpUpstream:
                 trace_configs=[trace],
             )
         return self._session
-
-
-class _Connection(ResponseHandler):
-    """aiohttp's connection, which also tells the reader of a body that its framing went wrong, instead of leaving it waiting."""
-
-    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
-        """See ``ResponseHandler``."""
-        super().set_exception(exc, exc_cause)
-        payload = self._payload
-        if payload is not None and not payload.is_eof():
-            payload.set_exception(aiohttp.ClientPayloadError("the framing of the body is wrong"))
 
 
 async def slices(body: bytes) -> AsyncIterator[bytes]:

@@ -10,13 +10,12 @@ import contextlib
 import itertools
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import pytest
 import uvloop
 
-from agw_proxy.config.settings import Server
 from tests.e2e.corpus import chunks, connections, framing, heads, targets
 from tests.e2e.corpus.judge import stamped, talk_faults, upstream_faults
 from tests.e2e.corpus.vector import STREAMED, Vector, Wait, post
@@ -28,7 +27,10 @@ from tests.support.strict import Reaction, StrictUpstream
 VECTORS = framing.VECTORS + chunks.VECTORS + heads.VECTORS + targets.VECTORS + connections.VECTORS
 SPLIT = [vector for vector in VECTORS if vector.split]
 DIVISIBLE = [vector for vector in VECTORS if vector.divisible]
-LANES = ("auto", "full") if "lane" in Server.model_fields else ("auto",)
+LANES = ("auto", "full")
+# aiohttp's client writes header values as UTF-8 text without white space of any kind around it: what is not that comes
+# through whole by the fast lane only, and does not come through at all by the full one.
+FAST_LANE_ONLY = {"value-obs-text", "value-no-break-space-at-its-ends"}
 AT_ONCE = 48  # conversations; enough to keep both sides busy while some wait for a deadline
 GAP_SECONDS = 0.001  # between two segments, so that they are read apart
 SETTLE_SECONDS = 0.2  # for what a client left behind to be noticed by all
@@ -103,7 +105,7 @@ def lane(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def usual(lane: str) -> Iterator[Stage]:
-    env = {"GATEWAY_SERVER__HEAD_SECONDS": "3"} if "head_seconds" in Server.model_fields else {}
+    env = {"GATEWAY_SERVER__HEAD_SECONDS": "3"}
     with stage(lane, env, body_seconds=1) as running:
         yield running
 
@@ -111,9 +113,14 @@ def usual(lane: str) -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def hasty(lane: str) -> Iterator[Stage]:
     """Deadlines of 0.3 s for heads and bodies."""
-    env = {"GATEWAY_SERVER__HEAD_SECONDS": "0.3"} if "head_seconds" in Server.model_fields else {}
+    env = {"GATEWAY_SERVER__HEAD_SECONDS": "0.3"}
     with stage(lane, env, body_seconds=0.3, keepalive_seconds=0.5, write_seconds=0.5) as running:
         yield running
+
+
+def as_carried(vector: Vector, lane: str) -> Vector:
+    """What of the vector this lane promises."""
+    return replace(vector, shown=()) if lane == "full" and vector.name in FAST_LANE_ONLY else vector
 
 
 def chosen(request: pytest.FixtureRequest, *tests: Callable[..., None]) -> list[Vector]:
@@ -185,8 +192,8 @@ def shared_bytes(one: bytes, other: bytes) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole_results(usual: Stage, request: pytest.FixtureRequest) -> Results:
-    return run_all(usual, chosen(request, test_request), whole)
+def whole_results(usual: Stage, lane: str, request: pytest.FixtureRequest) -> Results:
+    return run_all(usual, [as_carried(vector, lane) for vector in chosen(request, test_request)], whole)
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +208,8 @@ def split_results(usual: Stage, request: pytest.FixtureRequest) -> Results:
 
 
 @pytest.fixture(scope="module")
-def everywhere_results(usual: Stage, request: pytest.FixtureRequest) -> Results:
-    return run_all(usual, chosen(request, test_request_cut_anywhere), everywhere)
+def everywhere_results(usual: Stage, lane: str, request: pytest.FixtureRequest) -> Results:
+    return run_all(usual, [as_carried(vector, lane) for vector in chosen(request, test_request_cut_anywhere)], everywhere)
 
 
 def complain(results: Results, vector: Vector) -> None:

@@ -17,7 +17,6 @@ import orjson
 import pytest
 import uvloop
 
-from agw_proxy.config.settings import Server
 from tests.e2e.corpus import responses
 from tests.e2e.corpus.judge import LEAKS, refusal_faults
 from tests.e2e.corpus.responses import BODIES, Kind, Response
@@ -26,7 +25,7 @@ from tests.e2e.corpus.wire import Answer, Talk, converse
 from tests.support.gateway import APP_KEY, UPSTREAM_KEY, Gateway, configuration, provider
 from tests.support.strict import Reaction, StrictUpstream
 
-LANES = ("auto", "full") if "lane" in Server.model_fields else ("auto",)
+LANES = ("auto", "full")
 KINDS: tuple[Kind, ...] = ("json", "sse")
 CASES = [(vector, kind) for vector in responses.VECTORS for kind in KINDS]
 AT_ONCE = 32

@@ -70,7 +70,7 @@ def test_what_we_override_is_called_by_aiohttp_itself() -> None:
     assert "handler_cancellation and self._task_handler is not None" in source
     assert "await self.finish_response(request, resp, start_time)" in source
     assert "loop.call_at(close_time, self._process_keepalive)" in source
-    for name in ("handle_error", "finish_response", "_process_keepalive"):
+    for name in ("handle_error", "finish_response", "_handle_request", "_process_keepalive"):
         assert getattr(Connection, name) is not getattr(RequestHandler, name)
     assert Edge.__call__ is not web.Server.__call__
     assert Relayed.write_eof is not web.StreamResponse.write_eof

@@ -102,7 +102,8 @@ cdef class Origin:
     cdef bytes authority                # for Host
     cdef bytes extra                    # whole header lines: credentials, configured headers
     cdef frozenset overridden           # names of those, lower case
-    cdef bint stream_usage, replays
+    cdef bint stream_usage
+    cdef public bint replays            # a request may go out again where an idle connection turns out to be dead
     cdef uint64_t first_byte_ns, between_ns, total_ns
     cdef list idle
     cdef readonly int open
@@ -194,7 +195,7 @@ cdef class Downstream(Wire):
     cdef readonly str reason            # why it has the request
     cdef object carried
     cdef readonly bint reading_held
-    cdef bint pipeline_full, handler_holds
+    cdef bint pipeline_full, handler_holds, head_begun
     # Bytes in
     cdef Buffer inbox                   # a request in pieces, then whatever came behind it
     cdef Py_ssize_t scanned

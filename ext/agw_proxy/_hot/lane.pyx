@@ -29,14 +29,13 @@ from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from .http1 cimport (
-    HAND_OVER, MORE, REFUSE, TAKE, Piece, name_is, next_piece, parse_request, parse_response, reason_name, reason_text,
+    HAND_OVER, MORE, REFUSE, TAKE, Piece, has_token, name_is, next_piece, parse_request, parse_response, reason_name, reason_text,
     refusal_status,
 )
 from .keys cimport CREDENTIAL_HEADERS, Span, bearer_span, rank_of, trim_span
 from .limit cimport hash_of
 from .peek cimport EDITS, plan, scan, splice, spliced_size
 from .sse cimport append, release
-from .sse import EventTooLong
 
 cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(dict mapping, object key) except? NULL
@@ -95,6 +94,7 @@ include "lane_heads.pxi"
 include "lane_policy.pxi"
 include "lane_peer.pxi"
 include "lane_client.pxi"
+include "lane_full.pxi"
 include "lane_judge.pxi"
 include "lane_answer.pxi"
 include "lane_stream.pxi"

@@ -188,6 +188,12 @@ cdef object finish_reason(Downstream d):
     return d.document.finish_reason if d.document is not None else None
 
 
+cdef bytes lane_attempts(Downstream d):
+    """The header that tells of more than one attempt."""
+    trail = d.lane.shell.trail(d.way.target.name, d.way.origin.name, d.status, True)
+    return b"x-agw-attempts: " + d.lane.shell.attempts(trail) + b"\r\n"
+
+
 cdef object carry(Downstream d, object error):
     """What the full lane needs to go on where this lane stops, see ``edge.exchange.Carried``."""
     if d.request_id is None:

@@ -112,6 +112,8 @@ cdef int end_head(Downstream d, Pen *pen) except -1:
     put_milliseconds(pen, b", ttfb;dur=", d.upstream_ns)
     put_milliseconds(pen, b", own;dur=", own)
     put_bytes(pen, b"\r\n")
+    if d.replayed:
+        put_bytes(pen, lane_attempts(d))
     put_limits(pen, d.grant)
     put_bytes(pen, b"X-Content-Type-Options: nosniff\r\n")
     put_bytes(pen, date_line(d.lane))

@@ -1,4 +1,4 @@
-# Part of lane.pyx: a client's connection up to the decision, and requests that aiohttp has.
+# Part of lane.pyx: a client's connection up to the decision.
 
 @cython.final
 cdef class Downstream(Wire):
@@ -24,7 +24,9 @@ cdef class Downstream(Wire):
         cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(data)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         if self.state == HEAD:
-            if self.inbox.size:
+            if self.queued:
+                keep_pipelined(self, at, size)
+            elif self.inbox.size:
                 append(&self.inbox, at, size)
                 read_request(self, self.inbox.data, self.inbox.size, None)
             else:
@@ -40,9 +42,7 @@ cdef class Downstream(Wire):
             if self.body_left < 0:
                 shut(self)
         elif self.state != CLOSED:
-            append(&self.inbox, at, size)
-            self.pipeline_full = self.inbox.size - (0 if self.own is not None else self.request_size) > MAX_PIPELINED
-            update_reading(self)
+            keep_pipelined(self, at, size)
 
     def eof_received(self):
         return None                 # a client that has closed its side counts as gone
@@ -56,6 +56,11 @@ cdef class Downstream(Wire):
         self.queued = False
         if self.state == FULL:
             self.handler.resume_writing()
+        elif self.state == HEAD:
+            self.lane.now = now_ns()
+            self.lane.wheel.arm(self, self.lane.now + self.lane.policy.idle_ns)
+            if self.inbox.size:
+                read_request(self, self.inbox.data, self.inbox.size, None)
         elif self.peer is not None:
             self.stalled = 0
             hold_answer(self.peer, False)
@@ -173,13 +178,15 @@ cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, 
     head.scanned = d.scanned
     parse_request(data, size, &lane.limits, head)
     if head.verdict == MORE:
-        if d.scanned == 0:
+        if not d.head_begun:
+            d.head_begun = True
             lane.wheel.arm(d, now_ns() + policy.head_ns)
         d.scanned = head.scanned
         if owner is not None:
             append(&d.inbox, data, size)
         return 0
     d.scanned = 0
+    d.head_begun = False
     d.started = lane.now = now_ns()
     d.door = None
     d.caller = None
@@ -299,12 +306,20 @@ cdef int next_request(Downstream d) except -1:
         return shut(d)
     d.state = HEAD
     d.scanned = 0
-    d.pipeline_full = d.handler_holds = False
+    d.handler_holds = False
+    d.pipeline_full = d.inbox.size > MAX_PIPELINED
     update_reading(d)
     d.lane.wheel.arm(d, d.lane.now + (policy.write_ns if d.queued else policy.idle_ns))
-    if d.inbox.size and d.state == HEAD:
+    if d.inbox.size and d.state == HEAD and not d.queued:
         read_request(d, d.inbox.data, d.inbox.size, None)
     return 0
+
+
+cdef int keep_pipelined(Downstream d, const unsigned char *data, Py_ssize_t size) except -1:
+    """Bytes behind the request in process, up to a bound; beyond it the client is not read."""
+    append(&d.inbox, data, size)
+    d.pipeline_full = d.inbox.size - (0 if d.own is not None else d.request_size) > MAX_PIPELINED
+    return update_reading(d)
 
 
 cdef int update_reading(Downstream d) except -1:
@@ -318,136 +333,4 @@ cdef int update_reading(Downstream d) except -1:
                 d.lane.shell.watch(d)
         else:
             d.transport.resume_reading()
-    return 0
-
-
-cdef int shut(Downstream d) except -1:
-    """Close after what has been written."""
-    if d.transport is not None:
-        d.state = CLOSED
-        d.transport.close()
-        if d.transport is not None and d.queued:
-            d.lane.wheel.arm(d, now_ns() + d.lane.policy.write_ns)
-    return 0
-
-
-cdef int linger(Downstream d, bytes last) except -1:
-    """Write ``last``, end our side, and read on for a moment: a close with unread bytes would take the answer back."""
-    if d.transport is None:
-        return 0
-    if d.reading_held:
-        d.reading_held = d.handler_holds = d.pipeline_full = False
-        d.transport.resume_reading()
-    d.state = LINGER
-    d.body_left = LINGER_BYTES
-    if last and not d.send_bytes(last):
-        return 0
-    try:
-        d.transport.write_eof()
-    except (OSError, NotImplementedError, RuntimeError):
-        return shut(d)
-    d.lane.wheel.arm(d, now_ns() + LINGER_NS)
-    return 0
-
-
-cdef int refuse(Downstream d, int reason) except -1:
-    """The bytes are no request that we accept: say so, and close."""
-    cdef str name = PyUnicode_DecodeASCII(reason_name(reason), strlen(reason_name(reason)), NULL)
-    cdef str told = PyUnicode_DecodeASCII(reason_text(reason), strlen(reason_text(reason)), NULL)
-    release(&d.inbox)
-    d.request_size = 0
-    return linger(d, <bytes?>d.lane.shell.refuse(d, refusal_status(reason), name, told, d.started))
-
-
-cdef int client_expired(Downstream d, uint64_t now) except -1:
-    """A deadline of the client's side or of the answer has passed."""
-    if d.state == HEAD:
-        if d.queued or d.inbox.size == 0:
-            if d.queued and d.transport is not None:
-                d.transport.abort()
-                return 0
-            return shut(d)
-        d.started = now
-        release(&d.inbox)
-        return linger(d, <bytes?>d.lane.shell.refuse(d, 408, "head_timeout", "", now))
-    if d.state == BODY:
-        leave_body(d)
-        forget_request(d)
-        release(&d.inbox)
-        return linger(d, <bytes?>d.lane.shell.refuse(d, 408, "body_timeout", "", d.started))
-    if d.state == LINGER or d.state == CLOSED:
-        if d.transport is not None:
-            d.transport.abort()
-        return 0
-    if d.running:
-        return answer_expired(d, now)
-    return 0
-
-
-# -- the full lane
-
-cdef int hand_over(Downstream d, str reason, RequestHead *head, const unsigned char *data, Py_ssize_t size, bytes owner) except -1:
-    """Give this one request to aiohttp, from its first byte on; ``head`` says how its body is framed."""
-    cdef Py_ssize_t in_inbox = 0 if owner is not None else head.size
-    d.state = FULL
-    d.due = 0
-    d.reason = reason
-    d.was_answered = d.fed = d.poisoned = False
-    d.chunked = head.chunked
-    d.body_left = max(head.content_length, 0)
-    memset(&d.body_chunks, 0, sizeof(Chunks))
-    if d.counted:
-        d.lane.held -= d.counted
-        d.counted = 0
-    d.request_size = 0
-    if owner is None:
-        # The bytes move out, so that what comes behind the request can stay in the inbox.
-        owner = PyBytes_FromStringAndSize(<const char *>data, size)
-        release(&d.inbox)
-        data = <const unsigned char *>PyBytes_AS_STRING(owner)
-    if d.handler is None:
-        d.handler = d.lane.shell.adopt(d)
-    d.handler.carried, d.carried = d.carried, None
-    return feed_handler(d, data, size, owner, head.size)
-
-
-cdef int feed_handler(Downstream d, const unsigned char *data, Py_ssize_t size, bytes owner, Py_ssize_t skip) except -1:
-    """Pass on what belongs to the request: ``skip`` bytes of head, then its body up to its end, as counted here."""
-    cdef const unsigned char *end = data + size
-    cdef const unsigned char *at = data + skip
-    cdef Piece piece
-    cdef bytes part
-    if d.fed or d.poisoned:
-        if not d.poisoned:
-            append(&d.inbox, data, size)
-            d.pipeline_full = d.inbox.size > MAX_PIPELINED
-            update_reading(d)
-        return 0
-    if d.chunked:
-        piece.size = 1
-        while piece.size:
-            at = next_piece(&d.body_chunks, at, end, &piece)
-        d.fed = d.body_chunks.ended
-        d.poisoned = d.body_chunks.broken
-    else:
-        if end - at >= d.body_left:
-            at += d.body_left
-            d.body_left = 0
-            d.fed = True
-        else:
-            d.body_left -= end - at
-            at = end
-    if at == end and data == <const unsigned char *>PyBytes_AS_STRING(owner) and size == PyBytes_GET_SIZE(owner):
-        part = owner
-    else:
-        part = PyBytes_FromStringAndSize(<const char *>data, at - data)
-    if d.poisoned:
-        part += b"\0"               # no parser takes it for chunked coding: aiohttp refuses what we refuse
-    elif at < end:
-        append(&d.inbox, at, end - at)
-        d.pipeline_full = d.inbox.size > MAX_PIPELINED
-    d.handler.data_received(part)
-    update_reading(d)
-    if d.fed and d.was_answered and d.state == FULL:
-        next_request(d)
     return 0

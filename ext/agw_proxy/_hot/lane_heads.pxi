@@ -178,6 +178,8 @@ cdef int put_answer_fields(Pen *pen, Lane lane, const unsigned char *text, Respo
             safe = has_safe_prefix(lane, name, head.fields[i].name_size, limited)
         if not safe:
             continue
+        if head.connection >= 0 and named_by_connection(text, head, name, head.fields[i].name_size):
+            continue
         if stream and name_is(name, head.fields[i].name_size, "cache-control", 13):
             continue
         value = text + head.fields[i].value_at
@@ -188,6 +190,22 @@ cdef int put_answer_fields(Pen *pen, Lane lane, const unsigned char *text, Respo
         put(pen, value, head.fields[i].value_size)
         put(pen, <const char *>b"\r\n", 2)
     return 0
+
+
+cdef bint named_by_connection(const unsigned char *text, ResponseHead *head, const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    """A Connection field makes this one hop-by-hop (RFC 9110 section 7.6.1)."""
+    cdef char[NAME_BYTES] lower
+    cdef int i
+    cdef Py_ssize_t at
+    if size > NAME_BYTES:
+        return False
+    for at in range(size):
+        lower[at] = <char>(name[at] | 0x20 if b"A" <= name[at] <= b"Z" else name[at])
+    for i in range(head.connection, head.count):
+        if name_is(text + head.fields[i].name_at, head.fields[i].name_size, "connection", 10):
+            if has_token(text + head.fields[i].value_at, head.fields[i].value_size, lower, size):
+                return True
+    return False
 
 
 cdef bint has_safe_prefix(Lane lane, const unsigned char *name, Py_ssize_t size, bint limited) except -1:

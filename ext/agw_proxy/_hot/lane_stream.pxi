@@ -7,7 +7,7 @@ cdef int stream_body(Downstream d, const unsigned char *data, Py_ssize_t size, b
             stream.push(data, size)
         else:
             stream.ready, stream.ready_size = NULL, 0
-    except EventTooLong:
+    except ValueError:              # EventTooLong
         stop_asking(d)
         if d.state == TAIL:
             return end_tail(d)
