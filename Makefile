@@ -31,7 +31,7 @@ SANITIZED := build/sanitize/.built
 EXT := $(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi') setup.py
 PACKAGE := $(shell find agw_proxy -name '*.py')
 
-.PHONY: help run build test test-full fuzz lint fmt typecheck test-trace test-release coverage bench smoke docker-build lock clean
+.PHONY: help run build test test-full fuzz lint fmt typecheck test-trace test-release coverage bench bench-proxies smoke docker-build lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' Makefile
@@ -111,7 +111,8 @@ typecheck: $(DEV) $(BUILT)  ## mypy --strict over package, tests and benchmarks
 test-trace: $(DEV) $(TRACED)
 	AGW_HOT_LIB=build/trace/lib PYTHONPATH=$(CURDIR)/build/trace/lib:$(CURDIR) HYPOTHESIS_PROFILE=fast COVERAGE_CORE=ctrace \
 		pytest -q --no-header -p no:cacheprovider --import-mode=importlib --timeout=300 \
-		--cov --cov-append --cov-report= --cov-fail-under=0 -k "not without_allocating and not two_processes" tests/hot
+		--cov --cov-append --cov-report= --cov-fail-under=0 -k "not without_allocating and not two_processes" \
+		--ignore tests/edge/test_supervisor.py tests/hot tests/edge
 
 test-release: $(DEV) $(BUILT)
 	PYTHONPATH=$(CURDIR) COVERAGE_CORE=ctrace pytest -n $(CPUS) --dist loadfile -m "not full" \
@@ -122,10 +123,11 @@ test-full: $(DEV) $(BUILT) $(SANITIZED)  ## the long tier: everything, deep Hypo
 	AGW_HOT_LIB=build/sanitize/lib PYTHONPATH=$(CURDIR)/build/sanitize/lib:$(CURDIR) PYTHONMALLOC=malloc \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-		PYTHONSAFEPATH=1 $(BIN)/python -m pytest -q -p no:cacheprovider --import-mode=importlib --timeout=900 tests/hot
+		PYTHONSAFEPATH=1 $(BIN)/python -m pytest -q -p no:cacheprovider --import-mode=importlib --timeout=900 tests/hot \
+		--ignore tests/edge/test_supervisor.py tests/edge
 
 # The first round reaches every property in seconds; the deep ones after it take their time over each.
-fuzz: $(DEV) $(BUILT)  ## property tests of the compiled modules, over and over, for FUZZ_SECONDS
+fuzz: $(DEV) $(BUILT)  ## property tests over and over, then the reader of heads against two others, FUZZ_SECONDS each
 	@end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); round=1; profile=default; \
 	while [ $$(date +%s) -lt $$end ]; do \
 		echo "round $$round"; \
@@ -135,6 +137,7 @@ fuzz: $(DEV) $(BUILT)  ## property tests of the compiled modules, over and over,
 		[ $$code -eq 0 ] || exit $$code; \
 		round=$$(( round + 1 )); profile=deep; \
 	done; echo "$(FUZZ_SECONDS) s without a counterexample"
+	python -m tests.fuzz.fuzz_http1 $(FUZZ_SECONDS)
 
 coverage:  ## the coverage of the last `make test` as HTML
 	PYTHONPATH=$(CURDIR) $(BIN)/coverage html --quiet --directory build/coverage --fail-under=0
@@ -146,6 +149,9 @@ bench: $(DEV) $(BUILT)  ## micro-benchmarks and the cold start; tables go to ben
 		--benchmark-json=build/bench/hot.json
 	python -m bench.hot_table build/bench/hot.json bench/results/hot.md
 	python -m bench.startup
+
+bench-proxies: $(DEV) $(BUILT)  ## agw beside other proxies, as whole processes (ARGS="--quick")
+	python -m bench.proxies.compare $(ARGS)
 
 smoke: $(BUILT)  ## start the gateway, ask it with curl plain and streamed, stop it
 	@.ci/smoke $(BIN)/agw
