@@ -25,6 +25,7 @@ from agw_proxy.edge.handler import Handler
 from agw_proxy.edge.lane import Origins, compile_policy
 from agw_proxy.edge.server import Edge
 from agw_proxy.edge.state import State
+from agw_proxy.edge.worker_link import WorkerLink
 from agw_proxy.errors import ReloadFailed
 from agw_proxy.observe.log import Log
 from agw_proxy.observe.metrics import FAMILIES, Metrics
@@ -33,13 +34,10 @@ from agw_proxy.policy.routes import ECHO_UPSTREAM, Routes
 from agw_proxy.types import Principal, ServedModel, UpstreamState
 from agw_proxy.upstreams.attempts import Service
 from agw_proxy.upstreams.catalog import discover
-from agw_proxy.upstreams.echo import Echo
-from agw_proxy.upstreams.health import Health
-from agw_proxy.upstreams.http import HttpUpstream
+from agw_proxy.upstreams.services import compile_services
 
 BODIES_BYTES = 256 * 1024 * 1024  # all request bodies in memory together, unless one alone may be larger
 DEVELOPMENT_KEY_NAME = "development"
-SECRET_CHARACTERS = 8
 
 
 class Gateway:
@@ -47,15 +45,29 @@ class Gateway:
 
     version = __version__
 
-    def __init__(self, loaded: Loaded, load: Callable[[], Loaded], log: Log, environ: Mapping[str, str]) -> None:
-        """``load`` reads the configuration again, for reloads. Raises ConfigError where a key cannot be kept."""
+    def __init__(
+        self,
+        loaded: Loaded,
+        load: Callable[[], Loaded],
+        log: Log,
+        environ: Mapping[str, str],
+        link: WorkerLink | None = None,
+    ) -> None:
+        """``load`` reads the configuration again, for reloads. Raises ConfigError where a key cannot be kept.
+
+        ``link``: to the supervisor, where this is one of several workers.
+        """
+        self._link = link
         self.log = log
         self._environ = environ
         self._reloader = Reloader(lambda: self._prepare(load()), loaded)
-        self._table = Table()
-        self.metrics = Metrics(Meter(FAMILIES), __version__)
+        self._table = Table() if link is None else link.shared.table(link.worker)
+        self.metrics = Metrics(Meter(FAMILIES) if link is None else link.shared.meter(link.worker), __version__)
+        if link is not None:
+            self._reloader.version = link.version
+        self._unknown: dict[str, str] = {}  # upstreams whose models could not be asked for, and why
         self._discovered: dict[str, tuple[str, ...]] = {}
-        self._discovery: asyncio.Task[dict[str, str]] | None = None
+        self._discovery: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._served: list[tuple[str, str]] = []
@@ -122,53 +134,38 @@ class Gateway:
         development = _development_key(settings, self._environ)
         if development is not None:
             keys = (Key(name=DEVELOPMENT_KEY_NAME, key=SecretStr(development), admin=True),)
-        known = {service.upstream.name: (service, upstream) for service, upstream in _pairs(old)}
-        services: list[Service] = []
-        for upstream in settings.upstreams:
-            service, before = known.get(upstream.name, (None, None))
-            same = (
-                service is not None
-                and before == upstream
-                and old is not None
-                and old.settings.timeouts == settings.timeouts
-            )
-            http = service.upstream if service is not None and same else HttpUpstream(upstream, settings.timeouts)
-            services.append(
-                Service(
-                    upstream=http,
-                    retries=upstream.retries.over(settings.retries),
-                    health=service.health if service is not None else Health(),
-                    secrets=_secrets(upstream),
-                    total=upstream.timeouts.over(settings.timeouts).total,
-                    auth=upstream.auth,
-                    stream_usage=upstream.stream_usage,
-                )
-            )
-        echo = old.services[-1] if old is not None else None
-        services.append(
-            echo
-            or Service(
-                upstream=Echo(),
-                retries=settings.retries,
-                health=Health(),
-                secrets=(),
-                total=settings.timeouts.total,
-                auth="none",
-                stream_usage=True,
-            )
-        )
         return State(
             settings=settings,
             keys=Keys(keys, settings.limits, self._table),
             routes=Routes(settings.upstreams, settings.models),
-            services=tuple(services),
+            services=compile_services(settings, old.settings if old else None, old.services if old else ()),
             scrape_digest=digest(settings.metrics.key.get_secret_value().encode()) if settings.metrics.key else None,
         )
 
     async def reload(self) -> Mapping[str, object]:
         """Read the configuration again and swap; a bad one leaves the old tables serving. Raises ReloadFailed."""
+        if self._link is not None:
+            await self._link.reload(discover=False)
+            return self.configuration()
         async with self._reloading:  # one after the other: an older reading must not replace a newer one
             return await self._reload()
+
+    async def take_up(self, version: int, *, discover: bool) -> str | None:
+        """Put in force what the supervisor has handed over, as ``version``; gives why not."""
+        try:
+            async with self._reloading:
+                await self._reload()
+        except ReloadFailed as error:
+            return str(error)
+        self._reloader.version = version
+        if discover:
+            await self._discover()
+        return None
+
+    def check(self, loaded: Loaded) -> Loaded:
+        """Give it back if it can be served. Raises ConfigError."""
+        loaded, self._next = self._prepare(loaded), None
+        return loaded
 
     def _prepare(self, loaded: Loaded) -> Loaded:
         """Compile what was loaded, still within the reload that can be refused. Raises ConfigError."""
@@ -182,7 +179,8 @@ class Gateway:
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(None, self._reloader.reload)
         except ConfigError as error:
-            self.log.events.error("config.rejected", error=str(error), version=self._reloader.version)
+            if self._link is None:  # else the supervisor says it, once
+                self.log.events.error("config.rejected", error=str(error), version=self._reloader.version)
             raise ReloadFailed(
                 f"The new configuration was not accepted, the old one goes on serving:\n{error}"
             ) from None
@@ -198,9 +196,9 @@ class Gateway:
         for service in old.services:
             if id(service.upstream) not in kept:
                 self._retire(service)
-        self.log.events.info(
-            "config.reloaded", version=self._reloader.version, files=[str(file) for file in loaded.files]
-        )
+        if self._link is None:
+            files = [str(file) for file in loaded.files]
+            self.log.events.info("config.reloaded", version=self._reloader.version, files=files)
         return self.configuration()
 
     def _retire(self, service: Service) -> None:
@@ -218,12 +216,15 @@ class Gateway:
 
     async def refresh_upstreams(self) -> Mapping[str, object]:
         """See ``types.Control``."""
-        result = dict(await self.reload())
-        result["errors"] = await self._discover()
-        result["models"] = {name: len(models) for name, models in self._discovered.items()}
-        return result
+        if self._link is not None:
+            await self._link.reload(discover=True)
+        else:
+            await self.reload()
+            await self._discover()
+        models = {name: len(models) for name, models in self._discovered.items()}
+        return {**self.configuration(), "errors": self._unknown, "models": models}
 
-    async def _discover(self) -> dict[str, str]:
+    async def _discover(self) -> None:
         """Ask the upstreams whose models are given by pattern."""
         asked = [
             service.upstream
@@ -233,11 +234,11 @@ class Gateway:
             and any("*" in name or "?" in name for name in upstream.models)
         ]
         models, errors = await discover(asked)
+        self._unknown = errors
         self._discovered = {**{name: self._discovered[name] for name in errors if name in self._discovered}, **models}
         self._know_models()
         for name, error in errors.items():
             self.log.events.warning("upstream.models_unknown", upstream=name, error=error)
-        return errors
 
     def _know_models(self) -> None:
         """What can be listed and shown has changed."""
@@ -314,7 +315,10 @@ class Gateway:
     # -- life
 
     async def serve(self, ready: Callable[["Gateway", str], None]) -> None:
-        """Listen, call ``ready`` with the URL, serve until SIGTERM or SIGINT, drain. Raises OSError."""
+        """Listen, call ``ready`` with the URL, serve until SIGTERM or SIGINT, drain. Raises OSError.
+
+        A worker accepts on its supervisor's sockets instead, and serves until that says so or is gone.
+        """
         settings = self.state.settings.server
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
@@ -323,19 +327,29 @@ class Gateway:
         def on_stop() -> None:
             (hurry if stop.is_set() else stop).set()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        def told_to_stop(now: bool) -> None:
+            stop.set()
+            if now:
+                hurry.set()
+
+        # A service manager signals all processes at once: in a worker only the supervisor can mean it for the second time.
+        loop.add_signal_handler(signal.SIGTERM, on_stop if self._link is None else stop.set)
         edge = self._edge(self.handler)
-        url = await edge.listen(settings.host, settings.port)
         admin_edge = self._edge(self.admin_handler) if self.admin_handler is not None else None
-        if admin_edge is not None:
-            await admin_edge.listen(
-                settings.host if not settings.host.startswith("unix:") else "127.0.0.1", settings.admin_port or 0
-            )
-        ready(self, url)
+        if self._link is not None:
+            await self._link.open(self._edges, self, told_to_stop)
+        else:
+            loop.add_signal_handler(signal.SIGINT, on_stop)
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+            url = await edge.listen(settings.host, settings.port)
+            if admin_edge is not None:
+                near = settings.host if not settings.host.startswith("unix:") else "127.0.0.1"
+                await admin_edge.listen(near, settings.admin_port or 0)
+            ready(self, url)
         self._discovery = loop.create_task(self._discover())
         await stop.wait()
+        if self._link is not None:
+            self._link.shut_doors()
         self.log.events.info("server.draining", active=self.active, seconds=settings.drain_seconds)
         drain = loop.create_task(edge.drain(settings.drain_seconds))
         second = loop.create_task(hurry.wait())
@@ -346,6 +360,8 @@ class Gateway:
         if admin_edge is not None:
             await admin_edge.drain(0)
         await self._close()
+        if self._link is not None:
+            await self._link.close()
         self.log.events.info("server.stopped", ended_early=late)
 
     async def _close(self) -> None:
@@ -379,13 +395,6 @@ def _pairs(state: State | None) -> list[tuple[Service, Upstream]]:
 def _stamp(seconds: float) -> str:
     """UTC in RFC 3339, to the second."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _secrets(upstream: Upstream) -> tuple[str, ...]:
-    """What of an upstream's settings must never be shown; a short header value is no secret."""
-    values = [upstream.api_key.get_secret_value()] if upstream.api_key is not None else []
-    values += [value.rpartition(" ")[2] for value in upstream.headers.values()]
-    return tuple(value for value in values if len(value) >= SECRET_CHARACTERS)
 
 
 def _development_key(settings: Settings, environ: Mapping[str, str]) -> str | None:

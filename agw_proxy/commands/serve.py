@@ -6,20 +6,24 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agw_proxy.config.loader import load
+from agw_proxy.config.loader import Loaded, load
 from agw_proxy.config.tree import ConfigError
 
 if TYPE_CHECKING:
     from agw_proxy.app import Gateway
+    from agw_proxy.edge.worker_link import WorkerLink
+    from agw_proxy.observe.log import Log
 
 EXAMPLES = """\
 examples:
   agw serve                                  no file needed: upstreams from OPENAI_API_KEY and the like
   agw serve --config gateway.yaml
   GATEWAY_SERVER__PORT=9000 agw serve        every value of the file also by environment
+  agw serve --workers auto                   one process a processor, all on the same port
   kill -HUP PID                              reads the configuration again; a bad one changes nothing
 """
 
@@ -38,60 +42,124 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     parser.add_argument("--host", help="address to listen on, for this run (as GATEWAY_SERVER__HOST)")
     parser.add_argument("--port", type=int, help="port to listen on, for this run (as GATEWAY_SERVER__PORT)")
+    parser.add_argument("--workers", help="processes on the port, a number or auto (as GATEWAY_SERVER__WORKERS)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve. 0 after a drain, 1 where the configuration or the address cannot be used."""
     environ = dict(os.environ)
-    for name in ("host", "port"):
+    for name in ("host", "port", "workers"):
         if getattr(args, name) is not None:
             environ[f"GATEWAY_SERVER__{name.upper()}"] = str(getattr(args, name))
     cwd = Path.cwd()
+
+    def read() -> Loaded:
+        return load(args.config, environ, cwd)
+
     try:
-        loaded = load(args.config, environ, cwd)
+        loaded = read()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
+    if loaded.settings.server.workers > 1:
+        return _supervise(loaded, read, environ)
+    return _serve(loaded, read, environ)
+
+
+def _serve(
+    loaded: Loaded, read: Callable[[], Loaded], environ: Mapping[str, str], link: "WorkerLink | None" = None
+) -> int:
+    """Serve in this process: alone, or as the worker that has ``link``."""
     import uvloop  # noqa: PLC0415  after the configuration, so that a bad one is told at once
 
     from agw_proxy.app import Gateway  # noqa: PLC0415  likewise
     from agw_proxy.observe.log import Bridge, open_log  # noqa: PLC0415  likewise
 
     settings = loaded.settings
+    tell = _complain if link is None else link.say_failed
     try:
         log = open_log(level=settings.log.level, form=settings.log.format, file=settings.log.file, environ=environ)
         logging.getLogger().handlers = [Bridge(log)]
-        gateway = Gateway(loaded, lambda: load(args.config, environ, cwd), log, environ)
+        gateway = Gateway(loaded, read, log, environ, link)
     except (ConfigError, OSError, ValueError) as error:
-        print(f"agw cannot start: {error}", file=sys.stderr)
+        tell(f"agw cannot start: {error}" if link is None else str(error))
         return 1
     log.writer.on_drop(lambda count: gateway.metrics.dropped("log_line", count))
-    for note in loaded.notes:
-        log.events.info("config.note", note=note)
+    if link is None:
+        _note(loaded, log)
+    else:
+        log.events = log.events.bind(worker=link.worker)
     gc.collect()
     gc.freeze()
     try:
         uvloop.run(gateway.serve(_ready))
     except OSError as error:
-        print(
-            f"agw cannot listen on {settings.server.host}:{settings.server.port}: {error.strerror or error}",
-            file=sys.stderr,
-        )
+        tell(_deaf(loaded, error))
         return 1
     finally:
         log.writer.close()
     return 0
 
 
+def _supervise(loaded: Loaded, read: Callable[[], Loaded], environ: Mapping[str, str]) -> int:
+    """Start the workers and watch them; a worker returns from here too, once it has served."""
+    from agw_proxy.app import Gateway  # noqa: PLC0415  before the fork, so that the workers share it
+    from agw_proxy.edge.direct_log import open_direct  # noqa: PLC0415  only for several workers
+    from agw_proxy.edge.listeners import listen  # noqa: PLC0415  likewise
+    from agw_proxy.edge.supervisor import Supervisor  # noqa: PLC0415  likewise
+    from agw_proxy.observe.log import Bridge  # noqa: PLC0415  likewise
+
+    settings = loaded.settings
+    server = settings.server
+    try:
+        log = open_direct(level=settings.log.level, form=settings.log.format, file=settings.log.file, environ=environ)
+        logging.getLogger().handlers = [Bridge(log)]
+        trial = Gateway(loaded, read, log, environ)  # never serves: it shows that the workers can
+    except (ConfigError, OSError, ValueError) as error:
+        _complain(f"agw cannot start: {error}")
+        return 1
+    try:
+        listeners = listen(server.host, server.port, server.admin_port, server.workers)
+    except OSError as error:
+        _complain(_deaf(loaded, error))
+        return 1
+    _note(loaded, log)
+
+    def announce(url: str, loop: str) -> None:
+        _announce(trial, url, loop, server.workers)
+
+    supervisor = Supervisor(loaded, lambda: trial.check(read()), listeners, log, announce)
+    outcome = supervisor.run()
+    if not isinstance(outcome, int):
+        return _serve(supervisor.loaded, outcome.load, environ, outcome)
+    if supervisor.fault is not None:
+        _complain(f"agw cannot start: {supervisor.fault}")
+    return outcome
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _deaf(loaded: Loaded, error: OSError) -> str:
+    server = loaded.settings.server
+    return f"agw cannot listen on {server.host}:{server.port}: {error.strerror or error}"
+
+
+def _note(loaded: Loaded, log: "Log") -> None:
+    for note in loaded.notes:
+        log.events.info("config.note", note=note)
+
+
 def _ready(gateway: "Gateway", url: str) -> None:
+    _announce(gateway, url, type(asyncio.get_running_loop()).__module__, 1)
+
+
+def _announce(gateway: "Gateway", url: str, loop: str, workers: int) -> None:
     """Say where the gateway is; on a terminal, and for a generated key, ready to paste."""
     gateway.log.events.info(
-        "server.ready",
-        url=url,
-        version=gateway.version,
-        pid=os.getpid(),
-        loop=type(asyncio.get_running_loop()).__module__,
+        "server.ready", url=url, version=gateway.version, pid=os.getpid(), loop=loop, workers=workers
     )
     if gateway.development_key is None:
         if sys.stdout.isatty():

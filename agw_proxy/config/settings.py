@@ -21,6 +21,7 @@ from agw_proxy.config.values import (
     FilePath,
     GatewayKey,
     Headers,
+    Heartbeat,
     Host,
     LongerThanZero,
     Name,
@@ -62,15 +63,31 @@ class Server(Part):
         description="Address to listen on: IPv4, IPv6 or `unix:/path`. Without `keys` only loopback or a Unix socket.",
     )
     port: Port = Field(8080, description="TCP port; 0 takes any free one.")
-    workers: Workers = Field(1, description="Number of processes. More than 1 is not yet supported in this version.")
+    workers: Workers = Field(
+        1,
+        description="Number of processes on the port, 1 to 28; `auto` is one a processor that may be used. "
+        "More than 1 on Linux only.",
+    )
+    heartbeat_seconds: Heartbeat = Field(
+        10.0,
+        description="A worker whose loop has stood still for this long is ended and replaced; 0 never. "
+        "Only with several workers.",
+    )
     admin_port: Port | None = Field(
         None, description="A port of its own for the admin endpoints; null serves them on `port`."
     )
     max_body_mb: Whole = Field(32, ge=1, le=1024, description="Largest request body in MiB; over it 413.")
     max_header_kb: Whole = Field(32, ge=4, le=1024, description="Largest request head in KiB; over it 431.")
     json_depth: Whole = Field(64, ge=8, le=512, description="Deepest nesting of a JSON body; deeper is 400.")
-    max_connections: Whole = Field(10000, ge=1, le=1_000_000, description="Most client connections at once.")
+    max_connections: Whole = Field(
+        10000, ge=1, le=1_000_000, description="Most client connections at once, in each worker."
+    )
     drain_seconds: Duration = Field(30.0, description="How long running requests may take to finish after SIGTERM.")
+    lane: Literal["auto", "full"] = Field(
+        "auto",
+        description="`full` sends every request through aiohttp, to compare; `auto` takes the fast lane where it can.",
+    )
+    head_seconds: LongerThanZero = Field(15.0, description="Deadline for a whole request head; over it 408.")
     body_seconds: LongerThanZero = Field(60.0, description="Deadline for a whole request body; over it 408.")
     write_seconds: LongerThanZero = Field(
         60.0, description="How long a client may read nothing of its answer; over it the connection is cut."

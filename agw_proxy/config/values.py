@@ -6,7 +6,9 @@ expected. Messages never quote what may be a secret.
 
 import ipaddress
 import math
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -18,6 +20,8 @@ DURATION = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d)?\s*")
 MAX_SECONDS = 366 * 86400.0  # a year: beyond it, a typing error is likelier than an intent
 MAX_NAME = 256  # characters; the route table's bound
 MAX_UNIX_PATH = 107  # bytes; sockaddr_un.sun_path less its NUL
+MAX_WORKERS = 28  # the counts of a concurrency gate are one cache line (_hot/limit.pxd)
+MIN_HEARTBEAT = 0.5  # seconds; five ticks of a worker
 MIN_KEY = 22  # characters of base64 that carry 128 random bits
 MIN_DISTINCT = 5  # a random key of 22 digits has fewer different ones about once in 10^6
 SAMPLES = frozenset(
@@ -195,14 +199,35 @@ def not_yet(*names: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def one_worker(value: object) -> object:
-    """``workers``: more than one process comes with a later version."""
+def workers(value: object) -> object:
+    """``auto`` -> as many as there are processors for this process; more than one only where the system can."""
+    if value == "auto":
+        return min(processors(), MAX_WORKERS) if sys.platform == "linux" else 1
+    if isinstance(value, str) and not value.strip().isdecimal():
+        raise ValueError(f"expected 1 to {MAX_WORKERS}, or auto")
+    if sys.platform != "linux" and value not in {1, "1"}:
+        raise ValueError("more than one worker needs Linux (listening sockets of one port are shared out); expected 1")
+    return value
+
+
+def processors(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many processors this process may use: by its affinity, and by a container's ``quota`` (rounded up).
+
+    ``quota``: "<microseconds or max> <period in microseconds>", see cpu.max in Linux' cgroup-v2 documentation.
+    """
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     try:
-        number = 1 if isinstance(value, bool) else int(str(value))
-    except ValueError:
-        number = 0
-    if value == "auto" or number > 1:
-        raise ValueError("more than one worker is not yet supported in this version; expected 1")
+        share, period = quota.read_text("ascii").split()
+        allowed = min(allowed, -(-int(share) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        pass  # no container, no quota ("max"), or the first version of cgroups
+    return max(allowed, 1)
+
+
+def heartbeat(value: float) -> float:
+    """Take how long a worker may be silent: 0 for ever, else at least a few ticks."""
+    if 0 < value < MIN_HEARTBEAT:
+        raise ValueError(f"expected 0 (never) or at least {MIN_HEARTBEAT:g}s")
     return value
 
 
@@ -227,7 +252,8 @@ Whole = Annotated[int, BeforeValidator(_no_bool)]
 Duration = Annotated[float, BeforeValidator(duration)]
 LongerThanZero = Annotated[Duration, Field(gt=0)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
-Workers = Annotated[Whole, BeforeValidator(one_worker), Field(ge=1, le=1)]
+Workers = Annotated[Whole, BeforeValidator(workers), Field(ge=1, le=MAX_WORKERS)]
+Heartbeat = Annotated[Duration, AfterValidator(heartbeat)]
 Name = Annotated[str, AfterValidator(printable)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_texts)]
 UpstreamName = Annotated[str, AfterValidator(upstream_name)]

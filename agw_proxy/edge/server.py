@@ -5,7 +5,9 @@ import contextlib
 import resource
 import socket
 import stat
+import sys
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -75,6 +77,7 @@ class Edge(web.Server):
         self.lane.know(metrics.known)
         self._listening: list[asyncio.Server] = []
         self._paths: list[Path] = []
+        self._lent: dict[socket.socket, asyncio.Server] = {}
 
     def __call__(self) -> Downstream:  # type: ignore[override]  # the protocol in front; aiohttp's is made where it is needed
         """One protocol object a connection."""
@@ -92,7 +95,7 @@ class Edge(web.Server):
         loop = asyncio.get_running_loop()
         if host.startswith("unix:"):
             path = Path(host.removeprefix("unix:"))
-            await asyncio.get_running_loop().run_in_executor(None, _clear, path)
+            await asyncio.get_running_loop().run_in_executor(None, clear_socket_file, path)
             self._listening.append(await loop.create_unix_server(self, str(path), backlog=BACKLOG))
             path.chmod(0o600)  # noqa: ASYNC240  once, before anything is served
             self._paths.append(path)
@@ -102,6 +105,35 @@ class Edge(web.Server):
         bound = server.sockets[0].getsockname()
         shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
         return f"http://{shown}:{bound[1]}"
+
+    async def accept_on(self, sock: socket.socket) -> None:
+        """Accept on a listening socket that somebody else opened, and keeps: it is duplicated. Raises OSError."""
+        if sock in self._lent:
+            return
+        loop = asyncio.get_running_loop()
+        own = sock.dup()
+        try:
+            if sock.family == socket.AF_UNIX:
+                # Its file is the supervisor's to remove, not the first worker's that ends.
+                kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+                server = await loop.create_unix_server(self, sock=own, backlog=BACKLOG, **kept)
+            else:
+                server = await loop.create_server(self, sock=own, backlog=BACKLOG)
+        except BaseException:
+            own.close()
+            raise
+        if self.handler.draining:
+            server.close()
+            return
+        self._listening.append(server)
+        self._lent[sock] = server
+
+    def leave(self, sock: socket.socket) -> None:
+        """Accept no more on it; the connections made there go on."""
+        server = self._lent.pop(sock, None)
+        if server is not None:
+            self._listening.remove(server)
+            server.close()
 
     async def drain(self, seconds: float) -> int:
         """Accept nothing new, let what runs finish for ``seconds``, end the rest with an error; gives how many those were."""
@@ -126,7 +158,7 @@ class Edge(web.Server):
         return len(late) + cut
 
 
-def _clear(path: Path) -> None:
+def clear_socket_file(path: Path) -> None:
     """Remove a socket file of a process that is gone. Raises OSError for a living one and for any other file."""
     if not path.exists():
         return

@@ -211,8 +211,6 @@ def test_sections_of_later_versions_are_refused_by_name(folder: Folder, section:
             "upstreams: [{name: u, base_url: http://x}]\nmodels: [{name: m, targets: [u/x], balance: least_busy}]",
             "models.m.balance",
         ),
-        ("server: {workers: auto}", "server.workers"),
-        ("server: {workers: 4}", "server.workers"),
         ("agents: {workers: 2}", "agents.workers"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from agw_proxy.edge.server import FULL_BODY, _clear, descriptors
+from agw_proxy.edge.server import FULL_BODY, clear_socket_file, descriptors
 from tests.edge.inprocess import Running, free_port, serving
 from tests.support.behaviours import stream
 from tests.support.client import Connection, Reply, bearer, request
@@ -66,14 +66,14 @@ async def test_a_living_socket_and_any_other_file_stay(tmp_path: Path) -> None:
         living.bind(str(path))
         living.listen()
         with pytest.raises(OSError, match="another process listens"):
-            _clear(path)
+            clear_socket_file(path)
     file = tmp_path / "notes"
     file.write_text("mine")
     with pytest.raises(OSError, match="no socket"):
-        _clear(file)
+        clear_socket_file(file)
     assert path.exists()
     assert file.read_text() == "mine"
-    _clear(tmp_path / "nothing")
+    clear_socket_file(tmp_path / "nothing")
 
 
 async def test_a_port_that_is_taken_is_told_at_once(config: Tree, tmp_path: Path) -> None:

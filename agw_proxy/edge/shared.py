@@ -1,0 +1,49 @@
+"""What the workers of one gateway share: anonymous memory made before the first of them, with limits, metrics, ticks.
+
+Each worker writes only what is its own there (or changes it by compare-and-swap, as the limits do), so nothing is
+locked, and a worker that is killed leaves nothing behind that another one waits for.
+"""
+
+import mmap
+
+from agw_proxy._hot.limit import Table
+from agw_proxy._hot.meter import Meter
+from agw_proxy.observe.metrics import FAMILIES
+
+LINE_BYTES = 64  # a worker's tick has a cache line of its own
+WORDS = LINE_BYTES // 8
+
+
+class Shared:
+    """The memory, and views of it for the process that asks.
+
+    Made in the supervisor; its workers inherit it by the fork. Freed with the last process that has it.
+    """
+
+    def __init__(self, workers: int) -> None:
+        """``workers``: how many there are, each with a number from 0."""
+        self.workers = workers
+        self._limits = mmap.mmap(-1, Table.size())
+        self._metrics = mmap.mmap(-1, Meter.size(FAMILIES, workers))
+        self._ticks = memoryview(mmap.mmap(-1, workers * LINE_BYTES)).cast("q")
+
+    def table(self, worker: int) -> Table:
+        """The buckets and gates of all, for a process that decides as ``worker``."""
+        return Table(self._limits, worker=worker)
+
+    def meter(self, worker: int) -> Meter:
+        """The metrics of all, for a process that counts as ``worker``."""
+        return Meter(FAMILIES, self._metrics, worker=worker, workers=self.workers)
+
+    def tick(self, worker: int, now_ns: int) -> None:
+        """The worker's loop turns: ``now_ns`` on the monotonic clock, which is one for all processes."""
+        self._ticks[worker * WORDS] = now_ns  # one aligned word with one writer: a reader sees the old or the new one
+
+    def ticked_ns(self, worker: int) -> int:
+        """When it last turned."""
+        return self._ticks[worker * WORDS]
+
+    def bury(self, worker: int) -> int:
+        """Take back what a dead worker held, before its replacement starts; gives how many concurrency slots that were."""
+        self.meter(worker).forget_gauges(worker)
+        return self.table(worker).reclaim(worker)
