@@ -141,7 +141,9 @@ class Shell:
         error: UpstreamError
         try:
             async with asyncio.timeout(origin.connect_seconds):
-                tls: ssl.SSLContext | None = origin.tls() if origin.tls is not None else None
+                tls: ssl.SSLContext | None = None
+                if origin.tls is not None:
+                    tls = await self._loop.run_in_executor(None, origin.tls)
                 _, peer = await self._loop.create_connection(
                     lambda: Peer(lane, origin),
                     origin.host,

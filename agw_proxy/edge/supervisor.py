@@ -251,11 +251,11 @@ class Supervisor:
     def _heed(self, slot: Slot, message: Message, now: float) -> None:
         if isinstance(message, Ready):
             slot.ready = now
+            self._stand_in(slot)  # who stood in for it may leave now
             self._log.info("worker.ready", worker=slot.number, pid=slot.pid)
             if self._announce is not None and all(one.ready is not None for one in self._slots):
                 announce, self._announce = self._announce, None
                 announce(self._listeners.url, message.loop)
-            self._stand_in(slot)  # who stood in for it may leave now
         elif isinstance(message, Failed):
             slot.error = message.error
         elif isinstance(message, Ask):

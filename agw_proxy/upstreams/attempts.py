@@ -80,8 +80,8 @@ async def open_first(
         tries += 1
         try:
             if failed is not None:
-                failed, error = None, failed
-                raise error
+                before, failed = failed, None
+                raise before
             opened = await _open_in_time(target, service, call, deadline)
         except UpstreamError as error:
             trail.append(Attempt(target.name, service.upstream.name, _outcome(error)))

@@ -155,8 +155,7 @@ class HttpUpstream:
         )
         self._key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
         self._session: aiohttp.ClientSession | None = None
-        self._lane_trust: ssl.SSLContext | None = None
-        self._trust: ssl.SSLContext | bool = trust(settings.name, settings.ca_file) if settings.ca_file else True
+        self._trust = trust(settings.name, settings.ca_file) if settings.ca_file else None
 
     async def open(self, target: Target, call: Call) -> HttpReply:  # noqa: ARG002  an in-process upstream needs the target
         """See ``types.Upstream``."""
@@ -182,7 +181,7 @@ class HttpUpstream:
                     sent()
                 else:
                     data = _then(body, sent)
-                response = await self._open_session().request(
+                response = await (await self._open_session()).request(
                     call.method,
                     URL(url, encoded=True),
                     data=data,
@@ -221,18 +220,12 @@ class HttpUpstream:
         return Address(
             host=url.host or "",
             port=url.port or 80,
-            tls=self._context if url.scheme == "https" else None,
+            tls=(lambda: self._trust or system_trust()) if url.scheme == "https" else None,
             authority=url.host_port_subcomponent.encode() if url.host_port_subcomponent else b"",
             base=url.raw_path.rstrip("/").encode(),
             headers=tuple((name.encode(), value.encode()) for name, value in self._own_headers()),
             seconds=(timeouts.connect, timeouts.first_byte, timeouts.between_bytes, timeouts.total),
         )
-
-    def _context(self) -> ssl.SSLContext:
-        if self._lane_trust is None:
-            made = ssl.create_default_context() if isinstance(self._trust, bool) else self._trust
-            self._lane_trust = made
-        return self._lane_trust
 
     async def close(self) -> None:
         """See ``types.Upstream``."""
@@ -260,8 +253,11 @@ class HttpUpstream:
             headers[name.lower()] = (name, value)
         return list(headers.values())
 
-    def _open_session(self) -> aiohttp.ClientSession:
+    async def _open_session(self) -> aiohttp.ClientSession:
         """The session is made at the first call: an upstream that nobody uses costs nothing."""
+        context: ssl.SSLContext | bool = self._trust or True
+        if self._session is None and self._trust is None and self._base.startswith("https:"):
+            context = await asyncio.get_running_loop().run_in_executor(None, system_trust)
         if self._session is None:
             trace = aiohttp.TraceConfig()
             trace.on_connection_create_start.append(_connect_begins)
@@ -269,7 +265,7 @@ class HttpUpstream:
             connector = aiohttp.TCPConnector(
                 limit=0,  # the limits and gates of the gateway decide how many requests run
                 keepalive_timeout=IDLE_SECONDS,
-                ssl=self._trust,
+                ssl=context,
             )
             made = functools.partial(Connection, loop=asyncio.get_running_loop())
             connector._factory = made  # type: ignore[assignment]  # noqa: SLF001  a subclass; held by the contract test
@@ -298,6 +294,12 @@ async def _then(body: AsyncIterator[bytes], sent: Callable[[], None]) -> AsyncIt
     async for portion in body:
         yield portion
     sent()
+
+
+@functools.cache
+def system_trust() -> ssl.SSLContext:
+    """Verification with the system's authorities: 50 ms of reading files, so never on the loop, and once."""
+    return ssl.create_default_context()
 
 
 def trust(name: str, ca_file: Path) -> ssl.SSLContext:
