@@ -257,4 +257,3 @@ class Shell:
             return f" {HTTPStatus(status).phrase}".encode()
         except ValueError:
             return b" "
-

@@ -209,7 +209,9 @@ def split_results(usual: Stage, request: pytest.FixtureRequest) -> Results:
 
 @pytest.fixture(scope="module")
 def everywhere_results(usual: Stage, lane: str, request: pytest.FixtureRequest) -> Results:
-    return run_all(usual, [as_carried(vector, lane) for vector in chosen(request, test_request_cut_anywhere)], everywhere)
+    return run_all(
+        usual, [as_carried(vector, lane) for vector in chosen(request, test_request_cut_anywhere)], everywhere
+    )
 
 
 def complain(results: Results, vector: Vector) -> None:

@@ -72,7 +72,7 @@ def test_what_we_override_is_called_by_aiohttp_itself() -> None:
     assert "loop.call_at(close_time, self._process_keepalive)" in source
     for name in ("handle_error", "finish_response", "_handle_request", "_process_keepalive"):
         assert getattr(Connection, name) is not getattr(RequestHandler, name)
-    assert Edge.__call__ is not web.Server.__call__
+    assert "__call__" in vars(Edge)
     assert Relayed.write_eof is not web.StreamResponse.write_eof
 
 

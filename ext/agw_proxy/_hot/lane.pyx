@@ -29,12 +29,12 @@ from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from .http1 cimport (
-    HAND_OVER, MORE, REFUSE, TAKE, Piece, has_token, name_is, next_piece, parse_request, parse_response, reason_name, reason_text,
-    refusal_status,
+    HAND_OVER, MORE, REFUSE, Piece, has_token, name_is, next_piece, parse_request, parse_response, reason_name,
+    reason_text, refusal_status,
 )
 from .keys cimport CREDENTIAL_HEADERS, Span, bearer_span, rank_of, trim_span
 from .limit cimport hash_of
-from .peek cimport EDITS, plan, scan, splice, spliced_size
+from .peek cimport EDITS, plan, scan, spliced_size
 from .sse cimport append, release
 
 cdef extern from "Python.h":
@@ -105,8 +105,11 @@ include "lane_account.pxi"
 cdef class Lane:
     """What all connections of one edge share. One loop's; not to be used from another thread."""
 
-    def __cinit__(self, loop not None, shell not None, Names names not None, Meter meter not None, Policy policy not None, *, int max_line, int max_head, Py_ssize_t max_held):
-        """``shell``: what is done in Python, see ``edge.lane.Shell``. ``max_held``: bytes of request bodies in memory."""
+    def __cinit__(
+        self, loop not None, shell not None, Names names not None, Meter meter not None, Policy policy not None, *,
+        int max_line, int max_head, Py_ssize_t max_held,
+    ):
+        """``shell``: what is done in Python (``edge.shell``). ``max_held``: bytes of request bodies in memory."""
         self.loop = loop
         self.shell = shell
         self.names = names

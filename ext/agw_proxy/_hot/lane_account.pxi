@@ -31,7 +31,8 @@ cdef int read_usage(Downstream d, long long *prompt, long long *completion, long
     if d.stream is not None:
         prompt[0], completion[0], cached[0] = d.stream.prompt_tokens, d.stream.completion_tokens, d.stream.cached_tokens
     elif d.document is not None:
-        prompt[0], completion[0], cached[0] = d.document.prompt_tokens, d.document.completion_tokens, d.document.cached_tokens
+        prompt[0], completion[0] = d.document.prompt_tokens, d.document.completion_tokens
+        cached[0] = d.document.cached_tokens
     return 0
 
 
@@ -99,7 +100,8 @@ cdef int account(Downstream d, object error) except -1:
     settle_as(d, error is not None)
     d.grant.leave()
     read_usage(d, &prompt, &completion, &cached)
-    own = max(<int64_t>((d.head_at or now) - d.started) - d.body_wait - (d.upstream_ns or <int64_t>(now - d.dialed_at)), 0)
+    own = <int64_t>((d.head_at or now) - d.started) - d.body_wait - (d.upstream_ns or <int64_t>(now - d.dialed_at))
+    own = max(own, 0)
     if d.first_token:
         ttft = <int64_t>(d.first_token - d.started)
         if d.content > 1:
@@ -199,6 +201,6 @@ cdef object carry(Downstream d, object error):
     if d.request_id is None:
         d.request_id = new_id(d.lane)
     return d.lane.shell.carried(
-        error, d.caller.principal, d.grant, d.request_id.decode(), d.started, d.seed, d.auth_ns, d.limit_ns, d.upstream_ns,
-        d.connect_ms, d.estimate, d.prompt_estimate, bool(d.running and d.replayed),
+        error, d.caller.principal, d.grant, d.request_id.decode(), d.started, d.seed, d.auth_ns, d.limit_ns,
+        d.upstream_ns, d.connect_ms, d.estimate, d.prompt_estimate, bool(d.running and d.replayed),
     )

@@ -32,7 +32,9 @@ cdef int answer_begins(Downstream d, const unsigned char *text, ResponseHead *he
         d.stream = Stream(strip_usage=True) if d.strip else Stream.__new__(Stream)
     else:
         d.answer_length = 0 if head.status == 204 else head.content_length
-        d.unframed = kind == JSON_TEXT and peer.framing == BY_CLOSE and not has_field(text, head, "content-encoding", 16)
+        d.unframed = (
+            kind == JSON_TEXT and peer.framing == BY_CLOSE and not has_field(text, head, "content-encoding", 16)
+        )
         d.document = Document.__new__(Document)
     d.answer_head = begin_head(d, text, head)
     return plan_deadline(d)
@@ -287,6 +289,7 @@ cdef int give_up(Downstream d, object error) except -1:
     cdef RequestHead *head = &d.lane.request
     cdef const unsigned char *text = text_of(d)
     cdef bytes owner = d.own
+    cdef Py_ssize_t size
     stop_asking(d)
     d.upstream_ns = now_ns() - d.dialed_at
     d.carried = carry(d, error)
@@ -294,6 +297,7 @@ cdef int give_up(Downstream d, object error) except -1:
     quit_lane(d)
     head.scanned = 0
     parse_request(text, d.request_size, &d.lane.limits, head)
-    hand_over(d, "upstream_failed" if error is not None else "draining", head, text, d.request_size if owner is not None else d.inbox.size, owner)
+    size = d.request_size if owner is not None else d.inbox.size
+    hand_over(d, "upstream_failed" if error is not None else "draining", head, text, size, owner)
     d.own = None
     return 0

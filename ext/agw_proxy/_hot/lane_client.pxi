@@ -193,7 +193,7 @@ cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, 
     if head.verdict == REFUSE:
         return refuse(d, head.reason)
     if head.verdict == HAND_OVER:
-        return hand_over(d, PyUnicode_DecodeASCII(reason_name(head.reason), strlen(reason_name(head.reason)), NULL), head, data, size, owner)
+        return hand_over(d, word_of(head.reason), head, data, size, owner)
     reason = None
     if policy.why is not None:
         reason = policy.why

@@ -29,9 +29,14 @@ cdef int linger(Downstream d, bytes last) except -1:
     return 0
 
 
+cdef str word_of(int reason):
+    """Why a head is not for the lane, in a word."""
+    return PyUnicode_DecodeASCII(reason_name(reason), strlen(reason_name(reason)), NULL)
+
+
 cdef int refuse(Downstream d, int reason) except -1:
     """The bytes are no request that we accept: say so, and close."""
-    cdef str name = PyUnicode_DecodeASCII(reason_name(reason), strlen(reason_name(reason)), NULL)
+    cdef str name = word_of(reason)
     cdef str told = PyUnicode_DecodeASCII(reason_text(reason), strlen(reason_text(reason)), NULL)
     release(&d.inbox)
     d.request_size = 0
@@ -65,7 +70,9 @@ cdef int client_expired(Downstream d, uint64_t now) except -1:
 
 # -- the full lane
 
-cdef int hand_over(Downstream d, str reason, RequestHead *head, const unsigned char *data, Py_ssize_t size, bytes owner) except -1:
+cdef int hand_over(
+    Downstream d, str reason, RequestHead *head, const unsigned char *data, Py_ssize_t size, bytes owner
+) except -1:
     """Give this one request to aiohttp, from its first byte on; ``head`` says how its body is framed."""
     cdef Py_ssize_t in_inbox = 0 if owner is not None else head.size
     d.state = FULL

@@ -36,7 +36,10 @@ cdef class Names:
             flags[name] = flags.get(name, 0) | KEPT
         for name in safe:
             flags[name] = flags.get(name, 0) | SAFE
-        which = {b"x-user-id": USER_ID, b"x-channel-id": CHANNEL_ID, b"x-request-id": REQUEST_ID, b"traceparent": TRACE_PARENT}
+        which = {
+            b"x-user-id": USER_ID, b"x-channel-id": CHANNEL_ID, b"x-request-id": REQUEST_ID,
+            b"traceparent": TRACE_PARENT,
+        }
         for name in which:
             flags[name] = flags.get(name, 0) | READ
         self.safe_prefixes = tuple(safe_prefixes)
@@ -163,7 +166,9 @@ cdef void put_milliseconds(Pen *pen, bytes name, int64_t nanoseconds):
     put_thousandths(pen, max(nanoseconds, 0) // 1000, False)
 
 
-cdef int put_answer_fields(Pen *pen, Lane lane, const unsigned char *text, ResponseHead *head, bint limited, bint stream) except -1:
+cdef int put_answer_fields(
+    Pen *pen, Lane lane, const unsigned char *text, ResponseHead *head, bint limited, bint stream
+) except -1:
     """The upstream's safe headers, by name."""
     cdef const unsigned char *name
     cdef const unsigned char *value
@@ -192,7 +197,9 @@ cdef int put_answer_fields(Pen *pen, Lane lane, const unsigned char *text, Respo
     return 0
 
 
-cdef bint named_by_connection(const unsigned char *text, ResponseHead *head, const unsigned char *name, Py_ssize_t size) noexcept nogil:
+cdef bint named_by_connection(
+    const unsigned char *text, ResponseHead *head, const unsigned char *name, Py_ssize_t size
+) noexcept nogil:
     """A Connection field makes this one hop-by-hop (RFC 9110 section 7.6.1)."""
     cdef char[NAME_BYTES] lower
     cdef int i
@@ -235,7 +242,7 @@ cdef bint readable(const unsigned char *value, Py_ssize_t size) except -1:
 
 
 cdef int put_request_fields(Pen *pen, Lane lane, Origin origin, const unsigned char *text, RequestHead *head) except -1:
-    """The caller's headers without what stays here (``lane.flags`` tells); whole lines that follow one another go in one copy."""
+    """The caller's headers without what stays here (``lane.flags`` tells); lines in a row go in one copy."""
     cdef const unsigned char *run = NULL
     cdef const unsigned char *name
     cdef const unsigned char *line_end

@@ -62,7 +62,8 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
         return way.refusal
     d.way = way
     if seen.user:
-        d.user = PyUnicode_DecodeUTF8(<const char *>body + seen.user_start + 1, seen.user_end - seen.user_start - 2, NULL)
+        d.user = PyUnicode_DecodeUTF8(
+            <const char *>body + seen.user_start + 1, seen.user_end - seen.user_start - 2, NULL)
     if d.caller.per_user:
         counted = b"user:" + (d.user or "").encode("utf-8", "surrogatepass")
         user = hash_of(<const unsigned char *>PyBytes_AS_STRING(counted), PyBytes_GET_SIZE(counted))

@@ -117,7 +117,7 @@ cdef int read_answer(Peer peer, const unsigned char *data, Py_ssize_t size) exce
                 append(&peer.head, text, text_size)
             return 0
         if head.verdict == REFUSE:
-            return answer_invalid(owner, PyUnicode_DecodeASCII(reason_name(head.reason), strlen(reason_name(head.reason)), NULL))
+            return answer_invalid(owner, word_of(head.reason))
         peer.scanned = 0
         if head.status < 200:
             peer.interim += 1

@@ -19,8 +19,8 @@ cdef class Door:
     """An endpoint that relays, as the lane sees it."""
 
     def __cinit__(
-        self, str name not None, str dialect not None, *, upstream_path, default_model, bint asks_usage, bint needs_json,
-        tuple refusals not None, operation,
+        self, str name not None, str dialect not None, *, upstream_path, default_model, bint asks_usage,
+        bint needs_json, tuple refusals not None, operation,
     ):
         """``refusals``: by upstream number why a request from here goes by the full lane, or None."""
         self.name = name
@@ -43,7 +43,8 @@ cdef class Origin:
     ):
         """``headers``: (name, value) in bytes, sent with every request in place of the caller's own of that name.
 
-        ``kept``: names that are not sent on anyway. ``replays``: a request may go out a second time where a connection that was idle turns out to be dead.
+        ``kept``: names that are not sent on anyway. ``replays``: a request may go out a second time where a
+        connection that was idle turns out to be dead.
         ``timeouts``: seconds (connect, first byte, between bytes, total).
         """
         lines = []
@@ -103,11 +104,14 @@ cdef int give_idle(Origin origin, Peer peer) except -1:
 cdef class Policy:
     """One version of the policy: keys, routes, upstreams, bounds."""
 
-    def __cinit__(self, *, KeyTable keys not None, callers, RouteTable routes not None, origins, doors, state, int json_depth, seconds, why=None):
+    def __cinit__(
+        self, *, KeyTable keys not None, callers, RouteTable routes not None, origins, doors, state, int json_depth,
+        seconds, why=None,
+    ):
         """``origins``: by upstream number, None for one in this process. ``doors``: path -> Door.
 
-        ``seconds``: for a head, for a body, for an idle connection, for a client that reads nothing. ``why``: the reason
-        why all requests go by the full lane, or None.
+        ``seconds``: for a head, for a body, for an idle connection, for a client that reads nothing. ``why``: the
+        reason why all requests go by the full lane, or None.
         """
         self.keys = keys
         self.callers = list(callers)

@@ -26,7 +26,7 @@ cdef int stream_body(Downstream d, const unsigned char *data, Py_ssize_t size, b
 
 
 cdef int stream_start(Downstream d, bint ended) except -1:
-    """Hold the answer back until its first event: an error there gets a real status, and another target may take over."""
+    """Hold the answer back until its first event: an error there gets a real status, and perhaps another target."""
     cdef Stream stream = d.stream
     cdef str name = d.way.origin.name
     cdef const unsigned char *first = stream.ready
@@ -74,11 +74,13 @@ cdef int stream_on(Downstream d, const unsigned char *chunk, Py_ssize_t size, bi
         rest, rest_size = stream.ready, stream.ready_size
         if d.way.door.asks_usage and not stream.terminal() and stream.error is None:
             saw_content(d, stream)
-            return break_off(d, d.lane.shell.error("unfinished", d.way.origin.name, ""), boundary(whole or stream.at_boundary))
+            error = d.lane.shell.error("unfinished", d.way.origin.name, "")
+            return break_off(d, error, boundary(whole or stream.at_boundary))
     saw_content(d, stream)
     d.bytes_out += size + rest_size
     if stream.error is not None:
-        last = PyBytes_FromStringAndSize(<const char *>chunk, size) + PyBytes_FromStringAndSize(<const char *>rest, rest_size)
+        last = PyBytes_FromStringAndSize(<const char *>chunk, size)
+        last += PyBytes_FromStringAndSize(<const char *>rest, rest_size)
         stop_asking(d)
         return break_off(
             d, d.lane.shell.error("error_event", d.way.origin.name, ""),
@@ -118,7 +120,8 @@ cdef int saw_content(Downstream d, Stream stream) except -1:
 
 
 cdef int emit(
-    Downstream d, const unsigned char *one, Py_ssize_t one_size, const unsigned char *two, Py_ssize_t two_size, bint last
+    Downstream d, const unsigned char *one, Py_ssize_t one_size, const unsigned char *two, Py_ssize_t two_size,
+    bint last,
 ) except -1:
     """Write bytes of the answer, its head before the first ones, chunked where the client was told so."""
     cdef iovec parts[MAX_PIECES]
@@ -132,7 +135,8 @@ cdef int emit(
         d.begun = True
         pen = pen_of(lane)
         end_head(d, &pen)
-        used += piece(&parts[used], <const unsigned char *>PyBytes_AS_STRING(d.answer_head), PyBytes_GET_SIZE(d.answer_head))
+        used += piece(
+            &parts[used], <const unsigned char *>PyBytes_AS_STRING(d.answer_head), PyBytes_GET_SIZE(d.answer_head))
         used += piece(&parts[used], lane.page, pen.at - lane.page)
     if d.answer_length >= 0:
         used += piece(&parts[used], one, one_size)
