@@ -181,6 +181,7 @@ class Pump:
             chunk = b""
         whole = stream.at_boundary
         rest = stream.finish()
+        self._exchange.saw_content(stream.content)
         if self._known_end and not stream.complete and stream.error is None:
             self._whole = whole
             raise UpstreamBroken("The upstream ended its stream without finishing the answer.")
@@ -194,6 +195,7 @@ class Pump:
                     while not self._reply.ended:
                         rest = stream.feed(await self._reply.read())
                         if rest:
+                            self._exchange.bytes_out += len(rest)
                             await self._write(rest)
 
     async def _pass_error_on(self, chunk: bytes, data: bytes) -> web.StreamResponse:

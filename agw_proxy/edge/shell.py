@@ -59,8 +59,8 @@ WORDS: dict[str, tuple[type[GatewayError], str]] = {
     "unfinished": (UpstreamBroken, "The upstream ended its stream without finishing the answer."),
     "error_event": (UpstreamBroken, "The upstream reported an error within its stream."),
     "event_too_long": (UpstreamBroken, "The upstream sent an event over 16 MB."),
-    "first_byte": (UpstreamTimeout, "Upstream '{name}' did not answer in time (timeouts.first_byte)."),
-    "silent": (UpstreamTimeout, "The answer of upstream '{name}' was silent for too long (timeouts.between_bytes)."),
+    "first_byte": (UpstreamTimeout, "Upstream '{name}' did not answer within {detail} s."),
+    "silent": (UpstreamTimeout, "The answer of upstream '{name}' was silent for {detail} s."),
     "total": (UpstreamTimeout, "The answer of upstream '{name}' took longer than its total time-out."),
 }
 
@@ -153,7 +153,7 @@ class Shell:
                 )
         except TimeoutError:
             error = UpstreamUnreachable(f"No connection to upstream '{name}' within {origin.connect_seconds:g} s.")
-        except OSError as failed:
+        except (OSError, ValueError) as failed:  # ValueError: a name that IDNA refuses
             error = UpstreamUnreachable(f"No connection to upstream '{name}': {reason(failed)}.")
         else:
             peer.connect_ms = (time.monotonic() - begun) * 1000.0
@@ -197,7 +197,8 @@ class Shell:
         if name == "head_timeout":
             error = RequestTimeout(f"The request's head did not arrive within {self._head_seconds:g} s.")
         elif name == "body_timeout":
-            error = RequestTimeout("The request body did not arrive in time (server.body_seconds).")
+            seconds = downstream.lane.policy.state.settings.server.body_seconds
+            error = RequestTimeout(f"The request body did not arrive within {seconds:g} s.")
         elif status == 431:
             error = HeadTooLarge(f"{told} (server.max_header_kb)")
         else:

@@ -6,6 +6,7 @@ A running answer is watched by one coarse timer, not by one a read: ``read`` onl
 import asyncio
 import functools
 import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -197,6 +198,8 @@ class HttpUpstream:
             raise UpstreamTimeout(f"Upstream '{self.name}' did not answer within {timeouts.first_byte:g} s.") from None
         except (aiohttp.ClientConnectorError, aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError) as error:
             raise UpstreamUnreachable(f"No connection to upstream '{self.name}': {reason(error)}.") from None
+        except UnicodeError as error:
+            raise UpstreamUnreachable(f"No connection to upstream '{self.name}': {reason(error)}.") from None
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
             raise UpstreamReset(f"Upstream '{self.name}' closed the connection before it answered.") from None
         except aiohttp.ClientError as error:
@@ -316,14 +319,16 @@ def trust(name: str, ca_file: Path) -> ssl.SSLContext:
 
 def reason(error: BaseException) -> str:
     """A short cause without addresses or texts of foreign origin."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror | UnicodeError):
         return "its name was not found"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return "its certificate was not accepted"
-    if isinstance(error, aiohttp.ClientSSLError):
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return "TLS failed"
     if isinstance(error, aiohttp.ClientConnectorError):
         return os.strerror(error.os_error.errno).lower() if error.os_error.errno else "not reachable"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
     if isinstance(error, aiohttp.ClientPayloadError):
         return "its framing was cut or wrong"
     return type(error).__name__

@@ -115,7 +115,8 @@ cdef class Way:
     cdef Target target
     cdef Origin origin
     cdef str refusal                    # why the full lane, or None
-    cdef bytes quoted                   # the upstream's name for the model, as JSON; None: as the caller wrote it
+    cdef bytes quoted                   # the upstream's name for the model, as JSON
+    cdef bint renames                   # it is another than the caller's
     cdef bytes opening                  # request line, as far as it is always the same
     cdef bytes closing                  # from behind its target to the last line that is ours
     cdef uint64_t subject               # of the model, for limits

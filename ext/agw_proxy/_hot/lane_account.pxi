@@ -134,8 +134,6 @@ cdef int account(Downstream d, object error) except -1:
             return 0
     if d.model is None:
         d.model = way.route.name
-    if d.address is None:
-        d.address = lane.shell.address(d.transport) if d.transport is not None else ""
     trail = way.trail
     if d.status != 200 or d.replayed:
         trail = lane.shell.trail(way.target.name, way.origin.name, d.status, bool(d.replayed))

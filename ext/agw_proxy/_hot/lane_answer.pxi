@@ -8,7 +8,7 @@ cdef int answer_begins(Downstream d, const unsigned char *text, ResponseHead *he
     d.status = head.status
     d.hold.size = 0
     d.progress = d.lane.now
-    if head.status >= 300:
+    if head.status >= 300 and head.status != 304:
         d.state = REFUSED
         d.error_status = head.status
         d.error_headers = [
@@ -31,7 +31,7 @@ cdef int answer_begins(Downstream d, const unsigned char *text, ResponseHead *he
         d.answer_length = -1
         d.stream = Stream(strip_usage=True) if d.strip else Stream.__new__(Stream)
     else:
-        d.answer_length = 0 if head.status == 204 else head.content_length
+        d.answer_length = 0 if peer.framing == NO_BODY else head.content_length
         d.unframed = (
             kind == JSON_TEXT and peer.framing == BY_CLOSE and not has_field(text, head, "content-encoding", 16)
         )
@@ -85,15 +85,17 @@ cdef bytes begin_head(Downstream d, const unsigned char *text, ResponseHead *hea
         put_bytes(&pen, lane.shell.phrase(head.status))
         put_bytes(&pen, b"\r\n")
     put_answer_fields(&pen, lane, text, head, grant.requests_limit >= 0 or grant.tokens_limit >= 0, d.streaming)
-    if head.content_type < 0 and head.status != 204:
+    if head.content_type < 0 and d.peer.framing != NO_BODY:
         put_bytes(&pen, b"Content-Type: application/octet-stream\r\n")
     if d.streaming:
         put_bytes(&pen, b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n")
-    if d.answer_length >= 0 and head.status != 204:
+    if d.peer.framing == NO_BODY:
+        pass
+    elif d.answer_length >= 0:
         put_bytes(&pen, b"Content-Length: ")
         put_number(&pen, d.answer_length)
         put_bytes(&pen, b"\r\n")
-    elif head.status != 204:
+    else:
         put_bytes(&pen, b"Transfer-Encoding: chunked\r\n")
     return PyBytes_FromStringAndSize(<const char *>lane.page, pen.at - lane.page)
 
@@ -250,7 +252,8 @@ cdef int answer_expired(Downstream d, uint64_t now) except -1:
     stop_asking(d)
     if d.state == REFUSED:
         return refused_upstream(d, b"")
-    return interrupted(d, d.lane.shell.error(kind, origin.name, ""))
+    detail = "%g" % ((origin.first_byte_ns if kind == "first_byte" else origin.between_ns) / 1e9)
+    return interrupted(d, d.lane.shell.error(kind, origin.name, detail))
 
 
 cdef int plan_deadline(Downstream d) except -1:

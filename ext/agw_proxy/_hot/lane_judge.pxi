@@ -241,6 +241,8 @@ cdef int launch(Downstream d, RequestHead *head) except -1:
     d.document = None
     d.total_due = d.started + d.way.origin.total_ns
     d.dialed_at = lane.now
+    if d.address is None:
+        d.address = lane.shell.address(d.transport) or ""
     lane.active += 1
     lane.meter.add_(lane.h_active, 1)
     peer = take_idle(d.way.origin)
@@ -269,17 +271,17 @@ cdef int ask(Downstream d, Peer peer, RequestHead *head) except -1:
     cdef Edit edits[EDITS]
     cdef int count, used
     cdef Py_ssize_t size
+    cdef bint named
     if head == NULL:
         head = &lane.request
         head.scanned = 0
         parse_request(text, d.request_size, &lane.limits, head)
         mark_fields(lane, text, head)
     body = text + head.size
+    named = way.renames or not d.seen.model
     count = plan(
-        &d.seen,
-        <const unsigned char *>PyBytes_AS_STRING(way.quoted) if way.quoted is not None else NULL,
-        PyBytes_GET_SIZE(way.quoted) if way.quoted is not None else 0,
-        d.strip, edits,
+        &d.seen, <const unsigned char *>PyBytes_AS_STRING(way.quoted) if named else NULL,
+        PyBytes_GET_SIZE(way.quoted), d.strip, edits,
     )
     size = spliced_size(&d.seen, edits, count)
     put_bytes(&pen, way.opening)

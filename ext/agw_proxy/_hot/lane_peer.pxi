@@ -196,6 +196,8 @@ cdef int read_body(Peer peer, const unsigned char *data, Py_ssize_t size) except
     else:
         first.at, first.size = at, 0
         ended = True
+    if peer.framing == BY_CHUNKS and peer.chunks.broken and owner.state == HOLD:
+        return answer_invalid(owner, "bad_chunk")   # nothing has gone to the client yet: another try may do better
     if ended:
         let_go(peer, at == end)
     if first.size or ended:

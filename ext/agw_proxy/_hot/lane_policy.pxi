@@ -156,7 +156,8 @@ cdef Way way_of(Lane lane, Policy policy, Door door, Route route, Target target)
         path = door.upstream_path
         way.opening = b"POST " + way.origin.base + (path if path is not None else b"")
         way.closing = b" HTTP/1.1\r\nHost: " + way.origin.authority + b"\r\n" + way.origin.extra
-        way.quoted = None if target.model == route.name else json.dumps(target.model, ensure_ascii=False).encode()
+        way.quoted = json.dumps(target.model, ensure_ascii=False).encode()
+        way.renames = target.model != route.name
         way.model_label = route.name if route.name in lane.known else route.label
         way.trail = (lane.shell.attempt(target.name, way.origin.name, "200"),)
         count_ways(lane, way)

@@ -16,6 +16,7 @@ cdef int stream_body(Downstream d, const unsigned char *data, Py_ssize_t size, b
         return stream_start(d, ended)
     if d.state == TAIL:
         if stream.ready_size:
+            d.bytes_out += stream.ready_size
             emit(d, stream.ready, stream.ready_size, NULL, 0, False)
         return end_tail(d) if ended else 0
     # Comments keep the connection alive, not the answer: they do not put the silence clock off.
