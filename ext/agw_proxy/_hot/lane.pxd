@@ -163,6 +163,8 @@ cdef class Lane:
     cdef uint64_t now                   # of the callback that is running, about
     cdef unsigned char flags[MAX_FIELDS]    # of the fields of `request`
     cdef object empty                   # bound once
+    cdef object receipt
+    cdef bint writes_receipts
     cdef int64_t date_second
     cdef Py_ssize_t ids_at
     cdef uint64_t random

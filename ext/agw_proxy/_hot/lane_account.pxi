@@ -130,14 +130,14 @@ cdef int account(Downstream d, object error) except -1:
             way.origin.health.requests += 1
         else:
             way.origin.health.worked()
-        if not lane.shell.writes_receipts:
+        if not lane.writes_receipts:
             return 0
     if d.model is None:
         d.model = way.route.name
     trail = way.trail
     if d.status != 200 or d.replayed:
         trail = lane.shell.trail(way.target.name, way.origin.name, d.status, bool(d.replayed))
-    receipt = lane.shell.receipt(
+    receipt = lane.receipt(
         "request", stamp(lane), d.request_id.decode(), way.door.name, "POST",
         d.status if d.begun else (error.status if error is not None else d.status), "fast",
         "ok" if error is None else error.code,
@@ -150,7 +150,7 @@ cdef int account(Downstream d, object error) except -1:
     )
     if error is not None or d.status != 200 or d.replayed:
         lane.shell.count(receipt)
-        if not lane.shell.writes_receipts:
+        if not lane.writes_receipts:
             return 0
     if len(lane.ring) >= MAX_RING:
         lane.shell.dropped("receipt")

@@ -30,7 +30,7 @@ cdef class Wire(Timed):
             memset(&message, 0, sizeof(msghdr))
             message.msg_iov = parts
             message.msg_iovlen = count
-            sent = sendmsg(self.fd, &message, NO_SIGNAL)
+            sent = agw_sendmsg(self.fd, &message)
             if sent == size:
                 return 1
             if sent < 0:
