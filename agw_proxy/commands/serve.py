@@ -29,6 +29,9 @@ examples:
 """
 
 
+GC_THRESHOLD = 20_000  # new containers between two looks for cycles: requests make few, and none that lives long
+
+
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the program's parser."""
     parser = subparsers.add_parser(
@@ -96,6 +99,7 @@ def _serve(
     gc.collect()
     gc.freeze()
     gc.enable()
+    gc.set_threshold(GC_THRESHOLD, 50, 50)
     try:
         uvloop.run(gateway.serve(_ready))
     except OSError as error:

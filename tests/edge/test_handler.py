@@ -280,6 +280,7 @@ async def test_limits_are_taken_given_back_and_told(wide: Tree, upstream: Upstre
         assert waiting_reply.status == 504
         assert waiting_reply.value("x-ratelimit-limit-requests") == "3"
         assert (await running.chat()).status == 200
+        await running.receipt(3)
         assert [line.get("rule") for line in running.receipts()] == ["global/concurrent-per-global", None, None]
 
 

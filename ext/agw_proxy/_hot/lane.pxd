@@ -165,6 +165,7 @@ cdef class Lane:
     cdef object empty                   # bound once
     cdef object receipt
     cdef bint writes_receipts
+    cdef int hand_out(self) except -1
     cdef int64_t date_second
     cdef Py_ssize_t ids_at
     cdef uint64_t random

@@ -189,9 +189,13 @@ cdef class Lane:
     def _empty(self):
         """Hand the Receipts of the last moments to the log."""
         self.emptying = False
+        self.hand_out()
+
+    cdef int hand_out(self) except -1:
         if self.ring:
             receipts, self.ring = self.ring, []
             self.shell.receipts(receipts)
+        return 0
 
 
 cdef inline uint64_t next_random(Lane lane) noexcept:

@@ -2,7 +2,11 @@
 
 cdef enum:
     BYTES_PER_TOKEN = 4         # as policy.limits has it: only for the reservation
-    MAX_RING = 4096             # Receipts that wait for the end of this turn of the loop
+    MAX_RING = 4096             # Receipts that wait to be encoded
+    BATCH = 32                  # encoded at once: some 20 us, which no other request notices
+
+
+cdef double BATCH_SECONDS = 0.005   # the longest that one waits for others
 
 
 cdef int settle(Downstream d) except -1:
@@ -156,9 +160,11 @@ cdef int account(Downstream d, object error) except -1:
         lane.shell.dropped("receipt")
         return 0
     lane.ring.append(receipt)
-    if not lane.emptying:
+    if len(lane.ring) >= BATCH:
+        lane.hand_out()
+    elif not lane.emptying:
         lane.emptying = True
-        lane.loop.call_soon(lane.empty)
+        lane.loop.call_later(BATCH_SECONDS, lane.empty)
     return 0
 
 
