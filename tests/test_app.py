@@ -140,7 +140,7 @@ async def test_without_keys_one_is_generated_and_kept(config: Tree, tmp_path: Pa
         async with serving(config, tmp_path) as running:
             keys.append(running.gateway.development_key)
             assert (await running.chat(key=keys[0])).status == 200
-            assert running.receipts()[0]["key"] == DEVELOPMENT_KEY_NAME
+            assert (await running.receipt())["key"] == DEVELOPMENT_KEY_NAME
             assert (await running.ask("GET", "/upstreams", key=keys[0])).status == 200
     assert keys[0] is not None
     assert keys == [keys[0]] * 2
