@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -20,9 +21,10 @@ from agw_proxy.config.loader import ConfigError, Loaded
 from agw_proxy.config.reload import Reloader
 from agw_proxy.config.settings import Key, Settings, Upstream
 from agw_proxy.config.tree import problem
+from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.exchange import Bounds
-from agw_proxy.edge.handler import Handler
 from agw_proxy.edge.lane import Origins, compile_policy
+from agw_proxy.edge.prompt import Prompt
 from agw_proxy.edge.server import Edge
 from agw_proxy.edge.state import State
 from agw_proxy.edge.worker_link import WorkerLink
@@ -35,6 +37,9 @@ from agw_proxy.types import Principal, ServedModel, UpstreamState
 from agw_proxy.upstreams.attempts import Service
 from agw_proxy.upstreams.catalog import discover
 from agw_proxy.upstreams.services import compile_services
+
+if TYPE_CHECKING:
+    from agw_proxy.edge.full_server import Full
 
 BODIES_BYTES = 256 * 1024 * 1024  # all request bodies in memory together, unless one alone may be larger
 DEVELOPMENT_KEY_NAME = "development"
@@ -91,37 +96,45 @@ class Gateway:
         admin = [endpoint for endpoint in endpoints if endpoint.access in {"admin", "scrape"}]
         rest = [endpoint for endpoint in endpoints if endpoint not in admin]
         apart = settings.server.admin_port is not None
-        self.handler = self._handler(rest if apart else endpoints)
+        self._endpoints = rest if apart else endpoints
         opened = [endpoint for endpoint in rest if endpoint.access == "open"]
-        self.admin_handler = self._handler([*admin, *opened]) if apart else None
+        self._admin_endpoints = [*admin, *opened] if apart else None
+        self.accounts = Accounts(self.metrics, log)
+        self._admin_accounts = Accounts(self.metrics, log)
 
-    def _handler(self, endpoints: Sequence[Endpoint]) -> Handler:
-        return Handler(
-            matcher=Matcher(endpoints),
-            state=lambda: self.state,
-            control=self,
-            bounds=self._bounds,
-            metrics=self.metrics,
-            log=self.log,
-        )
-
-    def _edge(self, handler: Handler) -> Edge:
+    def _edge(self, endpoints: Sequence[Endpoint], accounts: Accounts) -> Edge:
         server = self._reloader.current.settings.server
         edge = Edge(
-            handler,
+            accounts,
+            Prompt(endpoints, self, accounts),
+            lambda edge: self._full(edge, endpoints),
             max_connections=server.max_connections,
             max_header_bytes=server.max_header_kb << 10,
+            max_held=self._bounds.max_bodies_bytes,
             head_seconds=server.head_seconds,
-            policy=self._policy(handler),
-            metrics=self.metrics,
-            log=self.log,
+            policy=self._policy(accounts),
         )
         self._edges.append(edge)
         return edge
 
-    def _policy(self, handler: Handler) -> Policy:
+    def _full(self, edge: Edge, endpoints: Sequence[Endpoint]) -> "Full":
+        """The full lane behind an edge, whose modules are imported by now."""
+        from agw_proxy.edge.full_server import Full  # noqa: PLC0415  not before a request needs it
+        from agw_proxy.edge.handler import Handler  # noqa: PLC0415  likewise
+
+        handler = Handler(
+            matcher=Matcher(endpoints),
+            state=lambda: self.state,
+            control=self,
+            bounds=self._bounds,
+            accounts=edge.accounts,
+            lane=edge.lane,
+        )
+        return Full(handler, edge)
+
+    def _policy(self, accounts: Accounts) -> Policy:
         """The fast lane's reading of the state in force, for one edge."""
-        why = "admin_port" if handler is self.admin_handler else None
+        why = "admin_port" if accounts is self._admin_accounts else None
         if self.state.settings.server.lane == "full":
             why = "forced"
         return compile_policy(self.state, ENDPOINTS, self._origins, why=why)
@@ -189,7 +202,7 @@ class Gateway:
             raise ReloadFailed("Nothing was compiled; the old configuration goes on serving.")
         self.state, self._next = new, None
         for edge in self._edges:
-            edge.lane.swap(self._policy(edge.handler))
+            edge.lane.swap(self._policy(edge.accounts))
         self._origins.keep(new.services)
         self._know_models()
         kept = {id(service.upstream) for service in new.services}
@@ -265,12 +278,12 @@ class Gateway:
     @property
     def draining(self) -> bool:
         """See ``types.Control``."""
-        return self.handler.draining
+        return self.accounts.draining
 
     @property
     def active(self) -> int:
         """See ``types.Control``; the asking request is one of them."""
-        return len(self.handler.active) + sum(edge.lane.active + edge.lane.reading for edge in self._edges)
+        return len(self.accounts.active) + sum(edge.lane.active + edge.lane.reading for edge in self._edges)
 
     def models(self, principal: Principal) -> list[ServedModel]:
         """See ``types.Control``."""
@@ -334,8 +347,9 @@ class Gateway:
 
         # A service manager signals all processes at once: in a worker only the supervisor can mean it for the second time.
         loop.add_signal_handler(signal.SIGTERM, on_stop if self._link is None else stop.set)
-        edge = self._edge(self.handler)
-        admin_edge = self._edge(self.admin_handler) if self.admin_handler is not None else None
+        edge = self._edge(self._endpoints, self.accounts)
+        admin = self._admin_endpoints
+        admin_edge = self._edge(admin, self._admin_accounts) if admin is not None else None
         if self._link is not None:
             await self._link.open(self._edges, self, told_to_stop)
         else:

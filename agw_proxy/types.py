@@ -1,6 +1,6 @@
 """What crosses the floors of the house: frozen records, and the protocols by which a lower floor reaches a higher one."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -259,7 +259,7 @@ class Asked(msgspec.Struct, frozen=True):
     dialect: Dialect
 
 
-LocalHandler = Callable[[Control, Asked], Awaitable[Answer]]
+LocalHandler = Callable[[Control, Asked], Coroutine[None, None, Answer]]
 
 
 class Routed(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from agw_proxy._hot.keys import KeyTable
 from agw_proxy._hot.meter import Meter
@@ -148,6 +148,7 @@ class Downstream(asyncio.Protocol):
     handler: Any
     reason: str | None
     reading_held: bool
+    watched: bool
     def __init__(self, lane: Lane) -> None: ...
     @property
     def state_name(self) -> str:
@@ -155,6 +156,15 @@ class Downstream(asyncio.Protocol):
     @property
     def endpoint(self) -> str | None:
         """The endpoint that a request has reached."""
+    @property
+    def dialect(self) -> Literal["openai", "anthropic"]:
+        """In which it wants to be answered."""
+    @property
+    def told(self) -> tuple[str | None, str | None, str | None, str | None]:
+        """(request id, user, channel, trace id) of that request, as far as its head said."""
+    @property
+    def began(self) -> int:
+        """When its head was there, in monotonic nanoseconds."""
     @property
     def principal(self) -> Any:
         """Who sends it."""

@@ -84,6 +84,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     query: tuple[Parameter, ...] = ()
     errors: tuple[type[GatewayError], ...] = ()
     """What can go wrong beyond what follows from ``access`` and ``relay``."""
+    prompt: bool = False
+    """Open to all, and its handler never waits: the fast lane answers by itself."""
     listed: bool = True
     """Stands in the OpenAPI document; not so where only an upstream knows what is there."""
 

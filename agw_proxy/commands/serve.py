@@ -5,7 +5,6 @@ import asyncio
 import gc
 import logging
 import os
-import ssl
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,7 +75,6 @@ def _serve(
     loaded: Loaded, read: Callable[[], Loaded], environ: Mapping[str, str], link: "WorkerLink | None" = None
 ) -> int:
     """Serve in this process: alone, or as the worker that has ``link``."""
-    _import_aiohttp()
     import uvloop  # noqa: PLC0415  after the configuration, so that a bad one is told at once
 
     from agw_proxy.app import Gateway  # noqa: PLC0415  likewise
@@ -110,23 +108,8 @@ def _serve(
     return 0
 
 
-def _import_aiohttp() -> None:
-    """Import it without the TLS contexts that it makes on import: 55 ms of reading authorities that a start can do without.
-
-    Ours are made at their first use (``upstreams.http.system_trust``). One made here trusts nobody: what took it by
-    mistake would fail, not pass.
-    """
-    make = ssl.create_default_context
-    ssl.create_default_context = lambda *_, **__: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        import aiohttp  # noqa: F401, PLC0415  for its side effects to happen here
-    finally:
-        ssl.create_default_context = make
-
-
 def _supervise(loaded: Loaded, read: Callable[[], Loaded], environ: Mapping[str, str]) -> int:
     """Start the workers and watch them; a worker returns from here too, once it has served."""
-    _import_aiohttp()
     from agw_proxy.app import Gateway  # noqa: PLC0415  before the fork, so that the workers share it
     from agw_proxy.edge.direct_log import open_direct  # noqa: PLC0415  only for several workers
     from agw_proxy.edge.listeners import listen  # noqa: PLC0415  likewise

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from agw_proxy._hot.lane import Lane
 from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.errors import (
     BodyTooLarge,
@@ -21,9 +22,19 @@ from agw_proxy.errors import (
 class Bodies:
     """All request bodies in memory, under one bound (invariant 6)."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, lane: Lane) -> None:
+        """``lane``: the fast one, which counts its bodies under the same bound."""
         self.bounds = bounds
-        self.held = 0
+        self._lane = lane
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory, of both lanes."""
+        return self._lane.held
+
+    @held.setter
+    def held(self, size: int) -> None:
+        self._lane.held = size
 
     async def read(self, request: web.BaseRequest, exchange: Exchange) -> bytes:
         """The whole body. The caller gives its length back to ``free`` when it is done with it.

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import msgspec
 
 from agw_proxy._hot.limit import Grant
+from agw_proxy.edge.state import State
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamError
-from agw_proxy.types import Attempt, Dialect, Principal, Receipt, Usage
+from agw_proxy.types import Attempt, Dialect, Lane, Principal, Receipt, Usage
 
 
 class Exchange:
@@ -19,6 +20,7 @@ class Exchange:
         self.request_id = request_id
         self.method = method
         self.peer = peer
+        self.lane: Lane = "full"
         self.lane_reason: str | None = None
         self.carried: Carried | None = None
         self.started = time.monotonic_ns()
@@ -64,12 +66,13 @@ class Exchange:
     def carry_on(self, carried: "Carried") -> None:
         """Go on where the fast lane stopped: nothing of what it did is done twice."""
         self.carried = carried
+        self.request_id = carried.request_id
         self.started = carried.started
         self.principal = carried.principal
         self.grant = carried.grant
         self.estimate, self.prompt_estimate = carried.estimate, carried.prompt_estimate
         self.auth_ns, self.limit_ns = carried.auth_ns, carried.limit_ns
-        self.waited = carried.upstream_ns
+        self.waited = carried.waited
         self.connect_ms = carried.connect_ms
 
     def end(self, error: GatewayError) -> None:
@@ -150,7 +153,7 @@ class Exchange:
             endpoint=self.endpoint,
             method=self.method,
             status=self.status,
-            lane="full",
+            lane=self.lane,
             lane_reason=self.lane_reason,
             outcome=self.error.code if self.error is not None else "ok",
             duration_ms=round(duration / 1e6, 3),
@@ -187,6 +190,8 @@ class Carried(msgspec.Struct, frozen=True):
     """
 
     error: UpstreamError | None
+    state: State
+    """The configuration that decided it, and goes on to."""
     principal: Principal
     grant: Grant
     request_id: str
@@ -194,7 +199,8 @@ class Carried(msgspec.Struct, frozen=True):
     seed: int
     auth_ns: int
     limit_ns: int
-    upstream_ns: int
+    waited: int
+    """For the client's body and for the upstream."""
     connect_ms: float
     estimate: int
     prompt_estimate: int

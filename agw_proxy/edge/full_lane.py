@@ -5,7 +5,6 @@ bytes of one request, and is left alone until that is answered; then the connect
 """
 
 import asyncio
-import select
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,12 @@ from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy._hot.lane import Downstream
 from agw_proxy.edge.exchange import Carried
+from agw_proxy.edge.hangup import HANGUP_SECONDS, hung_up
 from agw_proxy.edge.respond import refuse_unparsed
 from agw_proxy.errors import GatewayError, HeadTooLarge, InternalError, InvalidHTTP
 
 if TYPE_CHECKING:
-    from agw_proxy.edge.server import Edge
-
-HANGUP_SECONDS = 0.05  # half of the 100 ms within which a client's leaving is acted on
-HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+    from agw_proxy.edge.full_server import Full
 
 
 class Facade(asyncio.Transport):
@@ -78,21 +75,27 @@ class Said(web.StreamResponse):
 class Connection(RequestHandler):
     """aiohttp's connection, which answers bad HTTP in the caller's dialect and gives the connection back."""
 
-    __slots__ = ("_hangup", "_misframed", "carried", "downstream", "edge")
+    __slots__ = ("_carried", "_expected", "_hangup", "_misframed", "downstream", "full")
 
-    def __init__(self, edge: "Edge", downstream: Downstream, **options: object) -> None:
-        super().__init__(edge, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]  # aiohttp's own keyword arguments
-        self.edge = edge
+    def __init__(self, full: "Full", downstream: Downstream, **options: object) -> None:
+        super().__init__(full, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]  # aiohttp's own keyword arguments
+        self.full = full
         self.downstream = downstream
-        self.carried: Carried | None = None
-        """What the fast lane has done already for the request that comes next."""
+        self._carried: Carried | None = None
+        self._expected = False
         self._hangup: asyncio.TimerHandle | None = None
         self._misframed = False
 
     def take_carried(self) -> Carried | None:
         """What the fast lane did for the request that begins now: once."""
-        carried, self.carried = self.carried, None
+        carried, self._carried = self._carried, None
+        self._expected = False
         return carried
+
+    def expect(self, carried: Carried | None) -> None:
+        """A request comes next. ``carried``: what the fast lane has done for it already."""
+        self._carried = carried
+        self._expected = True
 
     def body_broken(self) -> None:
         """The body's framing is wrong: whoever reads it, or will, hears of it."""
@@ -153,8 +156,10 @@ class Connection(RequestHandler):
             self._hangup = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """See ``RequestHandler``."""
+        """See ``RequestHandler``; a request that nobody has begun to look at ends here, and gives back what it took."""
         self._stop_looking()
+        if self._expected:
+            self.full.left(self.downstream, self.take_carried())
         super().connection_lost(exc)
 
     def handle_error(
@@ -167,8 +172,7 @@ class Connection(RequestHandler):
         """What aiohttp's parser refuses (and, as a last resort, what escaped the handler): one Receipt, one JSON error."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun; nothing more can be said")
-        handler = self.edge.handler
-        exchange = handler.begin(request)
+        exchange = self.full.handler.begin(request)
         exchange.endpoint = "invalid"
         error: GatewayError = InternalError("The gateway failed; its log has the details under this request id.")
         if isinstance(exc, LineTooLong):
@@ -180,7 +184,7 @@ class Connection(RequestHandler):
                 "The request is not valid HTTP/1.1 (RFC 9112): its request line, a header field or its framing is malformed."
             )
         self.downstream.write(refuse_unparsed(exchange, error))
-        handler.finish(exchange)
+        self.full.accounts.finish(exchange)
         return Said()
 
 
@@ -188,13 +192,3 @@ def _spoil(request: web.BaseRequest) -> None:
     """Whoever reads the body from now on hears that its framing is wrong."""
     if not request.content.is_eof():
         request.content.set_exception(web.RequestPayloadError("the framing of the body is wrong"))
-
-
-def hung_up(transport: asyncio.BaseTransport) -> bool:
-    """The other side has closed, whatever is still unread."""
-    found = transport.get_extra_info("socket")
-    if found is None or found.fileno() < 0:
-        return True
-    poll = select.poll()
-    poll.register(found.fileno(), HUNG_UP)
-    return bool(poll.poll(0))

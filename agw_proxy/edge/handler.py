@@ -5,7 +5,6 @@ gives back what it took.
 """
 
 import asyncio
-import contextlib
 import hmac
 import random
 import time
@@ -13,18 +12,18 @@ from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from agw_proxy._hot.keys import DuplicateCredential, bearer, credential, digest
-from agw_proxy._hot.lane import Downstream
+from agw_proxy._hot.lane import Lane
 from agw_proxy._hot.limit import subject
 from agw_proxy._hot.peek import Peek
 from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
 from agw_proxy.edge import respond
+from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.body import Bodies, check_json
 from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.edge.full_lane import Connection
-from agw_proxy.edge.headers import label, own_credentials, request_id, towards_upstream, trace_id
+from agw_proxy.edge.headers import label, own_credentials, towards_upstream
 from agw_proxy.edge.reading import CONTROL, HOST, look_into, target_of
 from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.state import State
@@ -45,10 +44,8 @@ from agw_proxy.errors import (
     UpgradeRefused,
     UpstreamReset,
 )
-from agw_proxy.observe.log import Log, now_text
-from agw_proxy.observe.metrics import Metrics
 from agw_proxy.policy.limits import estimate_tokens, refusal
-from agw_proxy.types import Asked, Attempt, Call, Control, Receipt, Routed
+from agw_proxy.types import Asked, Attempt, Call, Control, Routed
 from agw_proxy.upstreams.attempts import open_first
 
 MAX_QUERY_FIELDS = 100
@@ -68,29 +65,17 @@ class Handler:
         state: Callable[[], State],
         control: Control,
         bounds: Bounds,
-        metrics: Metrics,
-        log: Log,
+        accounts: Accounts,
+        lane: Lane,
     ) -> None:
         """``state``: the state in force now; asked once a request, so that a reload never changes one under way."""
         self._matcher = matcher
         self._state = state
         self._control = control
         self.bounds = bounds
-        self._bodies = Bodies(bounds)
-        self._metrics = metrics
-        self._log = log
-        self.active: set[Exchange] = set()
-        self.draining = False
-        self._idle: asyncio.Event | None = None
-
-    async def idle(self, seconds: float) -> None:
-        """Wait until nothing is in flight, for at most ``seconds``."""
-        if not self.active:
-            return
-        self._idle = asyncio.Event()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
+        self._bodies = Bodies(bounds, lane)
+        self._accounts = accounts
+        self._metrics = accounts.metrics
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """One exchange, from its parsed head to its Receipt."""
@@ -109,7 +94,7 @@ class Handler:
                 raise
             return self.refuse(exchange, request, ended)
         except Exception as defect:
-            self._log.events.error(
+            self._accounts.log.events.error(
                 "gateway.defect", request_id=exchange.request_id, error=repr(defect), where=where(defect)
             )
             if request.writer.output_size > 0:
@@ -119,56 +104,30 @@ class Handler:
                 exchange, request, InternalError("The gateway failed; its log has the details under this request id.")
             )
         finally:
-            self.finish(exchange)
+            self._accounts.finish(exchange)
 
     def begin(self, request: web.BaseRequest) -> Exchange:
         """Start the account of an exchange."""
         protocol = request.protocol
-        carried = protocol.take_carried() if isinstance(protocol, Connection) else None
-        exchange = Exchange(
-            carried.request_id if carried is not None else request_id(request.headers), request.method, request.remote
-        )
-        exchange.trace_id = trace_id(request.headers)
+        exchange = self._accounts.begin(request.headers, request.method, request.remote)
         if isinstance(protocol, Connection):
             exchange.lane_reason = protocol.downstream.reason
-        if carried is not None:
-            exchange.carry_on(carried)
-        return self._enter(exchange)
-
-    def begin_unparsed(self, downstream: Downstream, peer: str | None, started: int, reason: str) -> Exchange:
-        """Start the account of what was no request, or not a whole one. ``reason``: why, in a word."""
-        exchange = Exchange(request_id(CIMultiDictProxy(CIMultiDict())), "POST" if downstream.endpoint else "-", peer)
-        exchange.started, exchange.endpoint, exchange.lane_reason = started, downstream.endpoint or "invalid", reason
-        exchange.principal = downstream.principal
-        return self._enter(exchange)
-
-    def _enter(self, exchange: Exchange) -> Exchange:
-        self.active.add(exchange)
-        self._metrics.requests(1)
+            carried = protocol.take_carried()
+            if carried is not None:
+                exchange.carry_on(carried)
         return exchange
-
-    def finish(self, exchange: Exchange) -> None:
-        """Settle, release, account: the first time only."""
-        try:
-            exchange.account(self._emit, now_text)
-        finally:
-            exchange.release()
-            if exchange in self.active:
-                self.active.discard(exchange)
-                self._metrics.requests(-1)
-            if self._idle is not None and not self.active:
-                self._idle.set()
 
     def refuse(self, exchange: Exchange, request: web.BaseRequest, error: GatewayError) -> web.Response:
         """The reply for an error; an unread body ends the connection after it."""
         exchange.error = error
         exchange.status = error.status
         unread = request.body_exists and not request.content.is_eof()
-        return respond.refuse(exchange, error, close=self.draining or unread)
-
-    def _emit(self, receipt: Receipt) -> None:
-        self._metrics.account(receipt)
-        self._log.receipt(receipt)
+        body = respond.error_body(error, exchange.dialect, exchange.request_id)
+        headers = respond.error_headers(exchange, error)
+        response = web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
+        if self._accounts.draining or unread:
+            response.force_close()
+        return response
 
     async def _serve(self, exchange: Exchange, request: web.BaseRequest) -> web.StreamResponse:
         path, query = target_of(request.raw_path)
@@ -179,19 +138,19 @@ class Handler:
             raise UpgradeRefused(
                 "This gateway serves no WebSocket or other upgrade here. Use plain HTTP; streams come as server-sent events."
             )
-        state = self._state()
+        state = exchange.carried.state if exchange.carried is not None else self._state()
         self._authenticate(exchange, request, endpoint, state)
         if endpoint.handler is not None:
             response = await self._answer(exchange, request, endpoint, values, query)
         elif endpoint.relay is not None:
-            if self.draining:
+            if self._accounts.draining:
                 raise Draining(
                     "This gateway is shutting down. Try again; another instance may answer.", retry_after_ms=1000
                 )
             response = await self._relay(exchange, request, endpoint.relay, state, path, query)
         else:
             raise UnknownPath("Nothing is served here.")
-        if self.draining:
+        if self._accounts.draining:
             response.force_close()
         return response
 
@@ -227,7 +186,7 @@ class Handler:
         finally:
             self._bodies.free(len(body))
         exchange.status = made.status
-        return respond.answer(exchange, made)
+        return web.Response(status=made.status, body=made.body, headers=respond.answer_headers(exchange, made))
 
     async def _relay(
         self, exchange: Exchange, request: web.BaseRequest, relay: Relay, state: State, path: str, query: str

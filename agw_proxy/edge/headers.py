@@ -2,11 +2,13 @@
 
 import re
 import secrets
-from collections.abc import Iterable
-
-from multidict import CIMultiDictProxy
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from agw_proxy.types import RawHeaders
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
 
 HOP_BY_HOP = frozenset(
     {
@@ -43,25 +45,25 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,256}")
 
 
-def request_id(headers: CIMultiDictProxy[str]) -> str:
+def request_id(headers: Mapping[str, str]) -> str:
     """The caller's ``x-request-id`` where it is a sane one, else a new one."""
     sent = headers.get("x-request-id", "")
     return sent if REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
 
 
-def trace_id(headers: CIMultiDictProxy[str]) -> str | None:
+def trace_id(headers: Mapping[str, str]) -> str | None:
     """The trace of a W3C ``traceparent`` (Trace Context section 3.2), or None."""
     found = TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
     return found[1] if found else None
 
 
-def label(headers: CIMultiDictProxy[str], name: str) -> str | None:
+def label(headers: Mapping[str, str], name: str) -> str | None:
     """A header that names a subject (user, channel): printable ASCII of at most 256 characters, else None."""
     sent = headers.get(name, "")
     return sent if PRINTABLE.fullmatch(sent) else None
 
 
-def towards_upstream(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
+def towards_upstream(headers: "CIMultiDictProxy[str]") -> list[tuple[str, str]]:
     """The caller's headers without credentials, cookies, hop-by-hop headers and what is meant for the gateway.
 
     Nor those whose value is not UTF-8: aiohttp's client could send them shortened only (the fast lane sends them whole).
@@ -77,7 +79,7 @@ def towards_upstream(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
     ]
 
 
-def own_credentials(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
+def own_credentials(headers: "CIMultiDictProxy[str]") -> list[tuple[str, str]]:
     """The caller's provider credentials, for an upstream with ``auth: passthrough``."""
     return [(name, value) for name, value in headers.items() if name.lower() in CREDENTIALS]
 

@@ -16,11 +16,10 @@ from aiohttp import web
 from agw_proxy._hot.sse import Document, EventTooLong, Stream
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.headers import towards_client
-from agw_proxy.edge.respond import common_headers, error_event
+from agw_proxy.edge.respond import common_headers, error_event, last_words
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamBroken, UpstreamError
 from agw_proxy.types import Usage
 from agw_proxy.upstreams.attempts import BODILESS, Opened, unframed_json
-from agw_proxy.upstreams.failures import scrubbed
 
 LAST_CHUNK_SECONDS = (
     0.25  # after [DONE] the upstream's last chunk is nearly here; its connection is worth so long a wait
@@ -267,17 +266,3 @@ class Pump:
         else:
             response.force_close()
         return response
-
-
-def last_words(chunk: bytes, data: bytes, secrets: Sequence[str]) -> bytes:
-    """What ends a stream with an upstream's error event: the events before it in ``chunk``, then its ``data``."""
-    at = chunk.find(data)
-    before = chunk[: event_start(chunk, at)] if at >= 0 else b""
-    line = b" ".join(scrubbed(data, secrets).splitlines())
-    return before + b"event: error\ndata: " + line + b"\n\n"
-
-
-def event_start(chunk: bytes, at: int) -> int:
-    """Where the event around offset ``at`` begins: behind the last blank line before it."""
-    lf, crlf = chunk.rfind(b"\n\n", 0, at), chunk.rfind(b"\r\n\r\n", 0, at)
-    return max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)

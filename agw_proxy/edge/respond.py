@@ -6,12 +6,12 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 import orjson
-from aiohttp import web
 
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.errors import GatewayError, MethodNotAllowed, UpgradeRefused, UpstreamError, UpstreamRejected
 from agw_proxy.policy.limits import limit_headers
 from agw_proxy.types import Answer, Attempt, Dialect
+from agw_proxy.upstreams.failures import scrubbed
 
 SERVER = "agw"
 SHOWN = "/:@+~*"  # of a target's name in a header; the rest is percent-encoded
@@ -74,26 +74,22 @@ def attempts_text(trail: Sequence[Attempt]) -> str:
     return ", ".join(f"{quote(attempt.target, safe=SHOWN)}={attempt.outcome}" for attempt in trail)
 
 
-def refuse(exchange: Exchange, error: GatewayError, *, close: bool) -> web.Response:
-    """The reply for an error before the first byte. ``close``: the connection ends with it."""
-    body = error_body(error, exchange.dialect, exchange.request_id)
-    headers = error_headers(exchange, error)
-    response = web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
-    if close:
-        response.force_close()
-    return response
-
-
 def refuse_unparsed(exchange: Exchange, error: GatewayError) -> bytes:
-    """The same as bytes, for a request that nobody could read; the connection ends with it."""
+    """The whole answer for a request that nobody could read; the connection ends with it."""
     exchange.error = error
     exchange.status = error.status
     body = error_body(error, exchange.dialect, exchange.request_id)
     headers = error_headers(exchange, error)
-    headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
-    headers.append(("Date", formatdate(usegmt=True)))
+    headers += [("Content-Type", "application/json"), ("Connection", "close")]
+    return whole(error.status, headers, body)
+
+
+def whole(status: int, headers: Sequence[tuple[str, str]], body: bytes, *, bodiless: bool = False) -> bytes:
+    """A whole answer with its framing. ``bodiless``: to a HEAD request, so without the body that it describes."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode() + body
+    framing = f"Content-Length: {len(body)}\r\nDate: {formatdate(usegmt=True)}\r\n\r\n"
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}{framing}".encode()
+    return head if bodiless else head + body
 
 
 def error_headers(exchange: Exchange, error: GatewayError) -> list[tuple[str, str]]:
@@ -116,7 +112,20 @@ def error_headers(exchange: Exchange, error: GatewayError) -> list[tuple[str, st
     return headers
 
 
-def answer(exchange: Exchange, made: Answer) -> web.Response:
-    """The reply of a local endpoint."""
-    headers = [*common_headers(exchange), *made.headers, ("Content-Type", made.content_type)]
-    return web.Response(status=made.status, body=made.body, headers=headers)
+def answer_headers(exchange: Exchange, made: Answer) -> list[tuple[str, str]]:
+    """What the reply of a local endpoint carries."""
+    return [*common_headers(exchange), *made.headers, ("Content-Type", made.content_type)]
+
+
+def last_words(chunk: bytes, data: bytes, secrets: Sequence[str]) -> bytes:
+    """What ends a stream with an upstream's error event: the events before it in ``chunk``, then its ``data``."""
+    at = chunk.find(data)
+    before = chunk[: event_start(chunk, at)] if at >= 0 else b""
+    line = b" ".join(scrubbed(data, secrets).splitlines())
+    return before + b"event: error\ndata: " + line + b"\n\n"
+
+
+def event_start(chunk: bytes, at: int) -> int:
+    """Where the event around offset ``at`` begins: behind the last blank line before it."""
+    lf, crlf = chunk.rfind(b"\n\n", 0, at), chunk.rfind(b"\r\n\r\n", 0, at)
+    return max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)

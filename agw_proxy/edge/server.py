@@ -1,4 +1,4 @@
-"""Sockets and connections: aiohttp's server with our errors, our bounds and a drain that keeps its word."""
+"""Sockets and connections: the compiled lane in front, the full lane behind it, and a drain that keeps its word."""
 
 import asyncio
 import contextlib
@@ -6,21 +6,22 @@ import resource
 import socket
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Any
 
 from agw_proxy._hot.lane import Downstream, Lane, Policy
-from agw_proxy.edge.handler import Handler
+from agw_proxy.edge.accounts import Accounts
+from agw_proxy.edge.arriving import import_full_lane
 from agw_proxy.edge.lane import names
+from agw_proxy.edge.prompt import Prompt
 from agw_proxy.edge.shell import Shell
 from agw_proxy.errors import Draining
-from agw_proxy.observe.log import Log
-from agw_proxy.observe.metrics import Metrics
+
+if TYPE_CHECKING:
+    from agw_proxy.edge.full_server import Full
 
 BACKLOG = 1024  # connections that the kernel keeps while the loop is busy
-FULL_LANE_IDLE_SECONDS = 3600.0  # of a connection's unused aiohttp half; the lane closes idle connections
 RESERVED_DESCRIPTORS = 64  # for logs, listening sockets, resolvers; the rest is shared by clients and upstreams
 LAST_WORDS_SECONDS = 2.0  # for error events to reach their clients at the end of a drain
 IDLE_LOOK_SECONDS = 0.02  # between two looks whether the last exchange has ended, during a drain
@@ -31,55 +32,64 @@ FULL = (
 FULL_BODY = b'{"error":{"message":"Too many connections are open. Try again in a moment.","type":"api_error","param":null,"code":"gateway_overloaded"}}'
 
 
-class Edge(web.Server):
+class Edge:
     """The client side of the gateway."""
 
     def __init__(
         self,
-        handler: Handler,
+        accounts: Accounts,
+        prompt: Prompt,
+        make_full: "Callable[[Edge], Full]",
         *,
         max_connections: int,
         max_header_bytes: int,
+        max_held: int,
         head_seconds: float,
         policy: Policy,
-        metrics: Metrics,
-        log: Log,
     ) -> None:
-        """To be made on the loop that it serves. ``policy``: of the fast lane, until ``swap``."""
-        super().__init__(handler, handler_cancellation=True)
-        self.handler = handler
+        """To be made on the loop that it serves. ``policy``: of the fast lane, until ``swap``.
+
+        ``make_full``: the full lane, called once ``import_full_lane`` has run. ``max_held``: bytes of request bodies.
+        """
+        self.accounts = accounts
+        self.prompt = prompt
         self.max_connections = min(max_connections, descriptors() - RESERVED_DESCRIPTORS)
-        shell = Shell(
-            self,
-            log=log,
-            metrics=metrics,
-            max_connections=self.max_connections,
-            head_seconds=head_seconds,
-            options={
-                "keepalive_timeout": FULL_LANE_IDLE_SECONDS,
-                "access_log": None,
-                "auto_decompress": False,
-                "max_line_size": max_header_bytes,
-                "max_field_size": max_header_bytes,
-                "lingering_time": 1.0,
-            },
-        )
+        self.max_header_bytes = max_header_bytes
+        self.full: Full | None = None
+        """The full lane, from the first request that has needed it."""
+        self._make_full = make_full
+        self._making: asyncio.Task[Full] | None = None
+        self.shell = Shell(self, max_connections=self.max_connections, head_seconds=head_seconds)
+        metrics = accounts.metrics
         self.lane = Lane(
             asyncio.get_running_loop(),
-            shell,
+            self.shell,
             names(),
             metrics.meter,
             policy,
             max_line=max_header_bytes,
             max_head=max_header_bytes,
-            max_held=handler.bounds.max_bodies_bytes,
+            max_held=max_held,
         )
         self.lane.know(metrics.known)
         self._listening: list[asyncio.Server] = []
         self._paths: list[Path] = []
         self._lent: dict[socket.socket, asyncio.Server] = {}
 
-    def __call__(self) -> Downstream:  # type: ignore[override]  # the protocol in front; aiohttp's is made where it is needed
+    async def load_full(self) -> "Full":
+        """The full lane; importing what it is made of (a twelfth of a second, the first time) is kept off the loop."""
+        if self.full is not None:
+            return self.full
+        if self._making is None:
+            self._making = asyncio.get_running_loop().create_task(self._load_full())
+        return await asyncio.shield(self._making)
+
+    async def _load_full(self) -> "Full":
+        await asyncio.get_running_loop().run_in_executor(None, import_full_lane)
+        self.full = self._make_full(self)
+        return self.full
+
+    def __call__(self) -> Downstream:
         """One protocol object a connection."""
         return self.lane()
 
@@ -122,7 +132,7 @@ class Edge(web.Server):
         except BaseException:
             own.close()
             raise
-        if self.handler.draining:
+        if self.accounts.draining:
             server.close()
             return
         self._listening.append(server)
@@ -137,7 +147,7 @@ class Edge(web.Server):
 
     async def drain(self, seconds: float) -> int:
         """Accept nothing new, let what runs finish for ``seconds``, end the rest with an error; gives how many those were."""
-        self.handler.draining = True
+        self.accounts.draining = True
         for server in self._listening:
             server.close()
         for path in self._paths:
@@ -145,15 +155,18 @@ class Edge(web.Server):
         self.lane.drain()
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while (self.lane.active or self.lane.reading) and loop.time() < until:  # noqa: ASYNC110  the lane has no event to set on its hot path
+        while (self.lane.active or self.lane.reading or self.shell.arriving) and loop.time() < until:  # noqa: ASYNC110  the lane has no event to set on its hot path
             await asyncio.sleep(IDLE_LOOK_SECONDS)
-        await self.handler.idle(max(until - loop.time(), 0.0))
+        await self.accounts.idle(max(until - loop.time(), 0.0))
         cut = self.lane.end_all()
-        late = list(self.handler.active)
+        if self.shell.arriving:  # they get their error from the full lane
+            await asyncio.wait(self.shell.arriving, timeout=LAST_WORDS_SECONDS)
+        late = list(self.accounts.active)
         for exchange in late:
             exchange.end(Draining("This gateway is shutting down and could not wait for the end of this answer."))
-        await self.handler.idle(LAST_WORDS_SECONDS)
-        await self.shutdown(0.5)
+        await self.accounts.idle(LAST_WORDS_SECONDS)
+        if self.full is not None:
+            await self.full.shutdown(0.5)
         self.lane.close()
         return len(late) + cut
 

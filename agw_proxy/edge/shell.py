@@ -12,10 +12,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from agw_proxy._hot.lane import Downstream, Origin, Peer
+from agw_proxy.edge.arriving import Arriving
 from agw_proxy.edge.exchange import Carried
-from agw_proxy.edge.full_lane import HANGUP_SECONDS, Connection, Facade, hung_up
-from agw_proxy.edge.relay import last_words
-from agw_proxy.edge.respond import attempts_text, error_event, refuse_unparsed
+from agw_proxy.edge.hangup import HANGUP_SECONDS, hung_up
+from agw_proxy.edge.respond import attempts_text, error_event, last_words, refuse_unparsed
 from agw_proxy.edge.state import State
 from agw_proxy.errors import (
     CallerGone,
@@ -31,13 +31,12 @@ from agw_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from agw_proxy.observe.log import Log
-from agw_proxy.observe.metrics import Metrics
 from agw_proxy.types import Attempt, Receipt
 from agw_proxy.upstreams.failures import error_of, error_of_event
-from agw_proxy.upstreams.http import reason
+from agw_proxy.upstreams.trust import reason
 
 if TYPE_CHECKING:
+    from agw_proxy.edge.full_lane import Connection
     from agw_proxy.edge.server import Edge
 
 # kind -> (class, words); {} is the upstream's name, {detail} what the lane knows more
@@ -72,26 +71,19 @@ class Shell:
     carried = Carried
     attempt = Attempt
 
-    def __init__(
-        self,
-        edge: "Edge",
-        *,
-        log: Log,
-        metrics: Metrics,
-        max_connections: int,
-        head_seconds: float,
-        options: dict[str, object],
-    ) -> None:
-        """``options``: keyword arguments of aiohttp's ``RequestHandler``."""
+    def __init__(self, edge: "Edge", *, max_connections: int, head_seconds: float) -> None:
         self._edge = edge
-        self._log = log
-        self._metrics = metrics
+        self._accounts = edge.accounts
+        self._log = edge.accounts.log
+        self._metrics = edge.accounts.metrics
         self._max_connections = max_connections
         self._head_seconds = head_seconds
-        self._options = options
         self._loop = asyncio.get_running_loop()
-        self.writes_receipts = log.writes_receipts
+        self.prompt = edge.prompt.targets
+        self.writes_receipts = self._log.writes_receipts
         self.open = 0
+        self.arriving: set[asyncio.Task[None]] = set()
+        """Requests that wait for the full lane to be there."""
 
     # -- connections
 
@@ -110,11 +102,30 @@ class Shell:
         self.open -= 1
         self._metrics.connections(-1)
 
-    def adopt(self, downstream: Downstream) -> Connection:
+    def adopt(self, downstream: Downstream) -> "Connection | Arriving":
         """The full lane's protocol for a connection that needs it for the first time."""
-        connection = Connection(self._edge, downstream, **self._options)
-        connection.connection_made(Facade(downstream, downstream.transport))
-        return connection
+        full = self._edge.full
+        if full is not None:
+            return full.adopt(downstream)
+        arriving = Arriving(self, downstream)
+        task = self._loop.create_task(self._arrive(arriving, downstream))
+        self.arriving.add(task)
+        task.add_done_callback(self.arriving.discard)
+        return arriving
+
+    async def _arrive(self, arriving: Arriving, downstream: Downstream) -> None:
+        try:
+            full = await self._edge.load_full()
+        except Exception as defect:  # noqa: BLE001  a broken installation: say so and close, whatever it is
+            self._log.events.error("gateway.defect", error=repr(defect), where="import of the full lane")
+            arriving.give_up()
+            return
+        if not arriving.lost:
+            arriving.give_way(full.adopt(downstream))
+
+    def answer(self, downstream: Downstream, head: bytes, started: int, close: bool) -> bytes:
+        """The whole answer to a request for one of ``prompt``. ``close``: the client's connection ends with it."""
+        return self._edge.prompt.answer(head, self.address(downstream.transport), started, close=close)
 
     def watch(self, downstream: Downstream) -> None:
         """Look after a client that is not read at the moment: it counts as gone when it has closed its side."""
@@ -122,8 +133,8 @@ class Shell:
         def look() -> None:
             transport = downstream.transport
             if transport is None or not downstream.reading_held:
-                return
-            if hung_up(transport):
+                downstream.watched = False
+            elif hung_up(transport):
                 transport.abort()
             else:
                 self._loop.call_later(HANGUP_SECONDS, look)
@@ -155,6 +166,9 @@ class Shell:
             error = UpstreamUnreachable(f"No connection to upstream '{name}' within {origin.connect_seconds:g} s.")
         except (OSError, ValueError) as failed:  # ValueError: a name that IDNA refuses
             error = UpstreamUnreachable(f"No connection to upstream '{name}': {reason(failed)}.")
+        except Exception as defect:  # noqa: BLE001  whatever it is, the client that waits must hear of it
+            self._log.events.error("gateway.defect", error=repr(defect), where=f"dialing {name}")
+            error = UpstreamUnreachable(f"No connection to upstream '{name}': {type(defect).__name__}.")
         else:
             peer.connect_ms = (time.monotonic() - begun) * 1000.0
             downstream.dialed(serial, peer)
@@ -196,6 +210,8 @@ class Shell:
         error: GatewayError
         if name == "head_timeout":
             error = RequestTimeout(f"The request's head did not arrive within {self._head_seconds:g} s.")
+        elif name == "draining":
+            error = self.error("draining", "", "")
         elif name == "body_timeout":
             seconds = downstream.lane.policy.state.settings.server.body_seconds
             error = RequestTimeout(f"The request body did not arrive within {seconds:g} s.")
@@ -204,19 +220,19 @@ class Shell:
         else:
             error = InvalidHTTP(told)
             error.status = status
-        handler = self._edge.handler
-        exchange = handler.begin_unparsed(downstream, self.address(downstream.transport), started, name)
+        exchange = self._accounts.begin_unparsed(downstream, self.address(downstream.transport), started, name)
         reply = refuse_unparsed(exchange, error)
-        handler.finish(exchange)
+        self._accounts.finish(exchange)
         return reply
 
-    def left(self, downstream: Downstream, started: int) -> None:
-        """A client has gone before its request was whole."""
-        handler = self._edge.handler
-        exchange = handler.begin_unparsed(downstream, None, started, "incomplete")
+    def left(self, downstream: Downstream, started: int, carried: Carried | None = None) -> None:
+        """A client has gone before its request was whole, or before anybody could look at it."""
+        exchange = self._accounts.begin_unparsed(downstream, None, started, "incomplete")
+        if carried is not None:
+            exchange.carry_on(carried)
         exchange.error = self.error("gone", "", "")
         exchange.status = exchange.error.status
-        handler.finish(exchange)
+        self._accounts.finish(exchange)
 
     # -- the account
 

@@ -301,7 +301,7 @@ class WorkerLink:
         own = self.listeners.of(self.worker)
         while True:
             order = await self._stands.get()
-            if self._edges[0].handler.draining:
+            if self._edges[0].accounts.draining:
                 continue
             for edge, sock in zip(self._edges, self.listeners.of(order.worker), strict=True):
                 if sock in own:  # a Unix socket is every worker's

@@ -158,7 +158,7 @@ def test_the_reason_for_the_full_lane_is_counted(gateway: Gateway, reason: str, 
     assert gateway.receipt(reply.request_id)["lane_reason"] == reason
     found = moved(gateway, before)
     assert found.pop(("full", reason)) == 1
-    assert set(found) <= {("full", "endpoint")}, "the health look-ups of this test"
+    assert set(found) <= {("full", "endpoint"), ("fast", "prompt")}, "the look-ups of this test"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_limit_that_says_no_is_told_by_the_full_lane(gateway: Gateway) -> None
 
 
 def test_a_connection_changes_lanes_from_request_to_request(gateway: Gateway) -> None:
-    paths = ["/v1/chat/completions", "/v1/models", "/v1/chat/completions", "/health", "/v1/chat/completions"]
+    paths = ["/v1/chat/completions", "/v1/models", "/v1/chat/completions", "/openapi.json", "/v1/chat/completions"]
     with gateway.connect() as connection:
         ids = []
         for path in paths:

@@ -176,7 +176,7 @@ async def test_an_upload_is_streamed_through(wide: Tree, upstream: Upstream, chu
     async with serving(wide, tmp_path) as running:
         reply = await running.ask("POST", "/v1/files", framed, headers={**MULTIPART, **framing})
         line = await running.receipt()
-        assert running.gateway.handler._bodies.held == 0
+        assert (await running.gateway._edges[0].load_full()).handler._bodies.held == 0
     assert (reply.status, reply.json["size"]) == (200, len(body))
     assert (line["outcome"], line["attempts"]) == ("ok", 1)
     assert upstream.last.body == body

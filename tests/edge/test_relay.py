@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agw_proxy.edge.relay import event_start
+from agw_proxy.edge.respond import event_start
 from tests.edge.inprocess import Running, serving
 from tests.support.behaviours import answer, event, raw, stream
 from tests.support.client import Reply

@@ -114,32 +114,32 @@ def test_the_error_of_a_stream_is_one_event(dialect: Dialect) -> None:
 def test_when_to_come_again_is_said_in_both_headers(
     error: GatewayError, seconds: str | None, milliseconds: str | None
 ) -> None:
-    headers = respond.refuse(exchange(), error, close=False).headers
+    headers = dict(respond.error_headers(exchange(), error))
     assert (headers.get("Retry-After"), headers.get("retry-after-ms")) == (seconds, milliseconds)
 
 
 def test_a_refusal_says_who_it_is_about() -> None:
-    response = respond.refuse(exchange(), KeyMissing("x"), close=False)
-    assert (response.status, response.content_type) == (401, "application/json")
-    assert response.headers["x-agw-error"] == "caller_key_missing"
-    assert response.headers["WWW-Authenticate"].startswith("Bearer")
-    assert response.headers["x-request-id"] == "req_1"
-    assert response.headers["Server"] == "agw"
-    assert "x-should-retry" not in response.headers
-    assert response.keep_alive is not False
-    assert respond.refuse(exchange(), KeyMissing("x"), close=True).keep_alive is False
+    head, _, body = respond.refuse_unparsed(exchange(), KeyMissing("x")).partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    assert (status, headers["Content-Type"]) == ("HTTP/1.1 401 Unauthorized", "application/json")
+    assert headers["x-agw-error"] == "caller_key_missing"
+    assert headers["WWW-Authenticate"].startswith("Bearer")
+    assert headers["x-request-id"] == "req_1"
+    assert headers["Server"] == "agw"
+    assert "x-should-retry" not in headers
+    assert (headers["Connection"], int(headers["Content-Length"])) == ("close", len(body))
 
 
 def test_what_has_been_tried_already_is_not_to_be_tried_again() -> None:
-    response = respond.refuse(exchange(), UpstreamUnavailable("x"), close=False)
-    assert response.headers["x-should-retry"] == "false"
+    assert dict(respond.error_headers(exchange(), UpstreamUnavailable("x")))["x-should-retry"] == "false"
 
 
 def test_methods_and_upgrades_are_answered_as_http_wants() -> None:
-    allowed = respond.refuse(exchange(), MethodNotAllowed("x", allowed=("GET", "HEAD")), close=False)
-    assert allowed.headers["Allow"] == "GET, HEAD"
-    upgrade = respond.refuse(exchange(), UpgradeRefused("x"), close=False)
-    assert (upgrade.status, upgrade.headers["Upgrade"], upgrade.headers["Connection"]) == (426, "HTTP/1.1", "Upgrade")
+    allowed = dict(respond.error_headers(exchange(), MethodNotAllowed("x", allowed=("GET", "HEAD"))))
+    assert allowed["Allow"] == "GET, HEAD"
+    upgrade = dict(respond.error_headers(exchange(), UpgradeRefused("x")))
+    assert (upgrade["Upgrade"], upgrade["Connection"]) == ("HTTP/1.1", "Upgrade")
 
 
 def test_common_headers_tell_of_attempts_limits_and_the_dialects_own_id() -> None:
@@ -156,7 +156,11 @@ def test_common_headers_tell_of_attempts_limits_and_the_dialects_own_id() -> Non
 
 def test_an_answer_of_our_own_carries_what_every_reply_does() -> None:
     made = Answer(201, b"text", "text/plain", (("Cache-Control", "no-store"),))
-    response = respond.answer(exchange(), made)
-    assert (response.status, response.body, response.headers["Content-Type"]) == (201, b"text", "text/plain")
-    assert response.headers["Cache-Control"] == "no-store"
-    assert response.headers["x-request-id"] == "req_1"
+    headers = dict(respond.answer_headers(exchange(), made))
+    assert (headers["Content-Type"], headers["Cache-Control"]) == ("text/plain", "no-store")
+    assert headers["x-request-id"] == "req_1"
+    answer = respond.whole(201, list(headers.items()), made.body)
+    assert answer.startswith(b"HTTP/1.1 201 Created\r\n")
+    assert answer.endswith(b"\r\n\r\ntext")
+    bodiless = respond.whole(201, list(headers.items()), made.body, bodiless=True)
+    assert bodiless == answer.removesuffix(b"text")

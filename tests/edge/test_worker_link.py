@@ -105,7 +105,7 @@ class Door:
     """Stands for an edge: knows on which sockets it accepts."""
 
     def __init__(self) -> None:
-        self.handler = SimpleNamespace(draining=False)
+        self.accounts = SimpleNamespace(draining=False)
         self.open: list[socket.socket] = []
 
     async def accept_on(self, sock: socket.socket) -> None:
@@ -183,7 +183,7 @@ async def test_it_stands_in_for_a_sibling_until_told_otherwise() -> None:
         await made.until(lambda: made.listeners.of(0)[0] in made.door.open)
         made.ours.send(Stand(0, accept=False))
         await made.until(lambda: made.door.open == [made.listeners.of(1)[0]])
-        made.door.handler.draining = True
+        made.door.accounts.draining = True
         made.ours.send(Stand(0, accept=True))
         made.hand(1, ConfigError([problem("a fence")]))
         await made.heard()

@@ -56,6 +56,7 @@ class Shell:
     """What the lane asks of Python, as far as a connection without a whole request needs it."""
 
     writes_receipts = True
+    prompt: frozenset[bytes] = frozenset()
     receipt = dict  # no exchange ends here
 
     def __init__(self) -> None:
@@ -245,6 +246,24 @@ async def test_deadlines_pass_in_their_order(lanes: Callable[..., tuple[Lane, Ti
     while not late.ended:
         await asyncio.sleep(0.005)
     assert 0 < early.ended < late.ended
+
+
+@pytest.mark.both_loops
+async def test_a_defect_at_one_deadline_is_no_other_connections(lanes: Callable[..., tuple[Lane, Timers]]) -> None:
+    lane, _ = lanes(policy(head=0.03))
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    defect = RuntimeError("in one connection's Receipt")
+    refuse = lane.shell.refuse
+    lane.shell.refuse = lambda *arguments: (_ for _ in ()).throw(defect) if not told else refuse(*arguments)
+    transports = [connect(lane) for _ in range(4)]
+    for transport in transports:
+        assert transport.protocol is not None
+        transport.protocol.data_received(b"POST / HTTP/1.1\r\nHo")
+    while not all(transport.ended or transport.written for transport in transports):
+        await asyncio.sleep(0.005)
+    assert told == [defect]
+    assert sorted(transport.written for transport in transports) == [b"", *[b"refused<EOF>"] * 3]
 
 
 @pytest.mark.both_loops

@@ -6,6 +6,7 @@ connection closes, a chunked body lacks its last chunk), ``rst``, ``hang`` (noth
 
 import asyncio
 import gzip
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -19,6 +20,7 @@ Headers = Sequence[tuple[str, str]]
 
 REASONS = {200: "OK", 302: "Found", 400: "Bad Request", 429: "Too Many Requests", 502: "Bad Gateway"}
 FOREVER_SECONDS = 3600.0  # the peer leaves first, or the test has failed
+GATE_SECONDS = 0.005  # between two looks whether a test has set its event
 RST_GRACE_SECONDS = 0.05  # an RST destroys what the peer has not read yet: let it read first
 CURSED_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body>upstream-internal.example</body></html>"
 
@@ -140,6 +142,25 @@ def reset() -> Behaviour:
         exchange.reset()
 
     return behave
+
+
+def gate(*behaviours: Behaviour) -> tuple[threading.Event, Behaviour]:
+    """One behaviour after the other; before the last, wait for the event, which the test sets."""
+    go = threading.Event()
+
+    async def behave(exchange: Exchange) -> None:
+        for behaviour in behaviours[:-1]:
+            await behaviour(exchange)
+        while not go.is_set():
+            await asyncio.sleep(GATE_SECONDS)
+        await behaviours[-1](exchange)
+
+    return go, behave
+
+
+async def close(exchange: Exchange) -> None:
+    """End the connection."""
+    exchange.end()
 
 
 def failure(status: int, message: str = "scripted", *, code: str | None = None, headers: Headers = ()) -> Behaviour:

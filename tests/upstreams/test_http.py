@@ -19,8 +19,9 @@ from agw_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from agw_proxy.types import Call
-from agw_proxy.upstreams.http import SLICE_BYTES, HttpReply, HttpUpstream
+from agw_proxy.types import Call, Reply
+from agw_proxy.upstreams.client import SLICE_BYTES
+from agw_proxy.upstreams.http import HttpUpstream
 from tests.support.behaviours import answer, huge, raw, redirect, reset, silence, stream
 from tests.support.upstream import Behaviour, Exchange, Upstream, unreachable
 
@@ -66,7 +67,7 @@ def call(
     return Call("POST", "/chat", query, headers or [], body, None, "req-7", own_credentials=own)
 
 
-async def whole(reply: HttpReply) -> bytes:
+async def whole(reply: Reply) -> bytes:
     """All of the body, and the connection given back."""
     taken = b""
     try:
@@ -374,4 +375,4 @@ async def test_an_answer_that_nobody_reads_is_not_taken_from_the_upstream(upstre
 
 async def test_an_upstream_that_nobody_asked_closes_too() -> None:
     async with towards("http://127.0.0.1:9") as up:
-        assert up._session is None
+        assert up._client is None

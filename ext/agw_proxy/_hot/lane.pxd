@@ -51,6 +51,7 @@ cdef class Timed:
     cdef uint64_t due           # monotonic nanoseconds, 0: never
     cdef int64_t tick           # where it stands in the wheel, -1: nowhere
     cdef int expired(self, uint64_t now) except -1
+    cdef int drop(self) except -1
 
 cdef class Wheel:
     cdef object _loop
@@ -139,13 +140,14 @@ cdef class Policy:
 cdef class Lane:
     cdef readonly Policy policy
     cdef readonly object shell
+    cdef frozenset prompt               # what the shell answers at once: method and path
     cdef readonly object loop
     cdef readonly Wheel wheel
     cdef readonly set connections
     cdef public bint draining
     cdef readonly int active            # exchanges of this lane in flight
     cdef readonly int reading           # requests whose body is on its way
-    cdef readonly Py_ssize_t held       # bytes of request bodies
+    cdef public Py_ssize_t held         # bytes of request bodies, of both lanes
     cdef Py_ssize_t max_held
     cdef Names names
     cdef Limits1 limits
@@ -195,10 +197,11 @@ cdef class Downstream(Wire):
     # A client's connection: one request at a time.
     cdef readonly Lane lane
     cdef int state                      # State of lane.pyx
-    cdef readonly object handler        # aiohttp's protocol, once this connection has needed it
+    cdef public object handler          # aiohttp's protocol, once this connection has needed it
     cdef readonly str reason            # why it has the request
     cdef object carried
     cdef readonly bint reading_held
+    cdef public bint watched            # somebody looks whether the client has gone while it is not read
     cdef bint pipeline_full, handler_holds, head_begun
     # Bytes in
     cdef Buffer inbox                   # a request in pieces, then whatever came behind it

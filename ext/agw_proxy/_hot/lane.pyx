@@ -91,7 +91,6 @@ cdef enum:
 cdef uint64_t IDLE_NS = <uint64_t>30 * 1000000000       # shorter than what servers commonly allow an idle connection
 cdef uint64_t TAIL_NS = <uint64_t>250 * 1000000         # for the last chunk after [DONE]; it is nearly always there
 cdef uint64_t LINGER_NS = <uint64_t>1000 * 1000000
-cdef uint64_t HANGUP_NS = <uint64_t>50 * 1000000        # half of the 100 ms within which a client's leaving is acted on
 cdef int64_t LINGER_BYTES = 262144
 
 include "lane_time.pxi"
@@ -120,6 +119,7 @@ cdef class Lane:
         self.shell = shell
         self.receipt = shell.receipt
         self.writes_receipts = shell.writes_receipts
+        self.prompt = shell.prompt
         self.names = names
         self.meter = meter
         self.policy = policy
@@ -174,9 +174,14 @@ cdef class Lane:
         """End what is under way: streams by an error event, the rest is answered by the full lane. Gives how many."""
         count = 0
         for item in list(self.connections):
-            if (<Downstream>item).running:
+            if (<Downstream>item).running or (<Downstream>item).state == BODY:
                 count += 1
-                end_early(<Downstream>item)
+                try:
+                    end_early(<Downstream>item)
+                except Exception as error:      # a defect in one connection is no other's
+                    told = {"message": "an exchange could not be ended", "exception": error}
+                    self.loop.call_exception_handler(told)
+                    (<Downstream>item).drop()
         return count
 
     def close(self):

@@ -77,6 +77,11 @@ cdef int quit_lane(Downstream d) except -1:
 
 cdef int end_early(Downstream d) except -1:
     """The gateway shuts down and waits no longer."""
+    if d.state == BODY:
+        leave_body(d)
+        forget_request(d)
+        release(&d.inbox)
+        return linger(d, <bytes?>d.lane.shell.refuse(d, 503, "draining", "", d.started))
     if d.state == TAIL:
         stop_asking(d)
         return end_tail(d)
@@ -205,6 +210,6 @@ cdef object carry(Downstream d, object error):
     if d.request_id is None:
         d.request_id = new_id(d.lane)
     return d.lane.shell.carried(
-        error, d.caller.principal, d.grant, d.request_id.decode(), d.started, d.seed, d.auth_ns, d.limit_ns,
-        d.upstream_ns, d.connect_ms, d.estimate, d.prompt_estimate, bool(d.running and d.replayed),
+        error, d.policy.state, d.caller.principal, d.grant, d.request_id.decode(), d.started, d.seed, d.auth_ns,
+        d.limit_ns, d.body_wait + d.upstream_ns, d.connect_ms, d.estimate, d.prompt_estimate, bool(d.running and d.replayed),
     )

@@ -100,6 +100,23 @@ cdef class Downstream(Wire):
         return self.door.name if self.door is not None else None
 
     @property
+    def dialect(self):
+        """In which it wants to be answered."""
+        return self.door.dialect if self.door is not None else "openai"
+
+    @property
+    def told(self):
+        """(request id or None, user, channel, trace id) of that request, as far as its head said."""
+        if self.door is None:
+            return None, None, None, None
+        return None if self.request_id is None else self.request_id.decode(), self.user, self.channel, self.trace_id
+
+    @property
+    def began(self):
+        """When the request's head was there, in monotonic nanoseconds."""
+        return self.started
+
+    @property
     def principal(self):
         """Who sends the request, None where that is not known yet."""
         return self.caller.principal if self.caller is not None else None
@@ -140,7 +157,10 @@ cdef class Downstream(Wire):
         if self.state == DIAL and self.serial == <uint64_t>serial:
             self.dialing = None
             self.lane.now = now_ns()
-            ask(self, peer, NULL)
+            if peer.gone:
+                answer_missing(self, peer)
+            else:
+                ask(self, peer, NULL)
         else:
             give_idle(peer.origin, peer)
 
@@ -200,6 +220,8 @@ cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, 
     elif lane.draining:
         reason = "draining"
     elif head.method_size != 4 or memcmp(data, <const char *>b"POST", 4) != 0:
+        if is_prompt(d, data, size, head):
+            return answer_prompt(d, data, head, owner)
         reason = "endpoint"
     else:
         found = policy.doors.get(PyBytes_FromStringAndSize(<const char *>data + head.target_at, head.path_size))
@@ -240,6 +262,26 @@ cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, 
         append(&d.inbox, data, size)
     lane.wheel.arm(d, d.started + policy.body_ns)
     return 0
+
+
+cdef bint is_prompt(Downstream d, const unsigned char *data, Py_ssize_t size, RequestHead *head) except -1:
+    """The Shell has the answer, whoever asks; nothing else comes with the request, nor behind it."""
+    if size != head.size or head.chunked or head.content_length > 0 or head.method_size > 4:
+        return False
+    if head.path_size != head.target_size or head.target_at != head.method_size + 1:
+        return False
+    return PyBytes_FromStringAndSize(<const char *>data, head.target_at + head.target_size) in d.lane.prompt
+
+
+cdef int answer_prompt(Downstream d, const unsigned char *data, RequestHead *head, bytes owner) except -1:
+    """No upstream is asked, and aiohttp not needed."""
+    cdef bytes asked = PyBytes_FromStringAndSize(<const char *>data, head.size)
+    cdef bytes answer = <bytes?>d.lane.shell.answer(d, asked, d.started, head.close != 0)
+    d.close_after = head.close
+    d.request_size = 0 if owner is not None else head.size
+    if not d.send_bytes(answer):
+        return 0
+    return next_request(d)
 
 
 cdef int enter_body(Downstream d) except -1:
@@ -325,12 +367,13 @@ cdef int keep_pipelined(Downstream d, const unsigned char *data, Py_ssize_t size
 cdef int update_reading(Downstream d) except -1:
     """Read the client unless what it has sent already is too much; a client that is not read is looked after."""
     cdef bint held = d.pipeline_full or d.handler_holds
+    if d.pipeline_full and not d.watched:
+        d.watched = True
+        d.lane.shell.watch(d)
     if held != d.reading_held and d.transport is not None:
         d.reading_held = held
         if held:
             d.transport.pause_reading()
-            if not d.handler_holds:
-                d.lane.shell.watch(d)
         else:
             d.transport.resume_reading()
     return 0

@@ -3,6 +3,9 @@
 cdef int shut(Downstream d) except -1:
     """Close after what has been written."""
     if d.transport is not None:
+        if d.state == BODY:
+            leave_body(d)
+            d.lane.shell.left(d, d.started)
         d.state = CLOSED
         d.transport.close()
         if d.transport is not None and d.queued:
@@ -52,6 +55,8 @@ cdef int client_expired(Downstream d, uint64_t now) except -1:
                 return 0
             return shut(d)
         d.started = now
+        d.door = None
+        d.caller = None
         release(&d.inbox)
         return linger(d, <bytes?>d.lane.shell.refuse(d, 408, "head_timeout", "", now))
     if d.state == BODY:
@@ -74,7 +79,6 @@ cdef int hand_over(
     Downstream d, str reason, RequestHead *head, const unsigned char *data, Py_ssize_t size, bytes owner
 ) except -1:
     """Give this one request to aiohttp, from its first byte on; ``head`` says how its body is framed."""
-    cdef Py_ssize_t in_inbox = 0 if owner is not None else head.size
     d.state = FULL
     d.due = 0
     d.reason = reason
@@ -93,7 +97,8 @@ cdef int hand_over(
         data = <const unsigned char *>PyBytes_AS_STRING(owner)
     if d.handler is None:
         d.handler = d.lane.shell.adopt(d)
-    d.handler.carried, d.carried = d.carried, None
+    carried, d.carried = d.carried, None
+    d.handler.expect(carried)
     return feed_handler(d, data, size, owner, head.size)
 
 

@@ -10,6 +10,8 @@ cdef int judge(Downstream d, RequestHead *head) except -1:
     d.grant = None
     d.way = None
     d.model = None
+    d.upstream_ns = 0
+    d.connect_ms = 0.0
     reason = check(d, text, head)
     if reason is not None:
         hand_over(d, reason, head, text, size, owner)
@@ -31,6 +33,8 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     cdef uint64_t user = 0, begun
     cdef str reason
     if not json_body(door, text, head):
+        d.user = d.channel = d.trace_id = None
+        d.request_id = None
         return "body_type"
     begun = now_ns()
     reason = read_fields(d, text, head)
@@ -235,8 +239,6 @@ cdef int launch(Downstream d, RequestHead *head) except -1:
     d.strip = d.way.door.asks_usage and d.way.origin.stream_usage and d.seen.stream and not d.seen.include_usage
     d.first_token = d.last_token = d.head_at = d.stalled = 0
     d.content = d.bytes_out = 0
-    d.upstream_ns = 0
-    d.connect_ms = 0.0
     d.stream = None
     d.document = None
     d.total_due = d.started + d.way.origin.total_ns

@@ -28,6 +28,8 @@ cdef class Peer(Wire):
         read_answer(self, <const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
     def eof_received(self):
+        if self.owner is None:
+            cut(self)               # the end is told of later: nobody is to be given this connection meanwhile
         return None                 # the transport closes itself, and says so
 
     def pause_writing(self):

@@ -18,6 +18,10 @@ cdef class Timed:
         """The deadline has passed; it is to be set anew where there is a next one."""
         return 0
 
+    cdef int drop(self) except -1:
+        """Close at once: something went wrong here."""
+        return 0
+
 
 @cython.final
 cdef class Wheel:
@@ -39,6 +43,7 @@ cdef class Wheel:
         if 0 <= item.tick <= tick:
             return 0
         self.leave(item)
+        item.due = due
         item.tick = tick
         slot = self._slots.get(tick)
         if slot is None:
@@ -51,6 +56,7 @@ cdef class Wheel:
 
     cdef int leave(self, Timed item) except -1:
         """Forget it: the connection has ended."""
+        item.due = 0
         if item.tick >= 0:
             slot = self._slots.get(item.tick)
             if slot is not None:
@@ -74,16 +80,23 @@ cdef class Wheel:
         self._timer = None
         self._planned = -1
         while self._ticks and <int64_t>self._ticks[0] <= reached:
-            for entry in self._slots.pop(heappop(self._ticks)):
+            slot = self._slots.pop(heappop(self._ticks))
+            for entry in slot:
+                (<Timed>entry).tick = -1
+            for entry in slot:
                 item = <Timed>entry
-                item.tick = -1
-                if item.due == 0:
+                if item.due == 0 or item.tick >= 0:     # ended, or armed anew, by what another's end has set off
                     continue
-                if item.due <= now:
-                    item.due = 0
-                    item.expired(now)
-                else:
+                if item.due > now:
                     self.arm(item, item.due)
+                    continue
+                item.due = 0
+                try:
+                    item.expired(now)
+                except Exception as error:              # a defect in one connection is no other's
+                    told = {"message": "a connection's deadline could not be acted upon", "exception": error}
+                    self._loop.call_exception_handler(told)
+                    item.drop()
         if self._ticks and self._planned < 0:
             self._plan(self._ticks[0])
 

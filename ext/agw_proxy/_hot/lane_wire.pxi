@@ -17,6 +17,11 @@ cdef class Wire(Timed):
                 self.fd = found.fileno()
         return 0
 
+    cdef int drop(self) except -1:
+        if self.transport is not None:
+            self.transport.abort()
+        return 0
+
     cdef int send(self, iovec *parts, int count, Py_ssize_t size) except -1:
         """Write parts with ``size`` bytes in all; 0 where the socket is broken."""
         cdef msghdr message

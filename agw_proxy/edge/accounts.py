@@ -1,0 +1,75 @@
+"""The exchanges in flight, of both lanes' making but the fast lane's own: each begins here once and ends here once."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from agw_proxy._hot.lane import Downstream
+from agw_proxy.edge.exchange import Exchange
+from agw_proxy.edge.headers import request_id, trace_id
+from agw_proxy.observe.log import Log, now_text
+from agw_proxy.observe.metrics import Metrics
+from agw_proxy.types import Receipt
+
+NO_HEADERS: Mapping[str, str] = {}
+
+
+class Accounts:
+    """Of one edge. ``draining``: it accepts nothing new."""
+
+    def __init__(self, metrics: Metrics, log: Log) -> None:
+        self.metrics = metrics
+        self.log = log
+        self.active: set[Exchange] = set()
+        self.draining = False
+        self._idle: asyncio.Event | None = None
+
+    async def idle(self, seconds: float) -> None:
+        """Wait until nothing is in flight, for at most ``seconds``."""
+        if not self.active:
+            return
+        self._idle = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+
+    def begin(self, headers: Mapping[str, str], method: str, peer: str | None) -> Exchange:
+        """Start the account of a request. ``headers``: found in any case."""
+        exchange = Exchange(request_id(headers), method, peer)
+        exchange.trace_id = trace_id(headers)
+        return self.enter(exchange)
+
+    def begin_unparsed(self, downstream: Downstream, peer: str | None, started: int, reason: str) -> Exchange:
+        """Start the account of what was no request, or not a whole one. ``reason``: why, in a word.
+
+        All the time until now was spent waiting for the client.
+        """
+        sent, user, channel, trace = downstream.told
+        exchange = Exchange(sent or request_id(NO_HEADERS), "POST" if downstream.endpoint else "-", peer)
+        exchange.user, exchange.channel, exchange.trace_id, exchange.dialect = user, channel, trace, downstream.dialect
+        exchange.waited = exchange.started - started
+        exchange.started, exchange.endpoint, exchange.lane_reason = started, downstream.endpoint or "invalid", reason
+        exchange.principal = downstream.principal
+        return self.enter(exchange)
+
+    def enter(self, exchange: Exchange) -> Exchange:
+        """It is in flight from now on."""
+        self.active.add(exchange)
+        self.metrics.requests(1)
+        return exchange
+
+    def finish(self, exchange: Exchange) -> None:
+        """Settle, release, account: the first time only."""
+        try:
+            exchange.account(self._emit, now_text)
+        finally:
+            exchange.release()
+            if exchange in self.active:
+                self.active.discard(exchange)
+                self.metrics.requests(-1)
+            if self._idle is not None and not self.active:
+                self._idle.set()
+
+    def _emit(self, receipt: Receipt) -> None:
+        self.metrics.account(receipt)
+        self.log.receipt(receipt)

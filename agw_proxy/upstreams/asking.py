@@ -1,0 +1,43 @@
+"""Imports aiohttp: when it is first needed, off the loop's thread, and without the TLS contexts that it makes on import."""
+
+import asyncio
+import ssl
+import sys
+import threading
+from typing import Any
+
+_importing = threading.Lock()
+
+
+def import_aiohttp() -> None:
+    """Import it; any thread may, at any time.
+
+    Importing it reads the system's authorities, for 55 ms and some megabytes; ours are read at their first use
+    (``trust.system_trust``). The contexts made here instead trust nobody: what took one by mistake would fail, not pass.
+    """
+    with _importing:
+        if "aiohttp" in sys.modules:
+            return
+        make, here = ssl.create_default_context, threading.get_ident()
+
+        def cheap(*args: Any, **kwargs: Any) -> ssl.SSLContext:
+            if threading.get_ident() != here:
+                return make(*args, **kwargs)
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+        ssl.create_default_context = cheap
+        try:
+            import aiohttp  # noqa: F401, PLC0415  for its side effects to happen here
+        finally:
+            ssl.create_default_context = make
+
+
+def _import_client() -> None:
+    import_aiohttp()
+    from agw_proxy.upstreams import client  # noqa: F401, PLC0415  likewise
+
+
+async def client_ready() -> None:
+    """Return when ``upstreams.client`` can be imported at once."""
+    if "agw_proxy.upstreams.client" not in sys.modules:
+        await asyncio.get_running_loop().run_in_executor(None, _import_client)

@@ -1,0 +1,285 @@
+"""Asks an upstream through one pooled aiohttp session: bytes in and bytes out, deadlines by phase.
+
+A running answer is watched by one coarse timer, not by one a read: ``read`` only stores the time.
+"""
+
+import asyncio
+import functools
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import SimpleNamespace
+
+import aiohttp
+from aiohttp import hdrs
+from multidict import CIMultiDict
+from yarl import URL
+
+from agw_proxy.config.settings import Timeouts
+from agw_proxy.errors import (
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamInvalid,
+    UpstreamReset,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from agw_proxy.types import Call, RawHeaders
+from agw_proxy.upstreams import trust as words
+from agw_proxy.upstreams.strict import MAX_HEAD_LINE_BYTES, Connection
+from agw_proxy.upstreams.trust import system_trust
+
+SLICE_BYTES = 65536  # a large body is handed to the socket in slices, so that it never blocks the loop
+READ_BUFFER_BYTES = 65536  # above twice this an answer's socket is no longer read: the bound of a slow reader's memory
+IDLE_SECONDS = 30.0  # shorter than what servers commonly allow an idle connection
+SKIPPED = frozenset({hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE})
+
+
+class HttpReply:
+    """An answer whose head is here. ``read`` gives its body in the upstream's own portions."""
+
+    __slots__ = (
+        "_broken",
+        "_deadline",
+        "_idle",
+        "_last",
+        "_loop",
+        "_name",
+        "_response",
+        "_timer",
+        "_waiting",
+        "connect_ms",
+        "ended",
+        "headers",
+        "status",
+    )
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, name: str, connect_ms: float, idle: float, deadline: float
+    ) -> None:
+        """``idle``: longest silence in seconds; ``deadline``: end of the whole exchange in loop time."""
+        self.status = response.status
+        self.headers: RawHeaders = response.raw_headers
+        self.connect_ms = connect_ms
+        self.ended = False
+        self._response = response
+        self._name = name
+        self._idle = idle
+        self._deadline = deadline
+        self._broken: UpstreamError | None = None
+        self._waiting = False
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = self._loop.call_at(min(self._last + idle, deadline), self._watch)
+
+    async def read(self, *, progress: bool = True) -> bytes:
+        """See ``types.Reply``."""
+        content = self._response.content
+        if progress:
+            self._last = self._loop.time()
+        self._waiting = True
+        try:
+            chunk = await content.readany()
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            if self._broken is not None:
+                raise self._broken from None
+            raise UpstreamBroken(f"The answer of upstream '{self._name}' broke off ({reason(error)}).") from None
+        finally:
+            self._waiting = False
+        if self._broken is not None:
+            raise self._broken
+        if content.at_eof():
+            self.ended = True
+        return chunk
+
+    def close(self) -> None:
+        """See ``types.Reply``."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.ended:
+            self._response.release()
+        else:
+            self._response.close()
+
+    def _watch(self) -> None:
+        now = self._loop.time()
+        if now >= self._deadline:
+            what = "took longer than its total time-out"
+        elif self._waiting and self._last + self._idle <= now:
+            what = f"was silent for {self._idle:g} s"
+        else:
+            # Nobody waiting for the upstream (a slow client) is no silence of the upstream's.
+            if not self._waiting:
+                self._last = now
+            self._timer = self._loop.call_at(min(self._last + self._idle, self._deadline), self._watch)
+            return
+        self._timer = None
+        self._broken = UpstreamTimeout(f"The answer of upstream '{self._name}' {what}.")
+        self._response.content.set_exception(self._broken)
+        self._response.close()
+
+
+class Client:
+    """The session of one upstream, made at its first call: an upstream that nobody uses costs nothing."""
+
+    def __init__(
+        self,
+        name: str,
+        base: str,
+        timeouts: Timeouts,
+        headers: Sequence[tuple[str, str]],
+        *,
+        passthrough: bool,
+        trust: ssl.SSLContext | None,
+    ) -> None:
+        """``base``: the URL before a call's path. ``headers``: on every request. ``trust``: None for the system's.
+
+        ``passthrough``: the caller's own provider credentials go along.
+        """
+        self.name = name
+        self._base = base
+        self._timeouts = timeouts
+        self._own_headers = headers
+        self._passthrough = passthrough
+        self._trust = trust
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self, call: Call) -> HttpReply:
+        """See ``types.Upstream``."""
+        loop = asyncio.get_running_loop()
+        timeouts = self._timeouts
+        deadline = loop.time() + timeouts.total
+        times = SimpleNamespace(connect_ms=0.0, begun=0.0)
+        url = f"{self._base}{call.path}" + (f"?{call.query}" if call.query else "")
+        body = call.body
+        headers = self._headers(call)
+        if isinstance(body, bytes) and len(body) > SLICE_BYTES:
+            headers["Content-Length"] = str(len(body))
+        try:
+            async with asyncio.timeout_at(deadline) as clock:
+
+                def sent() -> None:
+                    clock.reschedule(min(loop.time() + timeouts.first_byte, deadline))
+
+                if isinstance(body, bytes) and len(body) > SLICE_BYTES:
+                    data: bytes | AsyncIterator[bytes] | None = _then(slices(body), sent)
+                elif body is None or isinstance(body, bytes):
+                    data = body
+                    sent()
+                else:
+                    data = _then(body, sent)
+                response = await (await self._open_session()).request(
+                    call.method,
+                    URL(url, encoded=True),
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    trace_request_ctx=times,
+                )
+        except aiohttp.ConnectionTimeoutError:
+            raise UpstreamUnreachable(
+                f"No connection to upstream '{self.name}' within {timeouts.connect:g} s."
+            ) from None
+        except TimeoutError:
+            raise UpstreamTimeout(f"Upstream '{self.name}' did not answer within {timeouts.first_byte:g} s.") from None
+        except (aiohttp.ClientConnectorError, aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError) as error:
+            raise UpstreamUnreachable(f"No connection to upstream '{self.name}': {reason(error)}.") from None
+        except UnicodeError as error:
+            raise UpstreamUnreachable(f"No connection to upstream '{self.name}': {reason(error)}.") from None
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
+            raise UpstreamReset(f"Upstream '{self.name}' closed the connection before it answered.") from None
+        except aiohttp.ClientError as error:
+            raise UpstreamInvalid(f"Upstream '{self.name}' sent no valid HTTP answer ({reason(error)}).") from None
+        if response.status < 200:
+            response.close()
+            raise UpstreamInvalid(
+                f"Upstream '{self.name}' switched protocols ({response.status}), which nobody asked for."
+            )
+        if 300 <= response.status < 400 and response.status != 304:
+            response.close()
+            raise UpstreamInvalid(
+                f"Upstream '{self.name}' answered with a redirect ({response.status}), which is not followed."
+            )
+        return HttpReply(response, self.name, times.connect_ms, timeouts.between_bytes, deadline)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _headers(self, call: Call) -> CIMultiDict[str]:
+        headers = CIMultiDict(call.headers)
+        if self._passthrough:
+            headers.extend(call.own_credentials or ())
+        for name, value in self._own_headers:
+            headers[name] = value
+        headers["Accept-Encoding"] = "identity"  # usage and the end of the answer are read from its bytes
+        headers["x-request-id"] = call.request_id
+        return headers
+
+    async def _open_session(self) -> aiohttp.ClientSession:
+        context: ssl.SSLContext | bool = self._trust or True
+        if self._session is None and self._trust is None and self._base.startswith("https:"):
+            context = await asyncio.get_running_loop().run_in_executor(None, system_trust)
+        if self._session is None:
+            trace = aiohttp.TraceConfig()
+            trace.on_connection_create_start.append(_connect_begins)
+            trace.on_connection_create_end.append(_connect_ends)
+            connector = aiohttp.TCPConnector(
+                limit=0,  # the limits and gates of the gateway decide how many requests run
+                keepalive_timeout=IDLE_SECONDS,
+                ssl=context,
+            )
+            made = functools.partial(Connection, loop=asyncio.get_running_loop())
+            connector._factory = made  # type: ignore[assignment]  # noqa: SLF001  a subclass; held by the contract test
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
+                auto_decompress=False,
+                skip_auto_headers=SKIPPED,
+                read_bufsize=READ_BUFFER_BYTES,
+                max_line_size=MAX_HEAD_LINE_BYTES,
+                max_field_size=MAX_HEAD_LINE_BYTES,
+                trace_configs=[trace],
+            )
+        return self._session
+
+
+async def slices(body: bytes) -> AsyncIterator[bytes]:
+    """A body in portions of at most SLICE_BYTES."""
+    for start in range(0, len(body), SLICE_BYTES):
+        yield body[start : start + SLICE_BYTES]
+
+
+async def _then(body: AsyncIterator[bytes], sent: Callable[[], None]) -> AsyncIterator[bytes]:
+    """The same body; ``sent`` is called behind its last portion: the clock for the answer's first byte starts there."""
+    async for portion in body:
+        yield portion
+    sent()
+
+
+def reason(error: BaseException) -> str:
+    """A short cause without addresses or texts of foreign origin."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name was not found"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "its certificate was not accepted"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "TLS failed"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return os.strerror(error.os_error.errno).lower() if error.os_error.errno else "not reachable"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "its framing was cut or wrong"
+    return words.reason(error)
+
+
+async def _connect_begins(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.begun = time.monotonic()  # the loop's own clock ticks in milliseconds
+
+
+async def _connect_ends(_session: object, context: SimpleNamespace, _params: object) -> None:
+    times = context.trace_request_ctx
+    times.connect_ms = (time.monotonic() - times.begun) * 1000.0
