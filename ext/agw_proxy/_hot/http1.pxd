@@ -5,6 +5,7 @@
 # ``Chunks`` follows a chunked body in any split. Nothing here makes a Python object or needs the GIL.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 cdef enum:
     MAX_FIELDS = 100            # of one head: real clients send about twenty; bounds the work before anybody is known
@@ -99,8 +100,47 @@ cdef const unsigned char *next_piece(
 cdef int refusal_status(int reason) noexcept nogil      # 400, 414, 417, 431, 501 or 505; 0 for no refusal
 cdef const char *reason_text(int reason) noexcept nogil  # what was expected and what came, for the caller
 cdef const char *reason_name(int reason) noexcept nogil  # a word for logs and metrics: lower case, underscores
+
+cdef inline bint differs8(const unsigned char *text, const char *wanted) noexcept nogil:
+    """Eight bytes; the case bit is passed over exactly where ``wanted``, which is ASCII, has a letter."""
+    cdef uint64_t one, other, letters, ones = 0x0101010101010101
+    memcpy(&one, text, 8)
+    memcpy(&other, wanted, 8)
+    letters = (other + ones * 0x1F) & ~(other + ones * 0x05) & (ones << 7)      # from "a" on, but not from "{" on
+    return (one | letters >> 2) != other
+
+
+cdef inline bint differs4(const unsigned char *text, const char *wanted) noexcept nogil:
+    cdef uint32_t one, other, letters, ones = 0x01010101
+    memcpy(&one, text, 4)
+    memcpy(&other, wanted, 4)
+    letters = (other + ones * 0x1F) & ~(other + ones * 0x05) & (ones << 7)
+    return (one | letters >> 2) != other
+
+
+cdef inline bint same(const unsigned char *text, const char *wanted, Py_ssize_t size) noexcept nogil:
+    """Whether ``text`` is ``wanted`` in any case; ``wanted``: ASCII without capitals."""
+    cdef Py_ssize_t i
+    if size >= 8:
+        for i in range(0, size - 8, 8):
+            if differs8(text + i, wanted + i):
+                return False
+        return not differs8(text + size - 8, wanted + size - 8)
+    if size >= 4:
+        return not (differs4(text, wanted) or differs4(text + size - 4, wanted + size - 4))
+    for i in range(size):
+        if text[i] != <unsigned char>wanted[i] and (text[i] | 0x20 != wanted[i] or not b"a" <= wanted[i] <= b"z"):
+            return False
+    return True
+
+
 # Whether the field's name is this one; ``wanted`` in lower case.
-cdef bint name_is(const unsigned char *name, Py_ssize_t size, const char *wanted, Py_ssize_t wanted_size) noexcept nogil
+cdef inline bint name_is(
+    const unsigned char *name, Py_ssize_t size, const char *wanted, Py_ssize_t wanted_size
+) noexcept nogil:
+    return size == wanted_size and same(name, wanted, size)
+
+
 # Does the comma-separated value hold this token? ``wanted`` in lower case (RFC 9110 section 5.6.1).
 cdef bint has_token(
     const unsigned char *value, Py_ssize_t size, const char *wanted, Py_ssize_t wanted_size

@@ -70,14 +70,12 @@ cdef enum Class:
     HEX = 16
 
 cdef unsigned char CLASSES[256]
-cdef unsigned char LOWER[256]
 
 
 cdef void fill_tables():
     cdef int c
     for c in range(256):
         CLASSES[c] = 0
-        LOWER[c] = c + 32 if 0x41 <= c <= 0x5A else c
         if 0x20 <= c != 0x7F or c == 0x09:
             CLASSES[c] |= VALUE
         if 0x20 < c < 0x7F and c != 0x23:
@@ -99,12 +97,6 @@ include "http1_fields.pxi"
 include "http1_chunks.pxi"
 include "http1_reason.pxi"
 include "http1_face.pxi"
-
-
-cdef bint name_is(
-    const unsigned char *name, Py_ssize_t size, const char *wanted, Py_ssize_t wanted_size
-) noexcept nogil:
-    return size == wanted_size and same(name, wanted, size)
 
 
 cdef bint has_token(

@@ -48,15 +48,6 @@ cdef void clear_response(ResponseHead *head, Seen *seen) noexcept nogil:
     seen.absolute = seen.closes = seen.keeps = False
 
 
-cdef inline bint same(const unsigned char *name, const char *wanted, Py_ssize_t size) noexcept nogil:
-    """Whether ``name`` is ``wanted`` in any case."""
-    cdef Py_ssize_t i
-    for i in range(size):
-        if LOWER[name[i]] != <unsigned char>wanted[i]:
-            return False
-    return True
-
-
 cdef inline const unsigned char *next_element(
     const unsigned char *p, const unsigned char *end, Piece *element
 ) noexcept nogil:

@@ -35,8 +35,7 @@ cdef int read_usage(Downstream d, long long *prompt, long long *completion, long
     if d.stream is not None:
         prompt[0], completion[0], cached[0] = d.stream.prompt_tokens, d.stream.completion_tokens, d.stream.cached_tokens
     elif d.document is not None:
-        prompt[0], completion[0] = d.document.prompt_tokens, d.document.completion_tokens
-        cached[0] = d.document.cached_tokens
+        d.document.usage(prompt, completion, cached)
     return 0
 
 

@@ -29,10 +29,38 @@ cdef extern from *:
     #else
     #define AGW_FIRST_MARK(m) 0 /* the caller goes on byte by byte */
     #endif
+    /* The same of sixteen bytes where the machine can, each bit exact; otherwise nonzero where there is any. */
+    #ifdef __SSE2__
+    #include <emmintrin.h>
+    static inline unsigned int agw_marks_16(const unsigned char *p) {
+        __m128i block = _mm_loadu_si128((const __m128i *)p);
+        /* As signed numbers, what is not ASCII is below the controls. */
+        __m128i marks = _mm_cmplt_epi8(block, _mm_set1_epi8(0x20));
+        marks = _mm_or_si128(marks, _mm_cmpeq_epi8(block, _mm_set1_epi8('"')));
+        marks = _mm_or_si128(marks, _mm_cmpeq_epi8(block, _mm_set1_epi8('\\\\')));
+        return (unsigned int)_mm_movemask_epi8(marks);
+    }
+    #define AGW_FIRST_MARK_16(p, m) __builtin_ctz(m)
+    #else
+    static inline unsigned int agw_marks_16(const unsigned char *p) {
+        uint64_t one, two;
+        memcpy(&one, p, 8);
+        memcpy(&two, p + 8, 8);
+        return AGW_MARKS(one) || AGW_MARKS(two);
+    }
+    static inline int agw_first_mark_16(const unsigned char *p) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        if (AGW_MARKS(word)) return AGW_FIRST_MARK(AGW_MARKS(word));
+        memcpy(&word, p + 8, 8);
+        return 8 + AGW_FIRST_MARK(AGW_MARKS(word));
+    }
+    #define AGW_FIRST_MARK_16(p, m) agw_first_mark_16(p)
+    #endif
     """
+    unsigned int marks_16 "agw_marks_16"(const unsigned char *block) noexcept nogil
+    int first_mark_16 "AGW_FIRST_MARK_16"(const unsigned char *block, unsigned int marks) noexcept nogil
     ctypedef unsigned long long u128 "agw_u128"
-    uint64_t marks "AGW_MARKS"(uint64_t word) noexcept nogil
-    int first_mark "AGW_FIRST_MARK"(uint64_t marks) noexcept nogil
 
 cdef enum Fault:
     FINE, EMPTY, BOM, TOP, NAME, COLON, NEXT_MEMBER, NEXT_ELEMENT, VALUE, LITERAL, NUMBER, LEADING_ZERO, LONG_NUMBER

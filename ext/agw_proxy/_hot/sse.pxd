@@ -93,4 +93,5 @@ cdef class Stream:
 
 cdef class Document:
     cdef Json _json
+    cdef void usage(self, long long *prompt, long long *completion, long long *cached) noexcept nogil
     cdef void push(self, const unsigned char *data, Py_ssize_t size) noexcept nogil

@@ -23,8 +23,29 @@ cdef extern from *:
     #else
     #define AGW_FIRST_MARK(m) 0 /* the caller goes on byte by byte */
     #endif
+    #ifdef __SSE2__
+    #include <emmintrin.h>
+    #define AGW_BLOCK 16
+    #undef AGW_FIRST_MARK
+    #define AGW_FIRST_MARK(m) __builtin_ctzll(m)
+    static inline uint64_t agw_quotes(const unsigned char *p) {
+        __m128i block = _mm_loadu_si128((const __m128i *)p);
+        __m128i marks = _mm_cmpeq_epi8(block, _mm_set1_epi8('"'));
+        marks = _mm_or_si128(marks, _mm_cmpeq_epi8(block, _mm_set1_epi8('\\\\')));
+        return (unsigned int)_mm_movemask_epi8(marks);
+    }
+    #else
+    #define AGW_BLOCK 8
+    static inline uint64_t agw_quotes(const unsigned char *p) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        return AGW_QUOTES(word);
+    }
+    #endif
     """
-    uint64_t quotes "AGW_QUOTES"(uint64_t word) noexcept nogil
+    enum:
+        BLOCK "AGW_BLOCK"
+    uint64_t quotes "agw_quotes"(const unsigned char *block) noexcept nogil
     int first_mark "AGW_FIRST_MARK"(uint64_t marks) noexcept nogil
 
 # Where in a line we are.
@@ -343,6 +364,11 @@ cdef class Document:
 
     cdef void push(self, const unsigned char *data, Py_ssize_t size) noexcept nogil:
         json_feed(&self._json, data, data + size)
+
+    cdef void usage(self, long long *prompt, long long *completion, long long *cached) noexcept nogil:
+        prompt[0] = count(&self._json, PROMPT_TOKENS, INPUT_TOKENS)
+        completion[0] = count(&self._json, COMPLETION_TOKENS, OUTPUT_TOKENS)
+        cached[0] = count(&self._json, PROMPT_CACHED, INPUT_CACHED)
 
     def feed(self, bytes chunk not None):
         self.push(<const unsigned char *>PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))

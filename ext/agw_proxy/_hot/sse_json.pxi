@@ -208,19 +208,20 @@ cdef void container_begins(Json *json, bint array) noexcept nogil:
 
 
 cdef inline bint ends_scalar(unsigned char c) noexcept nogil:
+    if 0x30 <= c <= 0x39:
+        return False
     return c <= 0x20 or c == b"," or c == b"}" or c == b"]" or c == b'"' or c == b":" or c == b"{" or c == b"["
 
 
 cdef inline const unsigned char *to_quote(const unsigned char *p, const unsigned char *end) noexcept nogil:
     """The next quote or backslash, or the end."""
-    cdef uint64_t word, found
-    while end - p >= 8:
-        memcpy(&word, p, 8)
-        found = quotes(word)
+    cdef uint64_t found
+    while end - p >= BLOCK:
+        found = quotes(p)
         if found:
             p += first_mark(found)
             break
-        p += 8
+        p += BLOCK
     while p < end and p[0] != b'"' and p[0] != b"\\":
         p += 1
     return p
@@ -235,6 +236,12 @@ cdef inline void token_begins(Json *json, bint keep) noexcept nogil:
 cdef inline void container_ends(Json *json) noexcept nogil:
     json.depth -= 1
     after_value(json)
+
+
+cdef inline void name_begins(Json *json) noexcept nogil:
+    json.name = True
+    token_begins(json, layer_of(json) != ELSEWHERE)
+    json.state = IN_STRING
 
 
 cdef void structure(Json *json, unsigned char c) noexcept nogil:
@@ -267,9 +274,7 @@ cdef void structure(Json *json, unsigned char c) noexcept nogil:
             json.state = LOST
     elif json.state == WANT_NAME:
         if c == b'"':
-            json.name = True
-            token_begins(json, layer_of(json) != ELSEWHERE)
-            json.state = IN_STRING
+            name_begins(json)
         elif c == b"}":
             container_ends(json)
         else:
@@ -319,6 +324,11 @@ cdef void json_feed(Json *json, const unsigned char *p, const unsigned char *end
         elif json.state == LOST:
             return
         else:
-            if p[0] != b" " and p[0] != b"\n" and p[0] != b"\r" and p[0] != b"\t":
+            # Names and colons first: they are most of what stands between values.
+            if p[0] == b'"' and json.state == WANT_NAME:
+                name_begins(json)
+            elif p[0] == b":" and json.state == WANT_COLON:
+                json.state = WANT_VALUE
+            elif p[0] != b" " and p[0] != b"\n" and p[0] != b"\r" and p[0] != b"\t":
                 structure(json, p[0])
             p += 1
