@@ -33,6 +33,7 @@ class LogWriter:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lines: list[bytes] = []
+        self._counts: list[int] = []
         self._put = 0
         self._taken = 0  # written by the thread alone, as the other is by its callers alone
         self._wake = threading.Event()
@@ -52,6 +53,7 @@ class LogWriter:
                 self._dropped(count)
             return
         self._put += count
+        self._counts.append(count)  # before the line: what the thread finds of lines it finds of counts
         self._lines.append(line)
         if not self._wake.is_set():
             self._wake.set()
@@ -75,17 +77,19 @@ class LogWriter:
             # Joined in one step: a loop over lines would hold the interpreter's lock while requests wait for it.
             lines = self._lines[:]
             del self._lines[: len(lines)]
-            lines.append(b"")
-            batch = b"\n".join(lines)
-            if batch:
-                self._taken += batch.count(b"\n")
+            count = sum(self._counts[: len(lines)])
+            del self._counts[: len(lines)]
+            if lines:
+                lines.append(b"")
+                batch = b"\n".join(lines)
+                self._taken += count
                 try:
                     self._write(batch)
                 except (BrokenPipeError, ValueError):
                     closing = True  # nobody reads any more: a sidecar goes on serving without its log
                 except OSError:
                     if self._dropped is not None:
-                        self._dropped(batch.count(b"\n"))  # a full disk may have room again
+                        self._dropped(count)  # a full disk may have room again
             if closing:
                 return
             time.sleep(WAKE_SECONDS)
