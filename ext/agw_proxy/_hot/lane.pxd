@@ -131,7 +131,8 @@ cdef class Policy:
     cdef readonly RouteTable routes
     cdef list origins                   # by upstream number; None: in process
     cdef dict doors                     # path -> Door
-    cdef dict ways                      # (Door, Target) -> Way
+    cdef dict ways                      # (Door, Route, Target) -> Way
+    cdef Way last_way                   # the one asked for last
     cdef readonly object state
     cdef readonly str why               # all requests go by the full lane, and this is the reason; None: they need not
     cdef int json_depth
@@ -168,7 +169,8 @@ cdef class Lane:
     cdef object receipt
     cdef bint writes_receipts
     cdef int hand_out(self) except -1
-    cdef int64_t date_second
+    cdef int64_t date_second, wall_offset
+    cdef uint64_t walled_at
     cdef Py_ssize_t ids_at
     cdef uint64_t random
     cdef list ring                      # Receipts on their way to the log

@@ -91,6 +91,7 @@ cdef enum:
 cdef uint64_t IDLE_NS = <uint64_t>30 * 1000000000       # shorter than what servers commonly allow an idle connection
 cdef uint64_t TAIL_NS = <uint64_t>250 * 1000000         # for the last chunk after [DONE]; it is nearly always there
 cdef uint64_t LINGER_NS = <uint64_t>1000 * 1000000
+cdef uint64_t WALL_NS = <uint64_t>100 * 1000000         # a step of the wall clock shows after this at the latest
 cdef int64_t LINGER_BYTES = 262144
 
 include "lane_time.pxi"
@@ -231,13 +232,22 @@ cdef bytes new_id(Lane lane):
 cdef const unsigned char *HEX = <const unsigned char *>b"0123456789abcdef"
 
 
+cdef int64_t wall_ns(Lane lane, uint64_t now) noexcept:
+    """``now`` of the monotonic clock as nanoseconds since 1970. How the two clocks stand is looked up ten times a second."""
+    cdef timespec wall
+    if now - lane.walled_at > WALL_NS:
+        clock_gettime(CLOCK_REALTIME, &wall)
+        lane.walled_at = now_ns()
+        lane.wall_offset = <int64_t>wall.tv_sec * 1000000000 + wall.tv_nsec - <int64_t>lane.walled_at
+    return <int64_t>now + lane.wall_offset
+
+
 cdef bytes date_line(Lane lane):
     """The Date header (RFC 9110 section 6.6.1), made once a second."""
-    cdef timespec now
-    clock_gettime(CLOCK_REALTIME, &now)
-    if now.tv_sec != lane.date_second:
-        lane.date_second = now.tv_sec
-        lane.date_text = lane.shell.date(now.tv_sec).encode()
+    cdef int64_t second = wall_ns(lane, lane.now) // 1000000000
+    if second != lane.date_second:
+        lane.date_second = second
+        lane.date_text = lane.shell.date(second).encode()
     return lane.date_text
 
 

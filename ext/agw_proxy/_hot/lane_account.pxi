@@ -146,7 +146,7 @@ cdef int account(Downstream d, object error) except -1:
     if d.status != 200 or d.replayed:
         trail = lane.shell.trail(way.target.name, way.origin.name, d.status, bool(d.replayed))
     receipt = lane.receipt(
-        "request", stamp(lane), d.request_id.decode(), way.door.name, "POST",
+        "request", stamp(lane, now), d.request_id.decode(), way.door.name, "POST",
         d.status if d.begun else (error.status if error is not None else d.status), "fast",
         "ok" if error is None else error.code,
         rounded(duration) / 1000.0, own // 1000, d.caller.name, d.user, d.channel, d.trace_id, d.model, way.route.label,
@@ -172,16 +172,14 @@ cdef int account(Downstream d, object error) except -1:
     return 0
 
 
-cdef str stamp(Lane lane):
+cdef str stamp(Lane lane, uint64_t now):
     """UTC in RFC 3339 with milliseconds."""
-    cdef timespec now
     cdef unsigned char[24] text
-    cdef int ms
-    clock_gettime(CLOCK_REALTIME, &now)
-    if now.tv_sec != lane.stamp_second:
-        lane.stamp_second = now.tv_sec
-        lane.stamp_text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now.tv_sec)).encode()
-    ms = <int>(now.tv_nsec // 1000000)
+    cdef int64_t wall = wall_ns(lane, now), second = wall // 1000000000
+    cdef int ms = <int>(wall // 1000000 - second * 1000)
+    if second != lane.stamp_second:
+        lane.stamp_second = second
+        lane.stamp_text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
     memcpy(text, PyBytes_AS_STRING(lane.stamp_text), 20)
     text[20], text[21], text[22], text[23] = 48 + ms // 100, 48 + ms // 10 % 10, 48 + ms % 10, b"Z"
     return PyUnicode_DecodeASCII(<const char *>text, 24, NULL)

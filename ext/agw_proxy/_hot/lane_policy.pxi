@@ -130,15 +130,19 @@ cdef class Policy:
     def forget(self):
         """The names that metrics may show have changed: decide anew which label each way counts under."""
         self.ways.clear()
+        self.last_way = None
 
 
 cdef Way way_of(Lane lane, Policy policy, Door door, Route route, Target target):
     """The decision for a door and a target, remembered."""
-    cdef Way way
+    cdef Way way = policy.last_way
     cdef PyObject *known
+    if way is not None and way.door is door and way.route is route and way.target is target:
+        return way
     key = (door, route, target)
     known = PyDict_GetItemWithError(policy.ways, key)
     if known != NULL:
+        policy.last_way = <Way>known
         return <Way>known
     if len(policy.ways) >= MAX_WAYS:
         policy.ways.clear()
@@ -161,7 +165,7 @@ cdef Way way_of(Lane lane, Policy policy, Door door, Route route, Target target)
         way.model_label = route.name if route.name in lane.known else route.label
         way.trail = (lane.shell.attempt(target.name, way.origin.name, "200"),)
         count_ways(lane, way)
-    policy.ways[key] = way
+    policy.ways[key] = policy.last_way = way
     return way
 
 
