@@ -81,6 +81,7 @@ class Shell:
         self._loop = asyncio.get_running_loop()
         self.prompt = edge.prompt.targets
         self.writes_receipts = self._log.writes_receipts
+        self.writes_lines = self._log.writes_lines
         self.open = 0
         self.arriving: set[asyncio.Task[None]] = set()
         """Requests that wait for the full lane to be there."""
@@ -239,6 +240,35 @@ class Shell:
     def receipts(self, receipts: Sequence[Receipt]) -> None:
         """Canonical lines of exchanges that have ended."""
         self._log.receipts(receipts)
+
+    def lines(self, lines: bytes, count: int) -> None:
+        """Canonical lines as the log writes them, made by the lane; the last one without its end."""
+        self._log.writer.put(lines, count)
+
+    def line_parts(
+        self, endpoint: str, model: str, label: str, upstream: str, target: str, trail: tuple[Attempt, ...]
+    ) -> tuple[bytes, bytes]:
+        """What the lines of one way have in common: from the request's id to the duration, and from the model to the trail."""
+        receipt = Receipt(
+            event="request",
+            time="",
+            request_id="",
+            endpoint=endpoint,
+            method="POST",
+            status=200,
+            lane="fast",
+            outcome="ok",
+            duration_ms=0.0,
+            overhead_us=0,
+            model=model,
+            model_label=label,
+            upstream=upstream,
+            target=target,
+            attempts=len(trail),
+            trail=trail,
+        )
+        opening, closing = self._log.encode(receipt).removesuffix(b"}").split(b'0.0,"overhead_us":0', 1)
+        return opening.partition(b'"request_id":"')[2], closing
 
     def count(self, receipt: Receipt) -> None:
         """Metrics of an exchange that did not go well; the lane counts the others itself."""

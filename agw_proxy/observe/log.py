@@ -114,6 +114,7 @@ class Log:
         self._colour = colour
         self._encoder = msgspec.json.Encoder()
         self.writes_receipts = self._level <= LEVELS["info"]
+        self.writes_lines = self.writes_receipts and not pretty
         render = self._render_event if pretty else _render_json
         self.events = structlog.wrap_logger(
             _Sink(writer),
@@ -130,6 +131,10 @@ class Log:
         """The canonical line of an exchange."""
         if self.writes_receipts:
             self.writer.put(self._line(receipt) if self._pretty else self._encoder.encode(receipt))
+
+    def encode(self, receipt: Receipt) -> bytes:
+        """The canonical line as JSON."""
+        return self._encoder.encode(receipt)
 
     def receipts(self, receipts: Sequence[Receipt]) -> None:
         """Several of them, in order."""

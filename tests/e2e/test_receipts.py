@@ -3,14 +3,17 @@
 import itertools
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
+from agw_proxy.types import Receipt
 from tests.support.behaviours import failure, html_502, limited, raw, silence, stream
 from tests.support.fake_openai import words
 from tests.support.gateway import APP_KEY, UPSTREAM_KEY, Gateway, Tree, chat_body, configuration, provider
 from tests.support.upstream import Behaviour, Upstream
 
 LIMITED_KEY = "agw-bench-once-8e2b5d17c3f0496a"
+TRACE_PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 CANARY = "canary-in-the-prompt-71c2"
 _numbers = itertools.count()
 
@@ -42,6 +45,23 @@ def test_a_stream_is_accounted_with_its_timing_and_its_tokens(gateway: Gateway) 
     assert (line["prompt_tokens"], line["completion_tokens"]) == (11, 7)
     assert line["finish_reason"] == "stop"
     assert 0 < line["ttft_ms"] <= line["duration_ms"]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("user", "channel"),
+    [("ann", "web"), ("ann", 'a "b" \\ c'), ("Zoë", "/~"), ("\x7f", "a" * 256), ("u" * 5000, "web")],
+    ids=["plain", "quoted", "not-ascii", "delete", "long"],
+)
+def test_a_line_of_the_fast_lane_is_the_one_that_the_log_makes_of_its_receipt(
+    gateway: Gateway, user: str, channel: str, streamed: bool
+) -> None:
+    reply = gateway.chat(user=user, stream=streamed, headers={"x-channel-id": channel, "traceparent": TRACE_PARENT})
+    told = gateway.receipt(reply.request_id)
+    [line] = [line for line in gateway.output.split("\n") if f'"{reply.request_id}"' in line]
+    assert (told["user"], told["channel"], told["trace_id"]) == (user, channel, TRACE_PARENT[3:35])
+    assert told["lane"] == "fast"
+    assert msgspec.json.encode(msgspec.json.decode(line, type=Receipt)) == line.encode()
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ class Shell:
 
     writes_receipts = True
     prompt: frozenset[bytes] = frozenset()
+    writes_lines = True
     receipt = dict  # no exchange ends here
 
     def __init__(self) -> None:

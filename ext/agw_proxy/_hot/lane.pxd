@@ -123,6 +123,7 @@ cdef class Way:
     cdef uint64_t subject               # of the model, for limits
     cdef str model_label
     cdef tuple trail
+    cdef bytes line_opening, line_closing   # of its lines in the log, see lane_line.pxi
     cdef int h_requests, h_seconds, h_operation, h_in, h_out, h_in_use, h_out_use, h_ttft, h_gap, h_attempt
 
 cdef class Policy:
@@ -174,6 +175,10 @@ cdef class Lane:
     cdef Py_ssize_t ids_at
     cdef uint64_t random
     cdef list ring                      # Receipts on their way to the log
+    cdef unsigned char *lines           # whole lines on their way to the log, see lane_line.pxi; or the ring, or these
+    cdef Py_ssize_t lines_size
+    cdef int line_count
+    cdef bint writes_lines
     cdef bint emptying
 
 # -- connections

@@ -104,6 +104,7 @@ include "lane_full.pxi"
 include "lane_judge.pxi"
 include "lane_answer.pxi"
 include "lane_stream.pxi"
+include "lane_line.pxi"
 include "lane_account.pxi"
 
 
@@ -121,6 +122,7 @@ cdef class Lane:
         self.receipt = shell.receipt
         self.writes_receipts = shell.writes_receipts
         self.prompt = shell.prompt
+        self.writes_lines = shell.writes_lines
         self.names = names
         self.meter = meter
         self.policy = policy
@@ -134,7 +136,8 @@ cdef class Lane:
         self.max_held = max_held
         self.page_size = max(max_head, MAX_ANSWER_HEAD) + PAGE_BYTES
         self.page = <unsigned char *>malloc(self.page_size)
-        if self.page == NULL:
+        self.lines = <unsigned char *>malloc(LINES_BYTES)
+        if self.page == NULL or self.lines == NULL:
             raise MemoryError
         self.h_active = meter.series("agw_active_requests")
         self.h_streams = meter.series("agw_active_streams")
@@ -150,6 +153,7 @@ cdef class Lane:
 
     def __dealloc__(self):
         free(self.page)
+        free(self.lines)
         release(&self.gathered)
 
     def __call__(self):
@@ -198,9 +202,15 @@ cdef class Lane:
         self.hand_out()
 
     cdef int hand_out(self) except -1:
+        cdef Py_ssize_t size
+        cdef int count
         if self.ring:
             receipts, self.ring = self.ring, []
             self.shell.receipts(receipts)
+        if self.line_count:
+            count, self.line_count = self.line_count, 0
+            size, self.lines_size = self.lines_size, 0
+            self.shell.lines(PyBytes_FromStringAndSize(<const char *>self.lines, size - 1), count)
         return 0
 
 
@@ -233,7 +243,7 @@ cdef const unsigned char *HEX = <const unsigned char *>b"0123456789abcdef"
 
 
 cdef int64_t wall_ns(Lane lane, uint64_t now) noexcept:
-    """``now`` of the monotonic clock as nanoseconds since 1970. How the two clocks stand is looked up ten times a second."""
+    """``now`` of the monotonic clock as nanoseconds since 1970; how the two stand is looked up ten times a second."""
     cdef timespec wall
     if now - lane.walled_at > WALL_NS:
         clock_gettime(CLOCK_REALTIME, &wall)

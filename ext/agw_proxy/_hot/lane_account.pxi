@@ -105,6 +105,7 @@ cdef int account(Downstream d, object error) except -1:
     cdef int64_t duration = <int64_t>(now - d.started)
     cdef int64_t own, gap = -1, ttft = -1
     cdef long long prompt = -1, completion = -1, cached = -1
+    cdef long long usage[3]
     settle_as(d, error is not None)
     d.grant.leave()
     read_usage(d, &prompt, &completion, &cached)
@@ -140,6 +141,10 @@ cdef int account(Downstream d, object error) except -1:
             way.origin.health.worked()
         if not lane.writes_receipts:
             return 0
+        if lane.writes_lines:
+            usage[0], usage[1], usage[2] = prompt, completion, cached
+            if write_line(d, now, duration, own, ttft, gap, usage):
+                return hand_out_soon(lane, lane.line_count)
     if d.model is None:
         d.model = way.route.name
     trail = way.trail
@@ -163,8 +168,15 @@ cdef int account(Downstream d, object error) except -1:
     if len(lane.ring) >= MAX_RING:
         lane.shell.dropped("receipt")
         return 0
+    if lane.line_count:
+        lane.hand_out()
     lane.ring.append(receipt)
-    if len(lane.ring) >= BATCH:
+    return hand_out_soon(lane, len(lane.ring))
+
+
+cdef int hand_out_soon(Lane lane, Py_ssize_t waiting) except -1:
+    """``waiting``: Receipts or lines for the log."""
+    if waiting >= BATCH:
         lane.hand_out()
     elif not lane.emptying:
         lane.emptying = True
@@ -173,8 +185,13 @@ cdef int account(Downstream d, object error) except -1:
 
 
 cdef str stamp(Lane lane, uint64_t now):
-    """UTC in RFC 3339 with milliseconds."""
     cdef unsigned char[24] text
+    stamp_into(lane, now, text)
+    return PyUnicode_DecodeASCII(<const char *>text, 24, NULL)
+
+
+cdef int stamp_into(Lane lane, uint64_t now, unsigned char *text) except -1:
+    """UTC in RFC 3339 with milliseconds, 24 characters."""
     cdef int64_t wall = wall_ns(lane, now), second = wall // 1000000000
     cdef int ms = <int>(wall // 1000000 - second * 1000)
     if second != lane.stamp_second:
@@ -182,7 +199,7 @@ cdef str stamp(Lane lane, uint64_t now):
         lane.stamp_text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
     memcpy(text, PyBytes_AS_STRING(lane.stamp_text), 20)
     text[20], text[21], text[22], text[23] = 48 + ms // 100, 48 + ms // 10 % 10, 48 + ms % 10, b"Z"
-    return PyUnicode_DecodeASCII(<const char *>text, 24, NULL)
+    return 0
 
 
 cdef inline int64_t rounded(int64_t nanoseconds) noexcept nogil:
