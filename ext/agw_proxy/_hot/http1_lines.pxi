@@ -143,6 +143,9 @@ cdef int read_version(Walk *walk, const unsigned char *p, int *minor) noexcept n
     cdef const char *wanted = b"HTTP/0.0"
     cdef const unsigned char *bound = line_bound(walk)
     cdef int i
+    if bound - p >= 8 and memcmp(p, <const char *>b"HTTP/1.1", 8) == 0:
+        minor[0] = 1
+        return LINE
     for i in range(8):
         if p + i >= bound:
             return stopped(walk, p + i, BAD_VERSION, LONG_REQUEST_LINE)
