@@ -36,7 +36,7 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
         d.user = d.channel = d.trace_id = None
         d.request_id = None
         return "body_type"
-    begun = now_ns()
+    begun = now_ns() if d.body_wait else d.started     # of a request in one piece that has only just been read
     reason = read_fields(d, text, head)
     lane.now = now_ns()
     d.auth_ns = lane.now - begun
