@@ -3,12 +3,10 @@
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+
+from multidict import CIMultiDictProxy
 
 from agw_proxy.types import RawHeaders
-
-if TYPE_CHECKING:
-    from multidict import CIMultiDictProxy
 
 HOP_BY_HOP = frozenset(
     {
@@ -63,7 +61,7 @@ def label(headers: Mapping[str, str], name: str) -> str | None:
     return sent if PRINTABLE.fullmatch(sent) else None
 
 
-def towards_upstream(headers: "CIMultiDictProxy[str]") -> list[tuple[str, str]]:
+def towards_upstream(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
     """The caller's headers without credentials, cookies, hop-by-hop headers and what is meant for the gateway.
 
     Nor those whose value is not UTF-8: aiohttp's client could send them shortened only (the fast lane sends them whole).
@@ -79,7 +77,7 @@ def towards_upstream(headers: "CIMultiDictProxy[str]") -> list[tuple[str, str]]:
     ]
 
 
-def own_credentials(headers: "CIMultiDictProxy[str]") -> list[tuple[str, str]]:
+def own_credentials(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
     """The caller's provider credentials, for an upstream with ``auth: passthrough``."""
     return [(name, value) for name, value in headers.items() if name.lower() in CREDENTIALS]
 

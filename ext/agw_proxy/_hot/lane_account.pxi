@@ -225,5 +225,6 @@ cdef object carry(Downstream d, object error):
         d.request_id = new_id(d.lane)
     return d.lane.shell.carried(
         error, d.policy.state, d.caller.principal, d.grant, d.request_id.decode(), d.started, d.seed, d.auth_ns,
-        d.limit_ns, d.body_wait + d.upstream_ns, d.connect_ms, d.estimate, d.prompt_estimate, bool(d.running and d.replayed),
+        d.limit_ns, d.body_wait + d.upstream_ns, d.connect_ms, d.estimate, d.prompt_estimate,
+        bool(d.running and d.replayed),
     )
