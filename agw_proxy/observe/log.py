@@ -22,7 +22,7 @@ from agw_proxy.errors import printable
 from agw_proxy.types import Receipt
 
 MAX_QUEUED_LINES = 16384  # about 8 MB; some seconds of a busy gateway while the disk is slow
-WAKE_SECONDS = 0.01  # between two batches of lines: one system call for many, and none that holds up the loop
+WAKE_SECONDS = 0.05  # between two batches of lines: one system call for many, and none that holds up the loop
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 RESET, DIM, GREEN, YELLOW, RED, CYAN = "\x1b[0m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[36m"
 
