@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+LAST = {"message_stop", "response.completed", "response.failed", "response.incomplete"}
+COUNTING = {"usage", "message", "response"}
 LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
 
 
@@ -15,7 +17,11 @@ class Followed:
     out: bytes = b""
     events: int = 0
     content: int = 0
+    pings: int = 0
     done: bool = False
+    finished: bool = False
+    failed: bool = False
+    complete: bool = False
     finish_reason: str | None = None
     error: bytes | None = None
     prompt_tokens: int = -1
@@ -37,32 +43,68 @@ def _count(tree: Any, *path: str) -> int:
     return tree if type(tree) is int and 0 <= tree < 1 << 63 else -1
 
 
-def read(tree: Any, into: Followed) -> None:
-    """Usage and finish reason of one JSON object."""
-    usage = tree.get("usage")
-    if isinstance(usage, dict):
-        for attribute, old, new in (
-            ("prompt_tokens", ("prompt_tokens",), ("input_tokens",)),
-            ("completion_tokens", ("completion_tokens",), ("output_tokens",)),
-            ("cached_tokens", ("prompt_tokens_details", "cached_tokens"), ("input_tokens_details", "cached_tokens")),
-        ):
-            first = _count(usage, *old)
-            setattr(into, attribute, first if first >= 0 else _count(usage, *new))
+def tokens(usage: dict[str, Any]) -> tuple[int, int, int]:
+    """Prompt, completion and cached, -1 each where it is not told."""
+    prompt = _count(usage, "prompt_tokens")
+    if prompt < 0 <= _count(usage, "input_tokens"):
+        names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+        prompt = sum(max(_count(usage, name), 0) for name in names)
+        prompt = prompt if prompt < 1 << 63 else -1
+    cached = [
+        _count(usage, "prompt_tokens_details", "cached_tokens"),
+        _count(usage, "input_tokens_details", "cached_tokens"),
+        _count(usage, "cache_read_input_tokens"),
+    ]
+    completion = [_count(usage, "completion_tokens"), _count(usage, "output_tokens")]
+    return prompt, *(next((one for one in found if one >= 0), -1) for found in (completion, cached))  # type: ignore[return-value]
+
+
+def _member(tree: Any, name: str) -> Any:
+    return tree.get(name) if isinstance(tree, dict) else None
+
+
+def read(tree: Any, into: Followed, kind: str | None = None) -> None:
+    """What one JSON object says. ``kind``: of the event; None for a document."""
+    usages = [tree[name] if name == "usage" else _member(tree[name], "usage") for name in tree if name in COUNTING]
+    for usage in [usage for usage in usages if isinstance(usage, dict)][-1:]:
+        prompt, completion, cached = tokens(usage)
+        if kind == "message_delta":
+            prompt, cached = max(prompt, into.prompt_tokens), max(cached, into.cached_tokens)
+            completion = completion if completion >= 0 else into.completion_tokens
+        into.prompt_tokens, into.completion_tokens, into.cached_tokens = prompt, completion, cached
+    last = kind in LAST if kind is not None else tree.get("object") == "response"
+    statuses = [tree.get("status"), _member(tree.get("response"), "status")] if last else []
+    for reason in (*statuses, tree.get("stop_reason"), _member(tree.get("delta"), "stop_reason")):
+        if isinstance(reason, str) and reason:
+            into.finish_reason = shortened(reason)
+    content = kind == "content_block_delta" or (
+        kind is not None and kind.startswith("response.") and kind.endswith(".delta") and len(kind) > 15
+    )
     choices = tree.get("choices")
-    content = False
     for choice in choices if isinstance(choices, list) else []:
         if not isinstance(choice, dict):
             continue
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
-            into.finish_reason = reason.encode()[:64].decode("utf-8", "ignore")
+            into.finish_reason = shortened(reason)
+            into.complete = True
         delta = choice.get("delta")
         texts = [choice.get("text")]
         if isinstance(delta, dict):
-            texts += [delta.get("content"), delta.get("reasoning_content")]
+            texts += [delta.get(name) for name in ("content", "reasoning_content", "reasoning", "refusal")]
             content |= isinstance(delta.get("tool_calls"), list) and bool(delta["tool_calls"])
+            content |= any(isinstance(delta.get(name), dict) for name in ("function_call", "audio"))
         content |= any(isinstance(text, str) and text for text in texts)
     into.content += content
+    into.pings += kind in {"ping", "keepalive"}
+    into.finished |= kind in LAST
+    into.failed |= kind == "response.failed"
+    into.complete |= into.finished
+
+
+def shortened(reason: str) -> str:
+    """What is kept of it."""
+    return reason.encode()[:64].decode("utf-8", "ignore")
 
 
 def _event(raw: bytes, lines: list[bytes], strip: bool, short: bool, into: Followed) -> None:
@@ -82,14 +124,17 @@ def _event(raw: bytes, lines: list[bytes], strip: bool, short: bool, into: Follo
         return
     joined = b"\n".join(data)
     if joined.strip(b" \t") == b"[DONE]":
-        into.done = True
+        into.done = into.complete = True
         into.out += raw
         return
-    tree = parse(joined)
-    tree = tree if isinstance(tree, dict) else {}
-    error = kind == b"error" or tree.get("error") is not None
+    parsed = parse(joined)
+    tree = parsed if isinstance(parsed, dict) else {}
+    told = tree.get("type")
+    error = kind == b"error" or tree.get("error") is not None or told == "error"
     usage_only = tree.get("choices") == [] and tree.get("usage") is not None and not error
-    read(tree, into)
+    if isinstance(parsed, dict):
+        name = told.encode("utf-8", "replace") if isinstance(told, str) and told else kind
+        read(tree, into, name.decode("utf-8", "replace") if len(name) < 64 else "too long to be known")
     if error and into.error is None:
         into.error = joined[:65536]
     if usage_only and strip and short:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agw_proxy._hot.sse import Document, EventTooLong, Stream
 from tests.hot import model_sse
 from tests.hot.model_sse import Followed, follow
+from tests.hot.vectors_sse import DIALECTS
 
 DELTA = (
     b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"Hi \\"x\\" \\u00e9"},"finish_reason":'
@@ -94,6 +95,7 @@ VECTORS = [
     STOP + b"data: [DONE]",
     DELTA + STOP[:40],
     b"\xff\xfe\x00data: \xff\n\n",
+    *DIALECTS,
 ]
 
 
@@ -108,7 +110,6 @@ def run(chunks: Iterable[bytes], **options: Any) -> Followed:
         boundary = stream.at_boundary
     rest = stream.finish()
     assert stream.at_boundary == (boundary and not rest)
-    assert stream.complete == (stream.done or stream.finish_reason is not None)
     assert stream.finish() == b""
     return Followed(out + rest, **{field.name: getattr(stream, field.name) for field in fields(Followed)[1:]})
 
@@ -259,6 +260,7 @@ USAGES = st.none() | st.fixed_dictionaries(
     optional={
         "prompt_tokens": NUMBERS, "completion_tokens": NUMBERS, "input_tokens": NUMBERS, "output_tokens": NUMBERS,
         "prompt_tokens_details": DETAILS, "input_tokens_details": DETAILS,
+        "cache_read_input_tokens": NUMBERS, "cache_creation_input_tokens": NUMBERS,
     },
 )  # fmt: skip
 TEXTS = st.none() | st.text(max_size=6).filter(lambda text: text.isprintable())
@@ -267,6 +269,8 @@ DELTAS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     optional={
         "content": TEXTS,
         "reasoning_content": TEXTS,
+        "refusal": TEXTS,
+        "function_call": st.none() | st.just({}),
         "tool_calls": st.none() | st.lists(st.just({"usage": {}}), max_size=2),
     },
 )
@@ -274,10 +278,14 @@ CHOICE = st.fixed_dictionaries(
     {},
     optional={"delta": DELTAS | st.none(), "finish_reason": TEXTS, "text": TEXTS, "usage": USAGES, "message": DELTAS},
 )
+TYPES = st.sampled_from(
+    ["ping", "error", "message_delta", "message_stop", "content_block_delta", "response.a.delta", "response.failed"]
+)
 ANSWERS = st.fixed_dictionaries(
     {},
     optional={
         "id": TEXTS, "choices": st.lists(CHOICE, max_size=2) | st.none(), "usage": USAGES,
+        "type": TYPES | TEXTS | st.just(1), "message": st.fixed_dictionaries({"usage": USAGES}) | TEXTS,
         "error": st.none() | st.just({"code": 1}), "x": USAGES | st.lists(CHOICE, max_size=1),
     },
 )  # fmt: skip
@@ -285,6 +293,7 @@ JSON = st.builds(lambda tree, ascii_only: json.dumps(tree, ensure_ascii=ascii_on
 LINES = st.one_of(
     JSON.map(lambda text: b"data: " + text),
     JSON.map(lambda text: b"data:" + text.replace(b", ", b",\ndata: ")),
+    TYPES.map(lambda name: b"event: " + name.encode()),
     st.sampled_from(
         [b"data: [DONE]", b"event: error", b"event: x", b"id: 1", b"retry: 5", b": ping", b"", b"data", b"\xef\xbb\xbf"]
     ),

@@ -11,9 +11,11 @@ cdef enum:
     REASON_BYTES = 64           # kept of a finish_reason; the known ones have under 20
     TOKEN_BYTES = 384           # of a name, finish_reason or number as written: REASON_BYTES with all of it escaped
     LAYERS = 5                  # containers whose members we know; deeper ones are only counted
+    PING_BYTES = 64             # of data; an unfinished event that is longer is no ping
     DEEPEST_WORDS = 4           # 64 containers inside one another each; beyond them the text is not looked at
     KEPT_BYTES = 262144         # a buffer larger than this is given back as soon as it is empty
-    NUMBERS = 6                 # of the usage object, see Role of sse_json.pxi
+    NUMBERS = 8                 # of the usage object, see Role of sse_names.pxi
+    TYPE_BYTES = 64             # of an event's type; the longest that we know has some 50
 
 # One JSON text, scanned as it comes. Plain memory: copy and clear freely.
 cdef struct Json:
@@ -28,11 +30,15 @@ cdef struct Json:
     Py_ssize_t length                   # of the token, as written
     unsigned char token[TOKEN_BYTES]
     # What was found
+    bint counted                        # numbers: a usage object was there
     int usage                           # Kind of the top-level member: ABSENT, NULL_, OBJECT or OTHER
     bint choices_empty                  # the top-level member is an empty array
     bint error                          # the top-level member is there and not null
     bint content                        # a choice carries something
+    int type                            # Type of sse_names.pxi, by the top-level member
+    bint response                       # the top-level ``object`` is "response"
     long long numbers[NUMBERS]
+    int reason_role                     # where the reason stood: IS_REASON, IS_STOP or IS_STATUS
     int reason_size
     unsigned char reason[REASON_BYTES]
 
@@ -49,8 +55,8 @@ cdef int append(Buffer *buffer, const unsigned char *data, Py_ssize_t size) exce
 cdef void release(Buffer *buffer) noexcept
 
 cdef class Stream:
-    cdef readonly long long events, content, prompt_tokens, completion_tokens, cached_tokens
-    cdef readonly bint done, at_boundary
+    cdef readonly long long events, content, pings, progress, prompt_tokens, completion_tokens, cached_tokens
+    cdef readonly bint done, finished, failed, at_boundary
     cdef readonly bytes error
     cdef readonly str finish_reason
     cdef bint _strip_usage
@@ -63,13 +69,16 @@ cdef class Stream:
     # The line
     cdef int _part                      # where in it we are: Part of sse.pyx
     cdef int _prefix_size
-    cdef unsigned char _prefix[12]      # the field's name (and a byte order mark), then the event's type
+    cdef unsigned char _prefix[TYPE_BYTES]  # the field's name (and a byte order mark), then the event's type
     cdef bint _first_line, _skip_lf, _ended
+    cdef bint _stopped                  # a choice has told its finish_reason
     cdef bint _dropped                  # the event before was, and a line feed that belongs to it goes as well
     # The event
     cdef Py_ssize_t _event_size         # bytes of it in earlier chunks
     cdef Py_ssize_t _data_size          # bytes of its data so far, lines joined
-    cdef bint _has_data, _has_field, _is_error, _passing
+    cdef Py_ssize_t _seen_size          # of its data, at the end of the chunk before
+    cdef int _named                     # Type, by its field ``event``
+    cdef bint _has_data, _has_field, _passing
     cdef Json _json
     cdef Buffer _data                   # its data but the newest piece, at most ERROR_BYTES
     cdef const unsigned char *_piece    # the newest, in the caller's bytes
@@ -86,6 +95,7 @@ cdef class Stream:
     cdef int _line_ends(self) except -1             # 1: it was blank
     cdef int _event_ends(self, Py_ssize_t size) except -1     # 1: it is not to be passed on
     cdef int _read_data(self, bint may_go) except -1          # 1: it is the usage event that nobody asked for
+    cdef int _read_json(self) except -1
     cdef int _leave(
         self, const unsigned char *start, const unsigned char *event, const unsigned char *end
     ) except -1

@@ -6,7 +6,9 @@ the bytes are split and no event has to be in memory whole. What an event says c
 passed on up to the last boundary; the rest is held, so that on a break an error event can stand between whole ones.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.limits cimport LLONG_MAX
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -54,7 +56,16 @@ cdef enum Part:
 
 cdef const unsigned char *NEWLINE = <const unsigned char *>b"\n"
 
+include "sse_names.pxi"
 include "sse_json.pxi"
+
+
+cdef inline bint opens_object(const unsigned char *data, Py_ssize_t size) noexcept nogil:
+    """What the scanner took for closed begins as an object: it reads other texts, and what is no JSON, too kindly."""
+    cdef Py_ssize_t at = 0
+    while at < size and (data[at] == b" " or data[at] == b"\n" or data[at] == b"\r" or data[at] == b"\t"):
+        at += 1
+    return at < size and data[at] == b"{"
 
 
 class EventTooLong(ValueError):
@@ -89,8 +100,9 @@ cdef inline const unsigned char *find(const unsigned char *p, const unsigned cha
     return <const unsigned char *>found if found != NULL else end
 
 
+@cython.final
 cdef class Stream:
-    """Follows one ``text/event-stream`` in the OpenAI chat/completions shape, fed in any chunking."""
+    """Follows one ``text/event-stream`` of Chat Completions, Messages or Responses, fed in any chunking."""
 
     def __cinit__(
         self, *, bint strip_usage=False, Py_ssize_t max_event_bytes=16777216, Py_ssize_t max_hold_bytes=65536
@@ -111,11 +123,12 @@ cdef class Stream:
         release(&self._data)
 
     cdef bint terminal(self) noexcept:
-        return self.done or self.finish_reason is not None
+        return self.done or self.finished or self._stopped
 
     cdef void _begin_event(self) noexcept:
-        self._event_size = self._data_size = self._data.size = self._piece_size = 0
-        self._has_data = self._has_field = self._is_error = self._passing = False
+        self._event_size = self._data_size = self._data.size = self._piece_size = self._seen_size = 0
+        self._has_data = self._has_field = self._passing = False
+        self._named = UNTYPED
         self._piece = NULL
         json_clear(&self._json)
 
@@ -163,7 +176,7 @@ cdef class Stream:
         """A piece of a line, without its end."""
         if self._part == IN_NAME:
             while p < stop and p[0] != b":":
-                if self._prefix_size < 12:
+                if self._prefix_size < TYPE_BYTES:
                     self._prefix[self._prefix_size] = p[0]
                     self._prefix_size += 1
                 p += 1
@@ -178,7 +191,7 @@ cdef class Stream:
         if self._part == IN_DATA:
             self._take_data(p, stop)
         elif self._part == IN_TYPE:
-            while p < stop and self._prefix_size < 12:
+            while p < stop and self._prefix_size < TYPE_BYTES:
                 self._prefix[self._prefix_size] = p[0]
                 self._prefix_size += 1
                 p += 1
@@ -193,7 +206,7 @@ cdef class Stream:
                 self._name_ends()
                 blank = self._first_line and self._part == IN_REST and not self._has_field
         if self._part == IN_TYPE or self._part == BEFORE_TYPE:
-            self._is_error = self._prefix_size == 5 and memcmp(self._prefix, <const char *>b"error", 5) == 0
+            self._named = type_of(self._prefix, self._prefix_size)
         self._part = IN_NAME
         self._prefix_size = 0
         self._first_line = False
@@ -203,7 +216,7 @@ cdef class Stream:
         cdef Json *json = &self._json
         cdef const unsigned char *data
         cdef Py_ssize_t size
-        cdef bint closed = json_closed(json), strip
+        cdef bint closed = json_closed(json), strip, fault
         if self._data.size:
             self._settle_piece()
             data, size = self._data.data, self._data.size
@@ -217,21 +230,44 @@ cdef class Stream:
                 size -= 1
             if size == 6 and memcmp(data, <const char *>b"[DONE]", 6) == 0:
                 self.done = True
+                self.progress += 1
                 return 0
         strip = False
-        if closed:
-            strip = may_go and json.choices_empty and json.usage >= OBJECT and not json.error and not self._is_error
-            if json.usage == OBJECT:
-                self.prompt_tokens = count(json, PROMPT_TOKENS, INPUT_TOKENS)
-                self.completion_tokens = count(json, COMPLETION_TOKENS, OUTPUT_TOKENS)
-                self.cached_tokens = count(json, PROMPT_CACHED, INPUT_CACHED)
-            if json.reason_size:
-                self.finish_reason = json.reason[:json.reason_size].decode("utf-8", "replace")
-            self.content += json.content
-        if self.error is None and (self._is_error or (closed and json.error)):
+        fault = self._named == FAULT
+        if closed and opens_object(data, size):
+            fault = fault or json.error or json.type == FAULT
+            strip = may_go and json.choices_empty and json.usage >= OBJECT and not fault
+            self._read_json()
+        else:
+            self.progress += 1
+        if self.error is None and fault:
             self.error = PyBytes_FromStringAndSize(<const char *>data, min(size, ERROR_BYTES))
         self.events += not strip
         return strip
+
+    cdef int _read_json(self) except -1:
+        """What a whole JSON object says: what kind of event it is, tokens, why the answer has ended."""
+        cdef Json *json = &self._json
+        cdef int type_ = json.type if json.type != UNTYPED else self._named
+        cdef long long prompt, completion, cached
+        if json.counted:
+            prompt, completion, cached = prompt_of(json), count(json, COMPLETION_TOKENS, OUTPUT_TOKENS), cached_of(json)
+            if type_ == CUMULATIVE:     # adds to what the first event has told
+                prompt, cached = max(prompt, self.prompt_tokens), max(cached, self.cached_tokens)
+                completion = completion if completion >= 0 else self.completion_tokens
+            self.prompt_tokens, self.completion_tokens, self.cached_tokens = prompt, completion, cached
+        if json.reason_size and (json.reason_role != IS_STATUS or type_ == LAST or type_ == FAILED):
+            self.finish_reason = json.reason[:json.reason_size].decode("utf-8", "replace")
+            self._stopped = self._stopped or json.reason_role == IS_REASON
+        if type_ == LAST or type_ == FAILED:
+            self.finished = True
+            self.failed = self.failed or type_ == FAILED
+        self.content += json.content or type_ == CONTENT
+        if type_ == PING:
+            self.pings += 1
+        else:
+            self.progress += 1
+        return 0
 
     cdef int _event_ends(self, Py_ssize_t size) except -1:
         """``size``: bytes of it in all. One that is longer than what is held may have gone already: never dropped."""
@@ -312,6 +348,9 @@ cdef class Stream:
         """At the end of a chunk: decide about the unfinished event."""
         self._settle_piece()
         self._event_size += end - event
+        if self._data_size > PING_BYTES and self._data_size > self._seen_size:
+            self._seen_size = self._data_size
+            self.progress += 1
         if self._event_size > self._max_event_bytes:
             self._ended = True
             raise EventTooLong(f"expected events of at most {self._max_event_bytes} bytes, got a longer one")
@@ -356,41 +395,4 @@ cdef class Stream:
         return self.terminal()
 
 
-cdef class Document:
-    """Follows one JSON answer, fed in any chunking, in constant memory."""
-
-    def __cinit__(self):
-        json_clear(&self._json)
-
-    cdef void push(self, const unsigned char *data, Py_ssize_t size) noexcept nogil:
-        json_feed(&self._json, data, data + size)
-
-    cdef void usage(self, long long *prompt, long long *completion, long long *cached) noexcept nogil:
-        prompt[0] = count(&self._json, PROMPT_TOKENS, INPUT_TOKENS)
-        completion[0] = count(&self._json, COMPLETION_TOKENS, OUTPUT_TOKENS)
-        cached[0] = count(&self._json, PROMPT_CACHED, INPUT_CACHED)
-
-    def feed(self, bytes chunk not None):
-        self.push(<const unsigned char *>PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
-
-    @property
-    def prompt_tokens(self):
-        return count(&self._json, PROMPT_TOKENS, INPUT_TOKENS)
-
-    @property
-    def completion_tokens(self):
-        return count(&self._json, COMPLETION_TOKENS, OUTPUT_TOKENS)
-
-    @property
-    def cached_tokens(self):
-        return count(&self._json, PROMPT_CACHED, INPUT_CACHED)
-
-    @property
-    def finish_reason(self):
-        if self._json.reason_size == 0:
-            return None
-        return self._json.reason[:self._json.reason_size].decode("utf-8", "replace")
-
-    @property
-    def complete(self):
-        return json_closed(&self._json)
+include "sse_document.pxi"

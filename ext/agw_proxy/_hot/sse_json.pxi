@@ -1,5 +1,5 @@
 # Part of sse.pyx: one JSON answer, scanned as it comes. It finds the members that we read by their place in the
-# structure, in any split, and is lax about everything else: whoever gets the answer parses it.
+# structure (sse_names.pxi), in any split, and is lax about everything else: whoever gets the answer parses it.
 
 cdef enum State:
     WANT_VALUE, WANT_NAME, WANT_COLON, WANT_NEXT, IN_STRING, IN_ESCAPE, IN_SCALAR, CLOSED, LOST
@@ -7,25 +7,15 @@ cdef enum State:
 cdef enum Kind:
     ABSENT, NULL_, OBJECT, OTHER
 
-# What a container is to us.
-cdef enum Layer:
-    ELSEWHERE, TOP, CHOICES, CHOICE, DELTA, TOOL_CALLS, USAGE, PROMPT_DETAILS, INPUT_DETAILS
-
-# What the next value is to us. The first NUMBERS are indices into Json.numbers; the earlier one of a pair wins.
-cdef enum Role:
-    PROMPT_TOKENS, INPUT_TOKENS, COMPLETION_TOKENS, OUTPUT_TOKENS, PROMPT_CACHED, INPUT_CACHED
-    NOTHING, IS_USAGE, IS_CHOICES, IS_ERROR, IS_REASON, IS_DELTA, IS_TEXT, IS_TOOL_CALLS, IS_PROMPT_DETAILS
-    IS_INPUT_DETAILS
-
-
 cdef void json_clear(Json *json) noexcept nogil:
     json.state = WANT_VALUE
     json.depth = 0
     json.role = NOTHING
     json.layers[0] = ELSEWHERE
     json.usage = ABSENT
-    json.choices_empty = json.error = json.content = False
+    json.choices_empty = json.error = json.content = json.response = json.counted = False
     json.reason_size = 0
+    json.type = UNTYPED
     no_numbers(json)
 
 
@@ -38,11 +28,6 @@ cdef inline void no_numbers(Json *json) noexcept nogil:
 cdef inline bint json_closed(const Json *json) noexcept nogil:
     """The top-level object or array was closed, and only white space followed."""
     return json.state == CLOSED
-
-
-cdef inline long long count(const Json *json, int one, int other) noexcept nogil:
-    """A number of the usage object under the first of its two names that has one, or -1."""
-    return json.numbers[one] if json.numbers[one] >= 0 else json.numbers[other]
 
 
 cdef inline int layer_of(const Json *json) noexcept nogil:
@@ -63,10 +48,6 @@ cdef inline void keep(Json *json, const unsigned char *start, const unsigned cha
     json.length += end - start
 
 
-cdef inline bint same(const unsigned char *text, const char *name, Py_ssize_t size) noexcept nogil:
-    return memcmp(text, name, size) == 0
-
-
 cdef void unescape(Json *json) noexcept nogil:
     """Replace the token by what it spells (never longer). Of one that was cut this is a beginning."""
     cdef unsigned char plain[TOKEN_BYTES]
@@ -81,48 +62,6 @@ cdef void unescape(Json *json) noexcept nogil:
         size = 0
     memcpy(json.token, plain, size)
     json.length = size
-
-
-cdef int role_of(int layer, const unsigned char *name, Py_ssize_t size) noexcept nogil:
-    """What the member with this name is, in a container that is ``layer`` to us."""
-    if layer == TOP:
-        if size == 7 and same(name, b"choices", 7):
-            return IS_CHOICES
-        elif size == 5 and same(name, b"usage", 5):
-            return IS_USAGE
-        elif size == 5 and same(name, b"error", 5):
-            return IS_ERROR
-    elif layer == CHOICE:
-        if size == 5 and same(name, b"delta", 5):
-            return IS_DELTA
-        elif size == 13 and same(name, b"finish_reason", 13):
-            return IS_REASON
-        elif size == 4 and same(name, b"text", 4):
-            return IS_TEXT
-    elif layer == DELTA:
-        if (size == 7 and same(name, b"content", 7)) or (size == 17 and same(name, b"reasoning_content", 17)):
-            return IS_TEXT
-        elif size == 10 and same(name, b"tool_calls", 10):
-            return IS_TOOL_CALLS
-    elif layer == USAGE:
-        if size == 13 and same(name, b"prompt_tokens", 13):
-            return PROMPT_TOKENS
-        elif size == 17 and same(name, b"completion_tokens", 17):
-            return COMPLETION_TOKENS
-        elif size == 12 and same(name, b"input_tokens", 12):
-            return INPUT_TOKENS
-        elif size == 13 and same(name, b"output_tokens", 13):
-            return OUTPUT_TOKENS
-        elif size == 21 and same(name, b"prompt_tokens_details", 21):
-            return IS_PROMPT_DETAILS
-        elif size == 20 and same(name, b"input_tokens_details", 20):
-            return IS_INPUT_DETAILS
-    elif size == 13 and same(name, b"cached_tokens", 13):
-        if layer == PROMPT_DETAILS:
-            return PROMPT_CACHED
-        elif layer == INPUT_DETAILS:
-            return INPUT_CACHED
-    return NOTHING
 
 
 cdef long long count_of(const Json *json) noexcept nogil:
@@ -149,16 +88,38 @@ cdef void string_ends(Json *json, const unsigned char *text, Py_ssize_t size) no
         json.role = role_of(layer_of(json), text, size) if json.keep else NOTHING
         json.state = WANT_COLON
         return
-    if json.role == IS_REASON and size:
+    if size and (
+        json.role == IS_REASON or json.role == IS_STOP
+        or (json.role == IS_STATUS and (json.reason_size == 0 or json.reason_role == IS_STATUS))
+    ):
+        json.reason_role = json.role
         json.reason_size = <int>min(size, REASON_BYTES)
         # A character that does not fit whole is left out.
         if size > REASON_BYTES:
             while json.reason_size and text[json.reason_size] & 0xC0 == 0x80:
                 json.reason_size -= 1
         memcpy(json.reason, text, json.reason_size)
-    elif json.role == IS_TEXT and size:
-        json.content = True
+    elif json.role >= IS_TEXT and json.role <= IS_OBJECT:
+        text_ends(json, text, size)
     after_value(json)
+
+
+cdef inline void text_ends(Json *json, const unsigned char *text, Py_ssize_t size) noexcept nogil:
+    """A string of which we want to know only what it is; ``role`` says which."""
+    if json.role == IS_TEXT:
+        if size:
+            json.content = True
+    elif json.role == IS_TYPE:
+        json.type = type_of(text, size)
+    else:
+        json.response = size == 8 and same(text, b"response", 8)
+
+
+cdef inline void counts_begin(Json *json, unsigned char c) noexcept nogil:
+    """The last usage object tells; one that is null takes nothing back."""
+    if c == b"{":
+        json.counted = True
+        no_numbers(json)
 
 
 cdef void value_begins(Json *json, unsigned char c) noexcept nogil:
@@ -170,11 +131,17 @@ cdef void value_begins(Json *json, unsigned char c) noexcept nogil:
         json.content = True
     if json.role == IS_USAGE:
         json.usage = OBJECT if c == b"{" else NULL_ if c == b"n" else OTHER
-        no_numbers(json)
+        counts_begin(json, c)
+    elif json.role == IS_INNER_USAGE:
+        counts_begin(json, c)
     elif json.role == IS_ERROR:
         json.error = c != b"n"
     elif json.role == IS_CHOICES:
         json.choices_empty = c == b"["
+    elif json.role == IS_CALL and c == b"{":
+        json.content = True
+    elif json.role == IS_TYPE:
+        json.type = UNTYPED
 
 
 cdef void container_begins(Json *json, bint array) noexcept nogil:
@@ -187,12 +154,18 @@ cdef void container_begins(Json *json, bint array) noexcept nogil:
         layer = CHOICE
     elif json.role == IS_DELTA:
         layer = DELTA
-    elif json.role == IS_USAGE:
+    elif json.role == IS_USAGE or json.role == IS_INNER_USAGE:
         layer = USAGE
     elif json.role == IS_PROMPT_DETAILS:
         layer = PROMPT_DETAILS
     elif json.role == IS_INPUT_DETAILS:
         layer = INPUT_DETAILS
+    elif json.role == IS_TURN:
+        layer = TURN
+    elif json.role == IS_MESSAGE:
+        layer = MESSAGE
+    elif json.role == IS_RESPONSE:
+        layer = RESPONSE
     json.role = NOTHING
     if json.depth >= DEEPEST_WORDS * 64:
         json.state = LOST
@@ -258,7 +231,7 @@ cdef void structure(Json *json, unsigned char c) noexcept nogil:
                 container_begins(json, c == b"[")
             elif c == b'"':
                 json.name = False
-                token_begins(json, json.role == IS_REASON)
+                token_begins(json, json.role >= IS_TYPE and json.role <= IS_STATUS)
                 json.state = IN_STRING
             else:
                 token_begins(json, json.role < NUMBERS)
@@ -304,14 +277,14 @@ cdef inline const unsigned char *member(Json *json, const unsigned char *p, cons
     p += 1
     if p < end and p[0] == b" ":
         p += 1
-    # A string that is worth no look at its first byte, nor at what it holds.
-    if p == end or p[0] != b'"' or (json.role > NOTHING and json.role != IS_TEXT):
+    # A string that is worth no look at its first byte, and is not to be kept.
+    if p == end or p[0] != b'"' or json.role > IS_OBJECT:
         return p
     quote = to_quote(p + 1, end)
     if quote == end or quote[0] != b'"':
         return p
-    if json.role == IS_TEXT and quote > p + 1:
-        json.content = True
+    if json.role > NOTHING:
+        text_ends(json, p + 1, quote - p - 1)
     after_value(json)
     p = quote + 1
     if p < end and p[0] == b",":

@@ -1,0 +1,188 @@
+# Part of sse.pyx: the names that mean something to us, of members and of events' types.
+
+# What a container is to us.
+cdef enum Layer:
+    ELSEWHERE, TOP, CHOICES, CHOICE, DELTA, TOOL_CALLS, USAGE, PROMPT_DETAILS, INPUT_DETAILS
+    TURN, MESSAGE, RESPONSE
+
+# What the next value is to us. The first NUMBERS are indices into Json.numbers; those from IS_TEXT to IS_OBJECT are
+# strings of which only what they are is kept, those from IS_TYPE to IS_STATUS are kept where they come in pieces.
+cdef enum Role:
+    PROMPT_TOKENS, INPUT_TOKENS, COMPLETION_TOKENS, OUTPUT_TOKENS, PROMPT_CACHED, INPUT_CACHED, CACHE_READ
+    CACHE_CREATED
+    NOTHING, IS_TEXT, IS_TYPE, IS_OBJECT, IS_REASON, IS_STOP, IS_STATUS
+    IS_USAGE, IS_CHOICES, IS_ERROR, IS_DELTA, IS_TOOL_CALLS, IS_CALL, IS_PROMPT_DETAILS, IS_INPUT_DETAILS
+    IS_TURN, IS_MESSAGE, IS_RESPONSE, IS_INNER_USAGE
+
+# What an event's type says, by the member ``type`` of its data or by its field ``event``.
+cdef enum Type:
+    UNTYPED, UNKNOWN, PING, CONTENT, CUMULATIVE, LAST, FAILED, FAULT
+
+
+cdef inline bint same(const unsigned char *text, const char *name, Py_ssize_t size) noexcept nogil:
+    return memcmp(text, name, size) == 0
+
+
+cdef int type_of(const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    """What an event of this type is: Anthropic API reference, Streaming; OpenAI API reference, Responses, Streaming."""
+    if size == 0:
+        return UNTYPED
+    if size >= TYPE_BYTES:
+        return UNKNOWN
+    if size == 4:
+        return PING if same(name, b"ping", 4) else UNKNOWN
+    elif size == 5:
+        return FAULT if same(name, b"error", 5) else UNKNOWN
+    elif size == 9 and same(name, b"keepalive", 9):
+        return PING
+    elif size == 12 and same(name, b"message_stop", 12):
+        return LAST
+    elif size == 13 and same(name, b"message_delta", 13):
+        return CUMULATIVE
+    elif size == 15 and same(name, b"response.failed", 15):
+        return FAILED
+    elif size == 18 and same(name, b"response.completed", 18):
+        return LAST
+    elif size == 19 and same(name, b"response.incomplete", 19):
+        return LAST
+    elif size == 19 and same(name, b"content_block_delta", 19):
+        return CONTENT
+    elif size > 15 and same(name, b"response.", 9) and same(name + size - 6, b".delta", 6):
+        return CONTENT
+    return UNKNOWN
+
+
+cdef int role_of(int layer, const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    """What the member with this name is, in a container that is ``layer`` to us."""
+    if layer == TOP:
+        return top_role(name, size)
+    elif layer == CHOICE:
+        if size == 5 and same(name, b"delta", 5):
+            return IS_DELTA
+        elif size == 13 and same(name, b"finish_reason", 13):
+            return IS_REASON
+        elif size == 4 and same(name, b"text", 4):
+            return IS_TEXT
+    elif layer == DELTA:
+        return delta_role(name, size)
+    elif layer == USAGE:
+        return usage_role(name, size)
+    elif layer == PROMPT_DETAILS or layer == INPUT_DETAILS:
+        if size == 13 and same(name, b"cached_tokens", 13):
+            return PROMPT_CACHED if layer == PROMPT_DETAILS else INPUT_CACHED
+    elif layer == TURN:
+        if size == 11 and same(name, b"stop_reason", 11):
+            return IS_STOP
+    elif size == 5 and (layer == MESSAGE or layer == RESPONSE):
+        if same(name, b"usage", 5):
+            return IS_INNER_USAGE
+    elif layer == RESPONSE and size == 6 and same(name, b"status", 6):
+        return IS_STATUS
+    return NOTHING
+
+
+cdef inline int top_role(const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    """Of the answer or the event itself: Chat has choices, Messages a message and a delta, Responses a response."""
+    if size == 4:
+        if same(name, b"type", 4):
+            return IS_TYPE
+    elif size == 5:
+        if same(name, b"usage", 5):
+            return IS_USAGE
+        elif same(name, b"error", 5):
+            return IS_ERROR
+        elif same(name, b"delta", 5):
+            return IS_TURN
+    elif size == 6:
+        if same(name, b"object", 6):
+            return IS_OBJECT
+        elif same(name, b"status", 6):
+            return IS_STATUS
+    elif size == 7:
+        if same(name, b"choices", 7):
+            return IS_CHOICES
+        elif same(name, b"message", 7):
+            return IS_MESSAGE
+    elif size == 8:
+        if same(name, b"response", 8):
+            return IS_RESPONSE
+    elif size == 11:
+        if same(name, b"stop_reason", 11):
+            return IS_STOP
+    return NOTHING
+
+
+cdef inline int delta_role(const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    """Of a chat's delta. ``reasoning_content`` and ``reasoning`` are what compatible servers call their thoughts."""
+    if size == 5:
+        if same(name, b"audio", 5):
+            return IS_CALL
+    elif size == 7:
+        if same(name, b"content", 7) or same(name, b"refusal", 7):
+            return IS_TEXT
+    elif size == 9:
+        if same(name, b"reasoning", 9):
+            return IS_TEXT
+    elif size == 10:
+        if same(name, b"tool_calls", 10):
+            return IS_TOOL_CALLS
+    elif size == 13:
+        if same(name, b"function_call", 13):
+            return IS_CALL
+    elif size == 17:
+        if same(name, b"reasoning_content", 17):
+            return IS_TEXT
+    return NOTHING
+
+
+cdef int usage_role(const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    if size == 13 and same(name, b"prompt_tokens", 13):
+        return PROMPT_TOKENS
+    elif size == 17 and same(name, b"completion_tokens", 17):
+        return COMPLETION_TOKENS
+    elif size == 12 and same(name, b"input_tokens", 12):
+        return INPUT_TOKENS
+    elif size == 13 and same(name, b"output_tokens", 13):
+        return OUTPUT_TOKENS
+    elif size == 21 and same(name, b"prompt_tokens_details", 21):
+        return IS_PROMPT_DETAILS
+    elif size == 20 and same(name, b"input_tokens_details", 20):
+        return IS_INPUT_DETAILS
+    elif size == 23 and same(name, b"cache_read_input_tokens", 23):
+        return CACHE_READ
+    elif size == 27 and same(name, b"cache_creation_input_tokens", 27):
+        return CACHE_CREATED
+    return NOTHING
+
+
+# -- what a usage object says
+
+cdef inline long long number(const Json *json, int role) noexcept nogil:
+    return json.numbers[role]
+
+
+cdef inline long long count(const Json *json, int one, int other) noexcept nogil:
+    """A number under the first of its two names that has one, or -1."""
+    return json.numbers[one] if json.numbers[one] >= 0 else json.numbers[other]
+
+
+cdef long long prompt_of(const Json *json) noexcept nogil:
+    """All of the prompt, or -1. Anthropic's ``input_tokens`` leave out what was read from and written to its cache."""
+    cdef long long total = number(json, PROMPT_TOKENS)
+    cdef long long more
+    cdef int role
+    if total >= 0 or number(json, INPUT_TOKENS) < 0:
+        return total
+    total = number(json, INPUT_TOKENS)
+    for role in range(CACHE_READ, CACHE_CREATED + 1):
+        more = max(number(json, role), 0)
+        if more > LLONG_MAX - total:
+            return -1
+        total += more
+    return total
+
+
+cdef long long cached_of(const Json *json) noexcept nogil:
+    """The part of the prompt that came from a cache, or -1."""
+    cdef long long found = count(json, PROMPT_CACHED, INPUT_CACHED)
+    return found if found >= 0 else number(json, CACHE_READ)

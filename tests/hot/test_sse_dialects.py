@@ -1,0 +1,107 @@
+"""Messages and Responses, read in passing: ends, content, pings, tokens. Splits are in ``test_sse``."""
+
+import json
+from typing import Any
+
+import pytest
+
+from agw_proxy._hot.sse import Document, Stream
+from tests.hot.vectors_sse import (
+    CREATED,
+    DOCUMENTS,
+    MESSAGE,
+    PING,
+    RESPONSE,
+    START,
+    STOP,
+    TEXT,
+    TURN,
+    WORDS,
+    event,
+    response_end,
+    typed,
+)
+
+
+def fed(*events: bytes) -> Stream:
+    stream = Stream()
+    for one in events:
+        assert stream.feed(one) is one
+    return stream
+
+
+def test_a_message_ends_with_message_stop_alone() -> None:
+    stream = fed(*MESSAGE[:-1])
+    assert (stream.complete, stream.finished, stream.finish_reason) == (False, False, "end_turn")
+    stream.feed(STOP)
+    assert (stream.complete, stream.finished, stream.failed, stream.done) == (True, True, False, False)
+    assert (stream.events, stream.content, stream.pings) == (8, 2, 1)
+
+
+def test_a_messages_tokens_come_in_two_events() -> None:
+    stream = fed(START)
+    assert (stream.prompt_tokens, stream.completion_tokens, stream.cached_tokens) == (128, 1, 100)
+    stream.feed(TURN)
+    assert (stream.prompt_tokens, stream.completion_tokens, stream.cached_tokens) == (128, 15, 100)
+
+
+@pytest.mark.parametrize("status", ["completed", "incomplete", "failed"])
+def test_a_response_ends_with_each_of_its_three_ends(status: str) -> None:
+    stream = fed(CREATED, WORDS)
+    assert (stream.complete, stream.finish_reason) == (False, None)
+    stream.feed(response_end(status))
+    assert (stream.complete, stream.finished, stream.finish_reason) == (True, True, status)
+    assert stream.failed is (status == "failed")
+    assert stream.error is None
+    assert (stream.prompt_tokens, stream.completion_tokens, stream.cached_tokens) == (9, 6, 4)
+    assert (stream.events, stream.content) == (3, 1)
+
+
+def test_a_broken_event_ends_nothing() -> None:
+    assert not fed(STOP.replace(b"}", b"]")).complete
+    assert not fed(RESPONSE[-1].replace(b"}}\n", b"}\n")).complete
+    assert not fed(event("x", "message_stop")).complete
+
+
+def test_an_error_by_its_type_alone_is_an_error() -> None:
+    stream = fed(CREATED, event({"type": "error", "code": "server_error", "message": "no"}))
+    assert stream.error == b'{"type":"error","code":"server_error","message":"no"}'
+    assert not stream.complete
+
+
+def test_pings_and_comments_are_no_progress() -> None:
+    stream = fed(START)
+    before = stream.progress
+    for idle in (PING, PING.replace(b'{"type":"ping"}', b"{}"), b": hi\n\n", b"\n", b"", typed("keepalive")):
+        stream.feed(idle)
+        assert stream.progress == before
+    stream.feed(PING[:-2])
+    assert stream.progress == before
+    for one in (TEXT, b"\n\n" + STOP, b"data: [DONE]\n\n"):
+        stream.feed(one)
+        assert stream.progress > before
+        before = stream.progress
+
+
+def test_a_long_event_makes_progress_while_it_comes() -> None:
+    stream = Stream()
+    stream.feed(b'data: {"x":"' + b"a" * 60)
+    assert stream.progress == 1
+    stream.feed(b"a")
+    assert stream.progress == 2
+    stream.feed(b"")
+    assert stream.progress == 2
+    stream.feed(b"\n: a comment\n")
+    assert stream.progress == 2
+
+
+@pytest.mark.parametrize(("tree", "told"), DOCUMENTS)
+def test_a_document_tells_its_tokens_and_its_end(tree: Any, told: tuple[int, int, int, str | None]) -> None:
+    body = json.dumps(tree).encode()
+    for size in (len(body), 1, 7):
+        document = Document()
+        for at in range(0, len(body), size):
+            document.feed(body[at : at + size])
+        seen = (document.prompt_tokens, document.completion_tokens, document.cached_tokens, document.finish_reason)
+        assert seen == told
+        assert document.complete
