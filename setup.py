@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MODULES = ("http1", "keys", "lane", "limit", "meter", "peek", "route", "sse")
+MODULES = ("circuit", "http1", "keys", "lane", "limit", "meter", "peek", "route", "sse")
 MODE = os.environ.get("AGW_BUILD", "release")
 BUILDS: dict[str, tuple[list[str], list[str]]] = {
     "release": (["-O3", "-g0", "-fno-plt", "-fvisibility=hidden"], []),
@@ -77,6 +77,7 @@ def extensions() -> list[Extension]:
             [f"ext/agw_proxy/_hot/{name}.pyx"],
             extra_compile_args=[*compile_args, *WARNINGS],
             extra_link_args=link_args,
+            libraries=["m"],
             define_macros=macros,
         )
         for name in MODULES

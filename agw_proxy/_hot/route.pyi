@@ -1,7 +1,9 @@
 """Routes: from the model a caller names to the targets that may serve it, compiled once per configuration."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import final
+
+from agw_proxy._hot.circuit import Circuit
 
 @final
 class Globs:
@@ -27,6 +29,9 @@ class Target:
     def model(self) -> str: ...
     @property
     def weight(self) -> int: ...
+    @property
+    def circuit(self) -> Circuit | None:
+        """Whether it may be asked; None in a table made without circuits."""
 
 @final
 class Route:
@@ -48,16 +53,26 @@ class Route:
     def fallbacks(self) -> tuple[Target, ...]:
         """Without what is among ``targets`` already, each once."""
     @property
-    def weighted(self) -> bool:
-        """There is a choice by weight (never where there is one target only)."""
-    def plan(self, random: int) -> tuple[Target, ...]:
-        """Targets in the order to try, each once.
+    def balance(self) -> str:
+        """``first``, ``weighted``, ``least_busy`` or ``fastest``; ``first`` where there is one target only."""
+    def plan(self, random: int, now_ns: int = 0, sticky: int = 0) -> tuple[Target, ...]:
+        """Targets in the order to try, each once, without those whose circuits say no; () where all do.
 
-        The choice by weight (``random``: any 64-bit number) or the first, the others (same way), then the fallbacks.
-        The same number gives the same plan. Raises OverflowError where ``random`` is not in 0..2**64-1.
+        First the route's own. ``weighted``: drawn by weight (``random``: any 64-bit number). ``least_busy``: by requests
+        under way in this process, equals drawn. ``fastest``: of two drawn the one with the shorter time to the first
+        byte, unknown ones first. ``sticky``, unless 0: by rendezvous hashing of it, whatever the balance, so that one
+        number keeps to one target and others' outages do not move it. Then the fallbacks, in order.
+        In a panic all of its own are there. The same arguments and circuits give the same plan. Raises OverflowError
+        where a number is not in 0..2**64-1.
         """
-    def first(self, random: int) -> Target:
-        """``plan(random)[0]``, without making the plan."""
+    def first(self, random: int, now_ns: int = 0, sticky: int = 0) -> Target | None:
+        """``plan``'s first without making the plan, None where it is empty."""
+    def panics(self, now_ns: int) -> bool:
+        """Too few are left: all of its own targets are to be asked, with ``Circuit.begin(..., force=True)``.
+
+        So it is where a route has more than one target, less than the share ``panic`` of them may be asked, and no
+        fallback may be either.
+        """
 
 @final
 class RouteTable:
@@ -66,12 +81,16 @@ class RouteTable:
     def __init__(
         self,
         upstreams: Sequence[tuple[str, Sequence[str]]],
-        models: Sequence[tuple[str, Sequence[tuple[int, str, int]], bool, Sequence[str]]],
+        models: Sequence[tuple[str, Sequence[tuple[int, str, int]], str, Sequence[str]]],
+        circuits: Callable[[int, str, bool], Circuit | None] | None = None,
+        panic: float = 0.0,
     ) -> None:
         """``upstreams``: (name, model patterns), index = position.
 
-        ``models``: (name, [(upstream, model, weight)], weighted, [fallback name]). A fallback is any name that ``find``
+        ``models``: (name, [(upstream, model, weight)], balance, [fallback name]). A fallback is any name that ``find``
         resolves (its targets are flattened in, without their own fallbacks).
+        ``circuits`` is asked for each target made: (index of the upstream, ``upstream/model``, whether the configuration
+        names it; otherwise a caller did, also later on). ``panic``: a share, see ``Route.panics``.
         Raises ValueError on a duplicate name, an index out of range, a weight outside 1..1,000,000, no target or more
         than 64, an unknown fallback or one that names its own model, an upstream's name with a slash, and names and
         patterns that are empty or over 256 characters; the message names it.

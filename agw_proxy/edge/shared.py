@@ -1,11 +1,13 @@
-"""What the workers of one gateway share: anonymous memory made before the first of them, with limits, metrics, ticks.
+"""What the workers of one gateway share: anonymous memory made before the first of them.
 
-Each worker writes only what is its own there (or changes it by compare-and-swap, as the limits do), so nothing is
-locked, and a worker that is killed leaves nothing behind that another one waits for.
+There are limits, metrics, circuits and ticks in it. Each worker writes only what is its own there (or changes it by
+compare-and-swap, as limits and circuits do), so nothing is locked, and a worker that is killed leaves nothing behind
+that another one waits for.
 """
 
 import mmap
 
+from agw_proxy._hot.circuit import Board
 from agw_proxy._hot.limit import Table
 from agw_proxy._hot.meter import Meter
 from agw_proxy.observe.metrics import FAMILIES
@@ -25,11 +27,16 @@ class Shared:
         self.workers = workers
         self._limits = mmap.mmap(-1, Table.size())
         self._metrics = mmap.mmap(-1, Meter.size(FAMILIES, workers))
+        self._circuits = mmap.mmap(-1, Board.size())
         self._ticks = memoryview(mmap.mmap(-1, workers * LINE_BYTES)).cast("q")
 
     def table(self, worker: int) -> Table:
         """The buckets and gates of all, for a process that decides as ``worker``."""
         return Table(self._limits, worker=worker)
+
+    def board(self, worker: int) -> Board:
+        """The circuits of all targets, for a process that asks them as ``worker``."""
+        return Board(self._circuits, worker=worker)
 
     def meter(self, worker: int) -> Meter:
         """The metrics of all, for a process that counts as ``worker``."""
@@ -46,4 +53,5 @@ class Shared:
     def bury(self, worker: int) -> int:
         """Take back what a dead worker held, before its replacement starts; gives how many concurrency slots that were."""
         self.meter(worker).forget_gauges(worker)
+        self.board(worker).reclaim(worker)
         return self.table(worker).reclaim(worker)

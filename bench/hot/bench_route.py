@@ -15,8 +15,8 @@ UPSTREAMS = [
     ("router", ["*/*"]),
     ("local", [*(f"exact-{number}" for number in range(50)), "*"]),
 ]
-MODELS: list[tuple[str, list[tuple[int, str, int]], bool, list[str]]] = [
-    ("fast", [(0, "gpt-4o-mini", 3), (1, "claude-haiku", 1)], True, ["openai/gpt-4o"]),
+MODELS: list[tuple[str, list[tuple[int, str, int]], str, list[str]]] = [
+    ("fast", [(0, "gpt-4o-mini", 3), (1, "claude-haiku", 1)], "weighted", ["openai/gpt-4o"]),
 ]
 NAMES = {
     "virtual": "fast",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agw_proxy._hot.route import Globs, Route, RouteTable, Target
 from tests.hot import model_route
 
-Models = list[tuple[str, list[tuple[int, str, int]], bool, list[str]]]
+Models = list[tuple[str, list[tuple[int, str, int]], str, list[str]]]
 
 UPSTREAMS = [
     ("openai", ["gpt-*", "text-embedding-?", "o1", "shared"]),
@@ -19,9 +19,9 @@ UPSTREAMS = [
     ("router", ["*/*", "shared-*"]),
 ]
 MODELS: Models = [
-    ("fast", [(0, "gpt-4o-mini", 3), (1, "claude-haiku", 1)], True, ["steady", "openai/gpt-4o", "gpt-4o"]),
-    ("steady", [(2, "a/b", 1), (0, "o1", 5)], False, ["fast"]),
-    ("openai/o1", [(1, "o1", 1)], False, []),
+    ("fast", [(0, "gpt-4o-mini", 3), (1, "claude-haiku", 1)], "weighted", ["steady", "openai/gpt-4o", "gpt-4o"]),
+    ("steady", [(2, "a/b", 1), (0, "o1", 5)], "first", ["fast"]),
+    ("openai/o1", [(1, "o1", 1)], "first", []),
 ]
 
 
@@ -43,7 +43,7 @@ def shape(route: Route | None) -> object:
     def plain(targets: Sequence[Target]) -> tuple[model_route.Target, ...]:
         return tuple(model_route.Target(t.name, t.upstream, t.model, t.weight) for t in targets)
 
-    return model_route.Route(route.label, plain(route.targets), plain(route.fallbacks), route.weighted)
+    return model_route.Route(route.label, plain(route.targets), plain(route.fallbacks), route.balance)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_fallbacks_are_flattened_once_each_and_without_their_own() -> None:
 
 def test_a_target_named_twice_is_one_with_both_weights() -> None:
     route = found(
-        RouteTable([("a", []), ("b", [])], [("v", [(0, "x", 2), (1, "x", 1), (0, "x", 3)], True, ["a/x"])]), "v"
+        RouteTable([("a", []), ("b", [])], [("v", [(0, "x", 2), (1, "x", 1), (0, "x", 3)], "weighted", ["a/x"])]), "v"
     )
     assert [(target.name, target.weight) for target in route.targets] == [("a/x", 5), ("b/x", 1)]
     assert route.fallbacks == ()
@@ -209,7 +209,7 @@ def test_a_target_named_twice_is_one_with_both_weights() -> None:
 
 def test_plan_without_weights_is_in_order() -> None:
     route = found(RouteTable(UPSTREAMS, MODELS), "steady")
-    assert not route.weighted
+    assert route.balance == "first"
     for number in (0, 1, 2**64 - 1):
         assert route.plan(number) == (*route.targets, *route.fallbacks)
         assert route.first(number) is route.targets[0]
@@ -219,13 +219,13 @@ def test_plan_without_weights_is_in_order() -> None:
 @settings(max_examples=200, deadline=None)
 def test_weighted_plan_is_a_permutation_and_the_model_agrees(number: int, weights: list[int]) -> None:
     configured = [(0, f"m{i}", weight) for i, weight in enumerate(weights)]
-    route = found(RouteTable([("u", ["z"])], [("v", configured, True, ["z"])]), "v")
+    route = found(RouteTable([("u", ["z"])], [("v", configured, "weighted", ["z"])]), "v")
     plan = route.plan(number)
     assert sorted(names(plan)) == sorted([*names(route.targets), "u/z"])
     assert plan[-1].name == "u/z"
     assert plan == route.plan(number)
     assert plan[0] is route.first(number)
-    model = model_route.RouteTable([("u", ["z"])], [("v", configured, True, ["z"])]).find("v")
+    model = model_route.RouteTable([("u", ["z"])], [("v", configured, "weighted", ["z"])]).find("v")
     assert model is not None
     assert names(plan) == [target.name for target in model.plan(number)]
 
@@ -234,18 +234,18 @@ def test_weighted_plan_is_a_permutation_and_the_model_agrees(number: int, weight
 def test_first_choice_follows_the_weights(source: str) -> None:
     """Chi-square with 3 degrees of freedom; 16.27 is passed by chance once in 1,000 seeds, and this seed is fixed."""
     weights = [1, 2, 3, 10]
-    route = found(RouteTable([("u", [])], [("v", [(0, str(w), w) for w in weights], True, [])]), "v")
+    route = found(RouteTable([("u", [])], [("v", [(0, str(w), w) for w in weights], "weighted", [])]), "v")
     draws = 40_000
     generator = randoms.Random(2026)
     numbers = range(draws) if source == "counting" else [generator.getrandbits(64) for _ in range(draws)]
-    seen = Counter(route.first(number).weight for number in numbers)
+    seen = Counter(first.weight for number in numbers if (first := route.first(number)) is not None)
     expected = {weight: draws * weight / sum(weights) for weight in weights}
     assert sum((seen[w] - expected[w]) ** 2 / expected[w] for w in weights) < 16.27
 
 
 def test_second_choice_follows_the_weights_of_what_is_left() -> None:
     weights = [1, 2, 3, 10]
-    route = found(RouteTable([("u", [])], [("v", [(0, str(w), w) for w in weights], True, [])]), "v")
+    route = found(RouteTable([("u", [])], [("v", [(0, str(w), w) for w in weights], "weighted", [])]), "v")
     generator = randoms.Random(2027)
     plans = [route.plan(generator.getrandbits(64)) for _ in range(40_000)]
     after_ten = Counter(plan[1].weight for plan in plans if plan[0].weight == 10)
@@ -282,20 +282,20 @@ UNUSABLE: list[tuple[str, list[tuple[str, list[str]]], Models, str]] = [
     ("upstream without a name", [("", [])], [], "must not be empty"),
     ("empty pattern", [("a", [""])], [], "must not be empty"),
     ("long pattern", [("a", ["x" * 257])], [], "257 characters"),
-    ("model twice", [("a", [])], [("v", ONE, False, []), ("v", ONE, False, [])], "'v' is defined twice"),
-    ("long model name", [("a", [])], [("v" * 257, ONE, False, [])], "257 characters"),
-    ("empty model name", [("a", [])], [("", ONE, False, [])], "must not be empty"),
-    ("index too high", [("a", [])], [("v", [(1, "m", 1)], False, [])], "'v'.* number 1 "),
-    ("index negative", [("a", [])], [("v", [(-1, "m", 1)], False, [])], "'v'.* number -1 "),
-    ("target without a name", [("a", [])], [("v", [(0, "", 1)], False, [])], "'v'.*must not be empty"),
-    ("weight 0", [("a", [])], [("v", [(0, "m", 0)], False, [])], "'v'.*'m' is 0"),
-    ("weight negative", [("a", [])], [("v", [(0, "m", -2)], True, [])], "'v'.*'m' is -2"),
-    ("weight huge", [("a", [])], [("v", [(0, "m", 1_000_001)], True, [])], "'v'.*1000001"),
-    ("weights of one target", [("a", [])], [("v", [(0, "m", 600_000)] * 2, True, [])], "'v'.*'m' is 1200000"),
-    ("no target", [("a", [])], [("v", [], False, [])], "'v' has 0 targets"),
-    ("65 targets", [("a", [])], [("v", [(0, f"m{i}", 1) for i in range(65)], True, [])], "'v' has 65 targets"),
-    ("unknown fallback", [("a", [])], [("v", ONE, False, ["gone"])], "'v'.*'gone'"),
-    ("itself as fallback", [("a", [])], [("v", ONE, False, ["v"])], "'v' names itself"),
+    ("model twice", [("a", [])], [("v", ONE, "first", []), ("v", ONE, "first", [])], "'v' is defined twice"),
+    ("long model name", [("a", [])], [("v" * 257, ONE, "first", [])], "257 characters"),
+    ("empty model name", [("a", [])], [("", ONE, "first", [])], "must not be empty"),
+    ("index too high", [("a", [])], [("v", [(1, "m", 1)], "first", [])], "'v'.* number 1 "),
+    ("index negative", [("a", [])], [("v", [(-1, "m", 1)], "first", [])], "'v'.* number -1 "),
+    ("target without a name", [("a", [])], [("v", [(0, "", 1)], "first", [])], "'v'.*must not be empty"),
+    ("weight 0", [("a", [])], [("v", [(0, "m", 0)], "first", [])], "'v'.*'m' is 0"),
+    ("weight negative", [("a", [])], [("v", [(0, "m", -2)], "weighted", [])], "'v'.*'m' is -2"),
+    ("weight huge", [("a", [])], [("v", [(0, "m", 1_000_001)], "weighted", [])], "'v'.*1000001"),
+    ("weights of one target", [("a", [])], [("v", [(0, "m", 600_000)] * 2, "weighted", [])], "'v'.*'m' is 1200000"),
+    ("no target", [("a", [])], [("v", [], "first", [])], "'v' has 0 targets"),
+    ("65 targets", [("a", [])], [("v", [(0, f"m{i}", 1) for i in range(65)], "weighted", [])], "'v' has 65 targets"),
+    ("unknown fallback", [("a", [])], [("v", ONE, "first", ["gone"])], "'v'.*'gone'"),
+    ("itself as fallback", [("a", [])], [("v", ONE, "first", ["v"])], "'v' names itself"),
 ]
 
 
@@ -316,7 +316,7 @@ def test_a_route_made_by_hand_cannot_be_one_that_plans_would_stumble_over() -> N
         make_target("a/m", 0, "m", 0)
     for count in (0, 65):
         with pytest.raises(ValueError, match=f"'v' has {count} targets"):
-            make_route("v", "v", (make_target("a/m", 0, "m"),) * count, (), weighted=True)
+            make_route("v", "v", (make_target("a/m", 0, "m"),) * count, (), "weighted")
     with pytest.raises(TypeError):
         make_route("v", "v", ("a/m",))
 
@@ -325,7 +325,7 @@ def test_wrong_types_are_refused() -> None:
     with pytest.raises(TypeError, match="one string"):
         RouteTable([("a", "gpt-*")], [])
     with pytest.raises(TypeError, match="one string"):
-        RouteTable([("a", [])], [("v", ONE, False, "ab")])
+        RouteTable([("a", [])], [("v", ONE, "first", "ab")])
     with pytest.raises(TypeError, match="must be a str"):
         RouteTable([(1, [])], [])  # type: ignore[list-item]
     with pytest.raises(TypeError):
@@ -342,7 +342,9 @@ TARGETS = st.lists(st.tuples(st.integers(0, 1), NAMES, st.integers(1, 9)), min_s
 @given(
     first=st.lists(PATTERNS, max_size=4),
     second=st.lists(PATTERNS, max_size=4),
-    models=st.lists(st.tuples(NAMES, TARGETS, st.booleans()), max_size=3, unique_by=lambda model: model[0]),
+    models=st.lists(
+        st.tuples(NAMES, TARGETS, st.sampled_from(["first", "weighted"])), max_size=3, unique_by=lambda model: model[0]
+    ),
     wanted=st.lists(st.one_of(PATTERNS, st.just("a" * 257)), min_size=1, max_size=12),
     number=st.integers(0, 2**64 - 1),
 )
@@ -350,15 +352,15 @@ TARGETS = st.lists(st.tuples(st.integers(0, 1), NAMES, st.integers(1, 9)), min_s
 def test_table_agrees_with_the_model(
     first: list[str],
     second: list[str],
-    models: list[tuple[str, list[tuple[int, str, int]], bool]],
+    models: list[tuple[str, list[tuple[int, str, int]], str]],
     wanted: list[str],
     number: int,
 ) -> None:
     upstreams = [("a", first), ("b", second)]
     virtual = [name for name, _, _ in models]
     configured: Models = [
-        (name, targets, weighted, [*(other for other in virtual if other != name), *(["a/z"] if name != "a/z" else [])])
-        for name, targets, weighted in models
+        (name, targets, balance, [*(other for other in virtual if other != name), *(["a/z"] if name != "a/z" else [])])
+        for name, targets, balance in models
     ]
     table = RouteTable(upstreams, configured)
     model = model_route.RouteTable(upstreams, configured)
