@@ -139,9 +139,11 @@ def _duplicates(root: Node, section: str) -> list[tuple[TreePath, str]]:
 def _upstreams(root: Node) -> list[tuple[TreePath, str]]:
     found: list[tuple[TreePath, str]] = []
     for index, item in enumerate(root.items("upstreams")):
+        if item.text("api_key") and item.items("api_keys"):
+            found.append((("upstreams", index, "api_keys"), "api_key is set beside it; put all keys into api_keys"))
         extra = item.get("headers")
         if (
-            item.text("api_key")
+            (item.text("api_key") or item.items("api_keys"))
             and extra is not None
             and isinstance(extra.value, dict)
             and item.text("auth") in {None, "key"}
@@ -265,8 +267,9 @@ def notes(root: Node) -> list[str]:
     found = []
     for item in root.items("upstreams"):
         auth = item.text("auth")
-        if item.text("api_key") and auth in {"passthrough", "none"}:
-            found.append(f"upstream {item.text('name')}: api_key is never sent, because auth is {auth}")
+        for field, given in (("api_key", item.text("api_key")), ("api_keys", item.items("api_keys"))):
+            if given and auth in {"passthrough", "none"}:
+                found.append(f"upstream {item.text('name')}: {field} is never sent, because auth is {auth}")
     if root.get("agents") is not None:
         found.append("agents are not served by this version; the section is only validated")
     return found

@@ -32,6 +32,8 @@ class Loaded:
     settings: Settings
     files: tuple[Path, ...]
     notes: tuple[str, ...]
+    blank: frozenset[Path] = frozenset()
+    """Files among them that hold nothing."""
 
 
 class _Load:
@@ -209,7 +211,24 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Loaded:
         run.notes.append(
             "files are not watched by this version (auto reload of upstreams and tools); reload with SIGHUP"
         )
-    return Loaded(settings, tuple(dict.fromkeys(run.files)), tuple(dict.fromkeys(run.notes)))
+    files = tuple(dict.fromkeys(run.files))
+    return Loaded(
+        settings, files, tuple(dict.fromkeys(run.notes)), frozenset(file for file in files if _holds_nothing(file))
+    )
+
+
+def refuse_emptied(now: Loaded, before: Loaded) -> None:
+    """Raise ConfigError for a file that is empty and was not: it is just being written. Empty, it would mean no keys."""
+    emptied = sorted((now.blank - before.blank) & set(before.files))
+    if emptied:
+        raise ConfigError([problem("the file is empty, and was not before", "", Origin(str(file))) for file in emptied])
+
+
+def _holds_nothing(file: Path) -> bool:
+    try:
+        return not file.read_bytes().strip()
+    except OSError:
+        return False
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
-from agw_proxy.config.loader import Loaded
+from agw_proxy.config.loader import Loaded, refuse_emptied
 from agw_proxy.config.tree import ConfigError
 
 
@@ -28,6 +29,7 @@ class Reloader:
         """Load anew and give what is now in force; on ConfigError, which is raised, the old configuration stays."""
         try:
             loaded = self._load()
+            refuse_emptied(loaded, self.current)
         except ConfigError as error:
             self.last_error = error
             self.last_error_at = self._clock()
@@ -38,3 +40,18 @@ class Reloader:
         self.last_error = None
         self.last_error_at = None
         return loaded
+
+    def told(self) -> dict[str, object]:
+        """Version, time, files and last error, as operators are told."""
+        return {
+            "version": self.version,
+            "loaded_at": _stamp(self.last_success),
+            "files": [str(file) for file in self.current.files],
+            "last_error": str(self.last_error) if self.last_error is not None else None,
+            "last_error_at": _stamp(self.last_error_at) if self.last_error_at is not None else None,
+        }
+
+
+def _stamp(seconds: float) -> str:
+    """UTC in RFC 3339, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -8,9 +8,21 @@ came from which file or environment name is known to ``loader`` alone. docs/conf
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from agw_proxy.config.resilience import (
+    Breaker,
+    BreakerOverride,
+    Hedge,
+    Part,
+    Probe,
+    Queue,
+    Retries,
+    RetryOverride,
+    TimeoutOverride,
+    Timeouts,
+)
 from agw_proxy.config.values import (
     Balance,
     BaseURL,
@@ -34,25 +46,17 @@ from agw_proxy.config.values import (
 )
 
 UNSUPPORTED = (
-    "memory_limit_mb", "redis", "store", "cache", "prices", "budgets", "approvals", "tools", "plugins", "trace", "tls",
-    "cors", "trusted_proxies", "identity", "proxy", "breaker", "health",
+    "redis", "store", "cache", "prices", "budgets", "approvals", "tools", "plugins", "trace", "tls",
+    "cors", "trusted_proxies", "identity", "proxy", "health",
 )  # fmt: skip
 """Sections of the contract that a later version brings; until then each is refused by name."""
 
-UNSUPPORTED_FIELDS = frozenset(
-    {("agents", "workers"), ("upstreams", "breaker"), ("upstreams", "health"), ("upstreams", "proxy")}
-)
+UNSUPPORTED_FIELDS = frozenset({("agents", "workers"), ("upstreams", "proxy")})
 """Likewise for fields: (section, field)."""
 
 KEY_FORMS = ("key", "key_sha256")
 AMOUNTS = ("requests", "tokens", "concurrent")
 MAX_AMOUNT = 10**12  # a trillion a period: far over any use, and far under 2^63 nanoseconds of arithmetic
-
-
-class Part(BaseModel):
-    """A section or an item of one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Server(Part):
@@ -82,6 +86,12 @@ class Server(Part):
     max_connections: Whole = Field(
         10000, ge=1, le=1_000_000, description="Most client connections at once, in each worker."
     )
+    max_requests: Whole | None = Field(
+        None, ge=1, le=1_000_000, description="Requests at once in each worker; over it 503. null: no bound."
+    )
+    max_loop_lag: LongerThanZero | None = Field(
+        None, description="How late the loop may be before requests get 503; null: no bound."
+    )
     drain_seconds: Duration = Field(30.0, description="How long running requests may take to finish after SIGTERM.")
     lane: Literal["auto", "full"] = Field(
         "auto",
@@ -102,50 +112,6 @@ class Server(Part):
     tool_auto_reload: bool = Field(
         False, description="Reload when the tool file changes; not acted on by this version."
     )
-
-
-class Timeouts(Part):
-    """Deadlines of an upstream request, by phase."""
-
-    connect: LongerThanZero = Field(5.0, description="To a ready connection (TCP and TLS).")
-    first_byte: LongerThanZero = Field(300.0, description="From the request's last byte to the answer's first.")
-    between_bytes: LongerThanZero = Field(120.0, description="Longest silence within an answer.")
-    total: LongerThanZero = Field(1800.0, description="The whole exchange.")
-
-
-class TimeoutOverride(Part):
-    """What one upstream has different from `timeouts`."""
-
-    connect: LongerThanZero | None = Field(None, description="To a ready connection (TCP and TLS).")
-    first_byte: LongerThanZero | None = Field(None, description="From the request's last byte to the answer's first.")
-    between_bytes: LongerThanZero | None = Field(None, description="Longest silence within an answer.")
-    total: LongerThanZero | None = Field(None, description="The whole exchange.")
-
-    def over(self, base: Timeouts) -> Timeouts:
-        """Give ``base`` with what is set here."""
-        return base.model_copy(update=self.model_dump(exclude_none=True))
-
-
-class Retries(Part):
-    """Attempts before the first byte has gone to the client."""
-
-    attempts: Whole = Field(
-        3, ge=1, le=10, description="Attempts in all, the first one counted; 1 switches retries off."
-    )
-    base: LongerThanZero = Field(0.2, description="Wait before the second attempt; it doubles, with jitter.")
-    max: LongerThanZero = Field(5.0, description="Longest wait between two attempts.")
-
-
-class RetryOverride(Part):
-    """What one upstream has different from `retries`."""
-
-    attempts: Whole | None = Field(None, ge=1, le=10, description="Attempts in all, the first one counted.")
-    base: LongerThanZero | None = Field(None, description="Wait before the second attempt.")
-    max: LongerThanZero | None = Field(None, description="Longest wait between two attempts.")
-
-    def over(self, base: Retries) -> Retries:
-        """Give ``base`` with what is set here."""
-        return base.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class Upstream(Part):
@@ -174,6 +140,20 @@ class Upstream(Part):
         TimeoutOverride(), description="What is different from `timeouts` for this upstream."
     )
     retries: RetryOverride = Field(RetryOverride(), description="What is different from `retries` for this upstream.")
+    api_keys: tuple[Credential, ...] = Field(
+        (),
+        max_length=100,
+        repr=False,
+        description="Several keys instead of `api_key`: taken in turn; one that is refused or limited rests.",
+    )
+    breaker: BreakerOverride = Field(
+        BreakerOverride(), description="What is different from `breaker` for this upstream."
+    )
+    health: Probe = Field(Probe(), description="Asking it regularly whether it is well.")
+    max_concurrent: Whole | None = Field(
+        None, ge=1, le=1_000_000, description="Requests at once, in each worker; more wait in `queue`. null: no bound."
+    )
+    queue: Queue = Field(Queue(), description="Requests that wait for a place, where `max_concurrent` is set.")
     ca_file: FilePath | None = Field(
         None, description="PEM file with the certificate authorities to trust for it. Verification is never off."
     )
@@ -204,9 +184,26 @@ class Model(Part):
     targets: tuple[Target, ...] = Field(min_length=1, max_length=64, description="Where it leads.")
     balance: Balance = Field(
         "weighted",
-        description="How a target is chosen. `least_busy` and `fastest` are not yet supported in this version.",
+        description="How a target is chosen: by `weight`, the one with the fewest requests under way, the one whose "
+        "first token came soonest lately (the better of two drawn), or always the `first`.",
+    )
+    sticky: Literal["session", "prefix"] | None = Field(
+        None,
+        description="Requests of one `x-session-id`, or with one beginning of the prompt, keep to one target, so that "
+        "its cache serves them; null: they do not.",
     )
     fallbacks: Names = Field((), description="Models to try next, in order: virtual ones or `upstream/model`.")
+    last_resort: Literal["echo"] | None = Field(
+        None, description="`echo`: where all targets fail, the built-in echo model answers, marked `x-agw-fallback`."
+    )
+    on_break: Literal["fail", "restart_if_uncommitted"] = Field(
+        "fail",
+        description="What happens when a stream breaks: it ends with an error; or it begins anew elsewhere, as long "
+        "as the client has seen no content.",
+    )
+    timeouts: TimeoutOverride = Field(TimeoutOverride(), description="What is different for this model.")
+    retries: RetryOverride = Field(RetryOverride(), description="What is different from `retries` for this model.")
+    hedge: Hedge | None = Field(None, description="A second attempt for a late answer; null: none.")
 
 
 class Limit(Part):
@@ -243,6 +240,7 @@ class Key(Part):
     models: Names = Field(("*",), description="Patterns of the models that it may use.")
     tools: Names = Field((), description="Patterns of the tools that it may use.")
     admin: bool = Field(False, description="Whether it may use the admin endpoints.")
+    fallbacks: bool = Field(False, description="Whether its requests may name `fallbacks` of their own.")
     limits: tuple[Limit, ...] = Field((), description="Limits of this key, see `limits`.")
 
     @model_validator(mode="after")
@@ -295,6 +293,10 @@ class Settings(BaseSettings):
     agents: Agents = Agents()
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
+    breaker: Breaker = Breaker()
+    memory_limit_mb: Whole | None = Field(
+        None, ge=64, le=1_048_576, description="Memory of a worker over which requests get 503; null: no bound."
+    )
     log: Log = Log()
     metrics: Metrics = Metrics()
 

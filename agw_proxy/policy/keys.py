@@ -61,4 +61,5 @@ def _principal(key: Key, everyone: Sequence[Limit], table: Table) -> Principal:
         tools=Globs(key.tools),
         admin=key.admin,
         limits=Limits(table, rules),
+        fallbacks=key.fallbacks,
     )

@@ -202,15 +202,7 @@ def test_sections_of_later_versions_are_refused_by_name(folder: Folder, section:
     [
         ("upstreams: [{name: u, base_url: http://x, dialect: gemini}]", "upstreams.u.dialect"),
         ("upstreams: [{name: u, base_url: http://x, dialect: azure}]", "upstreams.u.dialect"),
-        ("upstreams: [{name: u, base_url: http://x, breaker: {}}]", "upstreams.u.breaker"),
-        (
-            "upstreams: [{name: u, base_url: http://x}]\nmodels: [{name: m, targets: [u/x], balance: fastest}]",
-            "models.m.balance",
-        ),
-        (
-            "upstreams: [{name: u, base_url: http://x}]\nmodels: [{name: m, targets: [u/x], balance: least_busy}]",
-            "models.m.balance",
-        ),
+        ("upstreams: [{name: u, base_url: http://x, proxy: {}}]", "upstreams.u.proxy"),
         ("agents: {workers: 2}", "agents.workers"),
     ],
 )

@@ -35,3 +35,22 @@ def test_a_good_reload_replaces_and_a_bad_one_keeps_the_old_and_says_why(folder:
     assert reloader.reload().settings.server.port == 3
     assert reloader.version == 3
     assert [reloader.last_error, reloader.last_error_at] == [None, None]
+
+
+def test_a_file_that_is_just_being_written_is_no_configuration(folder: Folder) -> None:
+    """Emptied, then written: read in between it would be a valid configuration without a key."""
+    folder.write("server: {port: 1}")
+    reloader = Reloader(folder.load, folder.load())
+    for text in ("", "\n \n"):
+        folder.write(text)
+        with pytest.raises(ConfigError, match="empty, and was not before"):
+            reloader.reload()
+        assert (reloader.current.settings.server.port, reloader.version) == (1, 1)
+    folder.write("server: {port: 2}")
+    assert reloader.reload().settings.server.port == 2
+
+
+def test_a_file_that_was_always_empty_stays_a_configuration(folder: Folder) -> None:
+    folder.write("")
+    reloader = Reloader(folder.load, folder.load())
+    assert reloader.reload() is reloader.current

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agw_proxy.config import values
-from agw_proxy.config.settings import Retries, RetryOverride, Settings, TimeoutOverride, Timeouts
+from agw_proxy.config.resilience import Retries, RetryOverride, TimeoutOverride, Timeouts
+from agw_proxy.config.settings import Settings
 from tests.config.conftest import Folder
 
 KEY = "agw-0123456789abcdefghij"
@@ -269,6 +270,14 @@ def test_a_limits_period_is_a_minute_by_default() -> None:
             "upstreams: [{name: u, base_url: http://x, api_key: k, headers: {Authorization: b}}]",
             "upstreams.u.headers.Authorization", "second credential",
         ),
+        (
+            "upstreams: [{name: u, base_url: http://x, api_keys: [k, l], headers: {Authorization: b}}]",
+            "upstreams.u.headers.Authorization", "second credential",
+        ),
+        (
+            "upstreams: [{name: u, base_url: http://x, api_key: j, api_keys: [k, l]}]",
+            "upstreams.u.api_keys", "put all keys into api_keys",
+        ),
     ],
 )  # fmt: skip
 def test_rules_between_values(folder: Folder, text: str, path: str, message: str) -> None:
@@ -305,6 +314,8 @@ def test_patterns_have_no_classes(folder: Folder) -> None:
 def test_a_key_that_is_never_sent_is_noted(folder: Folder, auth: str) -> None:
     loaded = folder.load(f"upstreams: [{{name: u, base_url: http://x, api_key: k, auth: {auth}}}]")
     assert f"upstream u: api_key is never sent, because auth is {auth}" in loaded.notes
+    loaded = folder.load(f"upstreams: [{{name: u, base_url: http://x, api_keys: [k, l], auth: {auth}}}]")
+    assert f"upstream u: api_keys is never sent, because auth is {auth}" in loaded.notes
 
 
 def test_overrides_change_only_what_they_set() -> None:

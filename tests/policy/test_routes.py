@@ -2,12 +2,17 @@
 
 import pytest
 
+from agw_proxy._hot.circuit import BAD, GOOD, Board, Circuit
 from agw_proxy._hot.limit import Limits, Table
 from agw_proxy._hot.route import Globs
+from agw_proxy.config.resilience import Breaker
 from agw_proxy.config.settings import Model, Upstream
-from agw_proxy.errors import ModelForbidden, ModelNotFound
+from agw_proxy.errors import ModelForbidden, ModelNotFound, UpstreamUnavailable
 from agw_proxy.policy.routes import NAMES_IN_A_MESSAGE, SHOWN_NAME_CHARACTERS, Routes, listed, shown
 from agw_proxy.types import Principal
+
+SECOND = 1_000_000_000
+NOW = 1000 * SECOND
 
 
 def upstream(name: str, *models: str, **more: object) -> Upstream:
@@ -138,3 +143,110 @@ def test_messages_are_bounded() -> None:
     names = [f"m{number}" for number in range(NAMES_IN_A_MESSAGE + 3)]
     assert listed(names[:2]) == "m0, m1"
     assert listed(names).endswith(f"m{NAMES_IN_A_MESSAGE - 1} and 3 more")
+
+
+def break_(circuit: Circuit, times: int = 5) -> None:
+    for _ in range(times):
+        circuit.end(NOW, BAD, circuit.begin(NOW))
+
+
+def model(**settings: object) -> Model:
+    return Model.model_validate({"name": "v", "targets": ["openai/a", "claude/b"], **settings})
+
+
+UPSTREAMS = [
+    upstream("openai", "gpt-*"),
+    upstream("claude", dialect="anthropic", breaker={"consecutive": 2, "cool_down": "20s"}),
+]
+
+
+def test_what_has_failed_too_often_is_left_out_with_the_settings_of_its_upstream() -> None:
+    routes = Routes(UPSTREAMS, [model(balance="first")], Board())
+    circuits = routes.targets()
+    assert circuits.keys() == {"openai/*", "claude/*", "openai/a", "claude/b"}
+    break_(circuits["openai/a"], 4)
+    break_(circuits["claude/b"], 2)
+    routed = routes.resolve("v", ALL, 0, NOW)
+    assert ([target.name for target in routed.plan], routed.panic) == (["openai/a"], False)
+    assert circuits["claude/b"].opens_in_ns(NOW) == 20 * SECOND
+    assert [target.name for target in routes.resolve("v", ALL, 0, NOW + 20 * SECOND).plan] == ["openai/a", "claude/b"]
+
+
+def test_with_nothing_left_it_is_503_with_the_soonest_time() -> None:
+    routes = Routes(UPSTREAMS, [model(balance="first")], Board(), Breaker(panic=0))
+    for circuit in routes.targets().values():
+        break_(circuit)
+    for name, soonest in (("v", "openai/a"), ("openai/a", "openai/a"), ("claude/b", "claude/b")):
+        with pytest.raises(UpstreamUnavailable, match=f"'{name}' cannot be served now.*'{soonest}' may be") as caught:
+            routes.resolve(name, ALL, 0, NOW + SECOND)
+        assert caught.value.retry_after_ms == (4000 if soonest == "openai/a" else 19_000)
+    with pytest.raises(UpstreamUnavailable, match="'openai/\\*' cannot be served"):
+        routes.whole("openai", NOW)
+    assert routes.whole("openai", NOW + 5 * SECOND).plan[0].name == "openai/*"
+    assert routes.owner("openai/a", ALL, {}) == "openai"  # that it exists does not depend on how it is
+
+
+def test_in_a_panic_all_targets_are_planned_and_it_says_so() -> None:
+    routes = Routes(UPSTREAMS, [model()], Board())
+    for circuit in routes.targets().values():
+        break_(circuit)
+    routed = routes.resolve("v", ALL, 0, NOW)
+    assert (len(routed.plan), routed.panic) == (2, True)
+    with pytest.raises(UpstreamUnavailable):  # a single target has its circuit all the same
+        routes.resolve("openai/a", ALL, 0, NOW)
+
+
+def test_the_same_target_has_one_circuit_by_whatever_name_it_is_asked() -> None:
+    routes = Routes([upstream("openai", "gpt-*", "exact")], [model(targets=["openai/gpt-4o", "openai/exact"])], Board())
+    by_name = {
+        name: routes.table.find(name) for name in ("exact", "openai/exact", "v", "gpt-4o", "openai/gpt-4o", "openai/x")
+    }
+    targets = [target for route in by_name.values() if route is not None for target in route.targets]
+    for name in ("openai/exact", "openai/gpt-4o"):
+        circuits = {target.circuit for target in targets if target.name == name}
+        assert len(circuits) == 1
+    assert routes.targets().keys() == {"openai/*", "openai/exact", "openai/gpt-4o"}  # not what a caller made up
+
+
+def test_names_that_callers_make_up_have_circuits_and_leave_no_trace_in_the_list() -> None:
+    routes = Routes(UPSTREAMS, [], Board())
+    one, other = (routes.resolve(f"openai/{name}", ALL, 0, NOW).plan[0].circuit for name in ("x", "y"))
+    assert one is not None
+    assert other is not None
+    break_(one)
+    with pytest.raises(UpstreamUnavailable):
+        routes.resolve("openai/x", ALL, 0, NOW)
+    assert other.may(NOW)
+    assert routes.targets().keys() == {"openai/*", "claude/*"}
+
+
+def test_a_reload_keeps_what_the_board_knows() -> None:
+    board = Board()
+    break_(Routes(UPSTREAMS, [model()], board).targets()["openai/a"])
+    again = Routes(UPSTREAMS, [model(balance="first")], board)
+    assert again.targets()["openai/a"].state(NOW) == "open"
+    assert Routes(UPSTREAMS, [model()]).targets()["openai/a"].state(NOW) == "closed"
+    off = Routes(UPSTREAMS, [model()], board, Breaker(enabled=False))
+    assert off.targets()["openai/a"].may(NOW)
+
+
+def test_sticky_numbers_keep_to_a_target() -> None:
+    routes = Routes(UPSTREAMS, [model()], Board())
+    for sticky in range(1, 50):
+        assert len({routes.resolve("v", ALL, number << 40, NOW, sticky).plan[0].name for number in range(20)}) == 1
+
+
+def test_an_answer_that_is_slow_opens_it_where_so_configured() -> None:
+    routes = Routes(
+        [upstream("openai", "*", breaker={"slow": "100ms", "consecutive": 1})], [model(targets=["openai/a"])]
+    )
+    circuit = routes.targets()["openai/a"]
+    circuit.end(NOW, GOOD, circuit.begin(NOW), SECOND // 10)
+    assert circuit.may(NOW)
+    circuit.end(NOW, GOOD, circuit.begin(NOW), SECOND // 10 + 1)
+    assert not circuit.may(NOW)
+
+
+def test_the_echo_model_has_no_circuit() -> None:
+    routes = Routes(UPSTREAMS, [])
+    assert routes.resolve("agw/echo", ALL, 0, NOW).plan[0].circuit is None
