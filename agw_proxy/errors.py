@@ -17,6 +17,8 @@ class GatewayError(Exception):
     kind: ClassVar[str] = "api_error"
     alias: ClassVar[str | None] = None
     retryable: ClassVar[bool] = False
+    blameless: ClassVar[bool] = False
+    """It says nothing about the upstream that was to be asked: neither its health nor its circuit hears of it."""
 
     def __init_subclass__(cls) -> None:
         """Enter the class into ``CODES``; a duplicate code is a programming error."""
@@ -200,7 +202,7 @@ class UpstreamInvalid(UpstreamError):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """The upstream answered 5xx, in whatever form."""
+    """The upstream answered 5xx, in whatever form, or is left alone for a while after failures."""
 
     code, status, alias, retryable = "upstream_unavailable", 503, "upstream_unavailable", True
 
@@ -253,6 +255,18 @@ class UpstreamBroken(UpstreamError):
     code, alias = "upstream_broken", "upstream_stream_broken"
 
 
+class UpstreamQueueFull(UpstreamError):
+    """All places at the upstream are taken, and the queue for them is full or took too long (``max_concurrent``, ``queue``)."""
+
+    code, status, alias, blameless = "upstream_queue_full", 503, "upstream_queue_full", True
+
+
+class OutOfDescriptors(UpstreamError):
+    """No connection to the upstream, since the gateway has no file descriptor left."""
+
+    code, status, alias, blameless = "gateway_out_of_descriptors", 503, "gateway_overloaded", True
+
+
 class InternalError(GatewayError):
     """A defect of ours; details are in the log under the request id."""
 
@@ -266,7 +280,7 @@ class Draining(GatewayError):
 
 
 class Overloaded(GatewayError):
-    """A bound of the gateway's own (memory, connections) is reached."""
+    """A bound of the gateway's own (requests, memory, lateness, connections) is reached."""
 
     code, status, alias, retryable = "gateway_overloaded", 503, "gateway_overloaded", True
 

@@ -8,6 +8,7 @@ import msgspec
 from agw_proxy._hot.limit import Limits
 from agw_proxy._hot.peek import Peek
 from agw_proxy._hot.route import Globs, Route, Target
+from agw_proxy.config.resilience import Timeouts
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 Dialect = Literal["openai", "anthropic"]
@@ -23,6 +24,8 @@ class Principal(msgspec.Struct, frozen=True):
     tools: Globs
     admin: bool
     limits: Limits
+    fallbacks: bool = False
+    """Its requests may name fallbacks of their own."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -64,6 +67,16 @@ class Call(msgspec.Struct):
     repeatable: bool = True
     """A second try does no harm where the first may have had an effect: a generation, not a file or a batch."""
     own_credentials: list[tuple[str, str]] | None = None
+    deadlines: Callable[[Timeouts], Timeouts] | None = None
+    """What the route and the caller make of an upstream's deadlines; None: nothing."""
+    on_wait: Callable[[int], None] | None = None
+    """Hears how many nanoseconds a try has waited for a place at its upstream."""
+    timeouts: Timeouts | None = None
+    """The deadlines of this try; None for the upstream's own."""
+    holds: bool = False
+    """A stream is held back until its first content, so that another target can take over until then."""
+    credential: tuple[str, str] | None = None
+    """The header with the key that this try uses, of an upstream that has several."""
 
     @property
     def stream(self) -> bool:
@@ -181,6 +194,38 @@ class ServedModel(msgspec.Struct, frozen=True):
     created: int = 0
 
 
+class TargetState(msgspec.Struct, frozen=True):
+    """One model at an upstream, as its circuit stands."""
+
+    name: str
+    circuit: str
+    """``closed``, ``open`` or ``half_open``."""
+    opens_in_ms: int
+    """Until it may be asked again; 0 where it may be."""
+    in_flight: int
+
+
+class QueueState(msgspec.Struct, frozen=True):
+    """The places at an upstream with ``max_concurrent``, in this process."""
+
+    places: int
+    taken: int
+    waiting: int
+
+
+class ProbeState(msgspec.Struct, frozen=True):
+    """What an upstream's probes have found."""
+
+    path: str
+    last: str | None
+    """``ok``, or the code of the error; None: none has ended yet."""
+    at: str | None
+    good_in_a_row: int
+    bad_in_a_row: int
+    out_since: str | None
+    """Since when they keep the upstream out."""
+
+
 class UpstreamState(msgspec.Struct, frozen=True):
     """What ``GET /upstreams`` tells of one upstream; never a credential."""
 
@@ -190,11 +235,18 @@ class UpstreamState(msgspec.Struct, frozen=True):
     auth: str
     models: tuple[str, ...]
     state: str
-    """``up``, ``failing`` (the last exchange failed) or ``unused``."""
+    """``up``, ``failing`` (the last exchange failed), ``out`` (its probes fail) or ``unused``."""
     since: str | None
     last_error: str | None
     requests: int
     failures: int
+    targets: tuple[TargetState, ...] = ()
+    dead_keys: int = 0
+    """How many of its keys the upstream has refused; the log names them by number."""
+    queue: QueueState | None = None
+    """None: it takes any number of requests at once."""
+    probe: ProbeState | None = None
+    """None: it is not probed, or by another worker."""
 
 
 class Control(Protocol):
@@ -210,6 +262,11 @@ class Control(Protocol):
     @property
     def active(self) -> int:
         """Exchanges in flight."""
+        ...
+
+    @property
+    def shedding(self) -> str | None:
+        """Why new requests are refused at the moment: ``lag`` or ``memory``; None: they are not."""
         ...
 
     def models(self, principal: Principal) -> list[ServedModel]:
@@ -267,3 +324,5 @@ class Routed(msgspec.Struct, frozen=True):
 
     route: Route
     plan: tuple[Target, ...]
+    panic: bool = False
+    """Too few targets are left: they are asked whatever their circuits say (``Circuit.begin`` with ``force``)."""

@@ -44,6 +44,14 @@ class Peek:
     @property
     def stream_options_end(self) -> int: ...
     @property
+    def fallbacks_name(self) -> int:
+        """Where the member ``fallbacks``, which is the gateway's own, begins: at its name's quote."""
+    @property
+    def fallbacks_start(self) -> int:
+        """Of its value, an array (or null)."""
+    @property
+    def fallbacks_end(self) -> int: ...
+    @property
     def escaped(self) -> bool:
         """A top-level key, the model's name or the user has an escape: legal, but not for the fast lane."""
 

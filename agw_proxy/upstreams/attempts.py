@@ -1,53 +1,41 @@
 """Tries targets in order until one answers: once each, then round again with growing waits.
 
 Everything here happens before the first byte has gone to the caller; afterwards there is no second try (invariant 3).
+Whose turn it is stands in ``turns``; here is what a turn does: ask the circuit, take a key, ask the upstream, and tell
+the circuit, the key, the health and the trail what came of it.
 """
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from agw_proxy._hot.peek import rewrite
+from agw_proxy._hot.circuit import NEITHER
 from agw_proxy._hot.route import Target
-from agw_proxy._hot.sse import Document, EventTooLong, Stream
-from agw_proxy.config.settings import Retries
-from agw_proxy.errors import GatewayError, UpstreamError, UpstreamInvalid, UpstreamReset, UpstreamTimeout
-from agw_proxy.types import Attempt, Call, Reply, Upstream
-from agw_proxy.upstreams.failures import again, elsewhere, error_of_event, refused
-from agw_proxy.upstreams.health import Health
+from agw_proxy.errors import (
+    GatewayError,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from agw_proxy.types import Attempt, Call
+from agw_proxy.upstreams.failures import elsewhere, rest, verdict
+from agw_proxy.upstreams.hedge import BothFailed, Outcome, race
+from agw_proxy.upstreams.keyring import blames_key
+from agw_proxy.upstreams.opening import Opened, Underway, open_target
+from agw_proxy.upstreams.service import Service
+from agw_proxy.upstreams.turns import Turn, Turns
+from agw_proxy.upstreams.ways import PLAIN, Way
 
-BODILESS = frozenset({204, 304})  # RFC 9110 sections 15.3.5 and 15.4.5
-MAX_HELD_BYTES = 65536  # of a stream before its first event; beyond, it is passed on as it comes
-
-
-class Opened(msgspec.Struct):
-    """An answer that is good to pass on.
-
-    ``first``: bytes already read and ready to send; ``stream``: what follows them.
-    """
-
-    reply: Reply
-    target: Target
-    stream: Stream | None
-    first: bytes
+MAX_ATTEMPTS = 64  # of one exchange, whatever is configured: a model has no more targets, and the trail fits a header
+HEDGED_LOST = "hedged_lost"  # the outcome of an attempt whose answer nobody waited for any more
+EARLY_SECONDS = 0.002  # what rests does so a little shorter than told: our own next try comes at that very time
 
 
-class Service(msgspec.Struct, frozen=True):
-    """One upstream with what the attempts need to know of it."""
-
-    upstream: Upstream
-    retries: Retries
-    health: Health
-    secrets: tuple[str, ...]
-    """What must never be shown: its key and the values of its configured headers."""
-    total: float
-    """Seconds that an exchange may take in all, its tries together."""
-    auth: str
-    """``key``, ``passthrough`` (it is asked with the caller's own provider credentials) or ``none``."""
-    stream_usage: bool
-    """Streams are asked to report usage, also where the caller did not ask."""
+class Skipped(UpstreamUnavailable):
+    """A target was not asked: its circuit is open, or all its keys rest."""
 
 
 async def open_first(
@@ -56,144 +44,206 @@ async def open_first(
     call: Call,
     *,
     trail: list[Attempt],
+    way: Way = PLAIN,
+    panic: bool = False,
     caller_fault: Callable[[], GatewayError | None] = lambda: None,
     failed: UpstreamError | None = None,
     spent: float = 0.0,
+    on_hedge: Callable[[Outcome], None] = lambda outcome: None,  # noqa: ARG005  told by name
 ) -> Opened:
     """The first good answer; every try is added to ``trail``. Raises the last UpstreamError when none was good.
 
-    ``plan``: targets in order of preference. Each is tried once without a wait; then, within the number of attempts of
-    the first one's upstream, those that may be asked again follow with back-off and full jitter, or after the time that
-    the upstream named. ``caller_fault`` tells what was wrong with a streamed body: then it is raised, and the upstream
-    is not blamed. ``failed``: how the latest try has ended already, made elsewhere
-    (those before it are in ``trail``) within ``spent`` seconds. A longer wait than the configured ``max`` is not sat out: the caller gets the error with it.
+    ``plan``: targets in order of preference. Each is tried once without a wait; then those that may be asked again
+    follow, each as often as its upstream's (or the model's) attempts allow, with back-off and full jitter, or after the
+    time that the upstream named. ``way``: what the model has different. ``panic``: all are asked, whatever their circuits
+    say. ``caller_fault`` tells what was wrong with a streamed body: then it is raised, and the upstream
+    is not blamed. ``failed``: how the latest try has ended already, made elsewhere (those before it are in ``trail``; its
+    circuit and budget know of it) within ``spent`` seconds. ``on_hedge`` hears how a second attempt ended.
     """
-    loop = asyncio.get_running_loop()
-    retries = services[plan[0].upstream].retries
-    deadline = loop.time() + services[plan[0].upstream].total - spent
-    allowed = max(retries.attempts, len(plan)) if call.replayable else 1
-    queue = [(target, 0.0) for target in plan]  # with the time before which it is not to be asked
-    tries = len(trail)
-    while True:
-        target, _ = queue.pop(0)
-        service = services[target.upstream]
-        tries += 1
-        try:
-            if failed is not None:
-                before, failed = failed, None
-                raise before
-            opened = await _open_in_time(target, service, call, deadline)
-        except UpstreamError as error:
-            trail.append(Attempt(target.name, service.upstream.name, _outcome(error)))
-            fault = caller_fault()
-            if fault is not None:
-                raise fault from None
-            service.health.failed(error)
-            named = (error.retry_after_ms or 0) / 1000
-            if again(error, call) and named <= retries.max:
-                queue.append((target, loop.time() + named))
-            if tries >= allowed or not queue or not elsewhere(error, call):
-                raise
-            wait = max(_back_off(tries - len(plan), retries, error), queue[0][1] - loop.time(), 0.0)
-            if loop.time() + wait >= deadline:
-                raise
+    exchange = _Exchange(plan, services, call, trail, way)
+    exchange.deadline -= spent
+    exchange.panic, exchange.caller_fault, exchange.on_hedge = panic, caller_fault, on_hedge
+    try:
+        return await exchange.run(failed)
+    except UpstreamError as error:
+        if way.last_resort is None or not (isinstance(error, Skipped) or elsewhere(error, call)):
+            raise
+        opened = await exchange.resort(way.last_resort)
+        if opened is None:
+            raise
+        return opened
+
+
+class _Exchange:
+    """The attempts of one exchange."""
+
+    def __init__(
+        self, plan: Sequence[Target], services: Sequence[Service], call: Call, trail: list[Attempt], way: Way
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._plan, self._services, self._call, self._way, self._trail = plan, services, call, way, trail
+        self._turns = Turns(plan, services, way, call)
+        self._begun = self._loop.time()
+        times = services[plan[0].upstream].timeouts
+        times = times if call.deadlines is None else call.deadlines(times)
+        self.deadline = self._begun + times.total
+        self.panic = False
+        self.caller_fault: Callable[[], GatewayError | None]
+        self.on_hedge: Callable[[Outcome], None]
+
+    async def run(self, failed: UpstreamError | None) -> Opened:
+        """See ``open_first``."""
+        skipped: Skipped | None = None
+        last: UpstreamError | None = None
+        if failed is not None:
+            turn = self._turns.begun(self._plan[0], len(self._trail) + 1)
+            self._note(turn, failed, None)
+            self._go_on(turn, failed)
+            last = failed
+        while True:
+            taken = self._turns.take(self._loop.time(), random.random)
+            late = taken is not None and self._loop.time() + taken[1] >= self.deadline
+            if taken is None or late or len(self._trail) >= MAX_ATTEMPTS:
+                break
+            turn, wait = taken
             if wait:
                 await asyncio.sleep(wait)
+            try:
+                opened = await self._ask(turn, first=last is None)
+            except Skipped as error:
+                skipped = error
+            except UpstreamError as error:
+                self._go_on(turn, error)
+                last = error
+            else:
+                return self._won(opened)
+        raise last or skipped or self._late(self._plan[0])
+
+    async def resort(self, target: Target) -> Opened | None:
+        """The echo model's answer; None where it cannot serve this call."""
+        service = self._services[target.upstream]
+        if service.upstream.dialect != self._call.dialect or not (self._call.replayable and self._call.by_model):
+            return None
+        try:
+            opened = await open_target(target, service, self._call)
+        except UpstreamError:
+            return None
+        self._trail.append(Attempt(target.name, service.upstream.name, str(opened.reply.status)))
+        return opened
+
+    def _go_on(self, turn: Turn, error: UpstreamError) -> None:
+        """Return where anyone else, or the same one again, may be asked after ``error``; raises it otherwise."""
+        fault = self.caller_fault()
+        if fault is not None:
+            raise fault from None
+        if not self._call.replayable or not (turn.next_key or elsewhere(error, self._call)):
+            raise error
+
+    def _won(self, opened: Opened) -> Opened:
+        service = self._services[opened.target.upstream]
+        self._trail.append(Attempt(opened.target.name, service.upstream.name, str(opened.reply.status)))
+        service.health.worked()
+        if self._way.hedging is not None:
+            self._way.hedging.latencies.note(self._loop.time() - self._begun)
+        return opened
+
+    async def _ask(self, turn: Turn, *, first: bool) -> Opened:
+        """One attempt, or two at once where the first one is late."""
+        hedging = self._way.hedging
+        after = hedging.after() if hedging is not None and first else None
+        if hedging is None or after is None or not (self._call.repeatable and self._call.replayable):
+            return await self._try(turn)
+        other = self._turns.second(turn)
+
+        def lost(loser: int) -> None:
+            late = other if loser else turn
+            self._trail.append(Attempt(late.target.name, late.service.upstream.name, HEDGED_LOST))
+
+        def may() -> bool:
+            return hedging.may() and self._turns.granted(other)
+
+        try:
+            opened, outcome = await race(lambda: self._try(turn), lambda: self._try(other), after, may, lost)
+        except BothFailed as both:
+            self.on_hedge("failed")
+            raise both.first from None
+        if outcome is not None:
+            self.on_hedge(outcome)
+        return opened
+
+    async def _try(self, turn: Turn) -> Opened:
+        """One attempt; its end is noted unless it was good. Raises Skipped where it was none."""
+        call, key = self._with_key(turn)
+        circuit, service = turn.target.circuit, turn.service
+        begun = circuit.begin(time.monotonic_ns(), self.panic) if circuit is not None else 1
+        if circuit is not None and not begun:
+            raise Skipped(
+                f"Upstream '{service.upstream.name}' has failed too often lately and is left alone for a while.",
+                retry_after_ms=circuit.opens_in_ns(time.monotonic_ns()) // 1_000_000,
+            )
+        self._turns.asked(turn)
+        underway = Underway(circuit, begun)
+        how = NEITHER
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                opened = await open_target(turn.target, service, call)
+        except TimeoutError:
+            late = self._late(turn.target)
+            how = self._note(turn, late, key)
+            raise late from None
+        except UpstreamError as error:
+            how = self._note(turn, error, key)
+            raise
         else:
-            trail.append(Attempt(target.name, service.upstream.name, str(opened.reply.status)))
-            service.health.worked()
+            underway.answered()
+            opened.underway, underway = underway, Underway(None, 1)
+            self._turns.out(turn)
+            if service.keys is not None:
+                for number in turn.doubted:
+                    service.keys.bury(number)  # this key could do what they could not
             return opened
+        finally:
+            underway.end(how)
 
+    def _with_key(self, turn: Turn) -> tuple[Call, int | None]:
+        """The call with the key whose turn it is, where there are several. Raises Skipped where none may be used."""
+        keys = turn.service.keys
+        if keys is None:
+            return self._call, None
+        now = self._loop.time()
+        number = keys.take(now, turn.doubted)
+        if number is None:
+            until, name = keys.until(), turn.service.upstream.name
+            if until is None:
+                raise Skipped(
+                    f"Upstream '{name}' has refused all its keys. Replace them in the gateway's configuration."
+                )
+            raise Skipped(f"All keys of upstream '{name}' rest.", retry_after_ms=max(round((until - now) * 1000), 0))
+        return msgspec.structs.replace(self._call, credential=keys.header(number)), number
 
-def _back_off(round_number: int, retries: Retries, error: UpstreamError) -> float:
-    """Seconds until the next try: none while there are targets that were not asked yet, nor where a time was named."""
-    if round_number < 0 or error.retry_after_ms is not None:
-        return 0.0
-    ceiling = min(retries.max, retries.base * 2.0 ** min(round_number, 32))
-    return random.uniform(0.0, ceiling)  # noqa: S311  spreads load, guards nothing
+    def _note(self, turn: Turn, error: UpstreamError, key: int | None) -> int:
+        """An attempt has ended so: who hears of it, and whether its target comes again. How it is for its circuit."""
+        service, now = turn.service, self._loop.time()
+        self._trail.append(Attempt(turn.target.name, service.upstream.name, _outcome(error)))
+        if self.caller_fault() is not None:
+            return NEITHER
+        service.health.failed(error)
+        if service.keys is not None and key is not None and blames_key(error):
+            if error.status == 403:
+                turn.doubted = (*turn.doubted, key)
+            else:
+                service.keys.failed(key, error, now - EARLY_SECONDS)
+            if service.keys.usable(now, turn.doubted) and self._turns.with_another_key(turn):
+                return NEITHER
+        self._turns.failed(turn, error, now)
+        circuit = turn.target.circuit
+        if circuit is not None and len(self._plan) > 1:  # who has no other to ask goes on asking this one
+            rest(circuit, error)
+        return verdict(error)
 
-
-async def _open_in_time(target: Target, service: Service, call: Call, deadline: float) -> Opened:
-    """All tries together end at ``deadline`` (loop time)."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await _open(target, service, call)
-    except TimeoutError:
-        raise UpstreamTimeout(
-            f"Upstream '{service.upstream.name}' did not answer within the time for the whole exchange."
-        ) from None
-
-
-async def _open(target: Target, service: Service, call: Call) -> Opened:
-    seen = call.seen
-    strip = False
-    wire = call
-    if seen is not None and isinstance(call.body, bytes):
-        strip = call.asks_usage and service.stream_usage and seen.stream and not seen.include_usage
-        model = target.model if call.by_model and target.model != seen.model else None
-        wire = msgspec.structs.replace(call, body=rewrite(call.body, seen, model, strip))
-    reply = await service.upstream.open(target, wire)
-    name = service.upstream.name
-    if reply.status >= 400:
-        raise await refused(reply, name, service.secrets, ours=service.auth == "key")
-    kind = content_type(reply)
-    try:
-        if kind == b"text/event-stream":
-            return await _first_event(reply, target, service, strip=strip)
-        if kind == b"text/html" and call.seen is not None:
-            raise UpstreamInvalid(f"Upstream '{name}' answered with an HTML page instead of JSON; check its base_url.")
-        first = b"" if call.stream else await reply.read()
-        if unframed_json(reply, call.method):
-            while not reply.ended and len(first) < MAX_HELD_BYTES:
-                first += await reply.read()
-            if reply.ended and not whole(first):  # a short answer is judged before it is begun
-                raise UpstreamReset(f"Upstream '{name}' cut its answer: the JSON is not whole.")
-    except BaseException:
-        reply.close()
-        raise
-    return Opened(reply, target, None, first)
-
-
-async def _first_event(reply: Reply, target: Target, service: Service, *, strip: bool) -> Opened:
-    """Hold the stream back until its first event: an error there gets a real status, and another target may take over."""
-    name = service.upstream.name
-    stream = Stream(strip_usage=strip)
-    held = b""
-    try:
-        while not (stream.events or stream.done or reply.ended) and len(held) < MAX_HELD_BYTES:
-            held += stream.feed(await reply.read(progress=not held.startswith(b":")))
-        if reply.ended and not stream.events:
-            held += stream.finish()  # an only event without its blank line
-    except EventTooLong:
-        raise UpstreamInvalid(f"Upstream '{name}' sent an event over 16 MB.") from None
-    if stream.error is not None and stream.events <= 1:
-        raise error_of_event(stream.error, name, service.secrets, ours=service.auth == "key")
-    if reply.ended and not stream.events and not stream.done:
-        raise UpstreamReset(f"Upstream '{name}' ended its stream before the first event.")
-    return Opened(reply, target, stream, held)
-
-
-def content_type(reply: Reply) -> bytes:
-    """The media type in lower case, without parameters; empty where there is none."""
-    for name, value in reply.headers:
-        if name.lower() == b"content-type":
-            return value.split(b";", 1)[0].strip().lower()
-    return b""
-
-
-def unframed_json(reply: Reply, method: str) -> bool:
-    """Only the JSON itself can tell whether this body is whole: its end is the connection's (RFC 9112 section 6.3)."""
-    names = {name.lower() for name, _ in reply.headers}
-    framed = names & {b"content-length", b"transfer-encoding", b"content-encoding"}
-    bodiless = method == "HEAD" or reply.status in BODILESS
-    return not framed and not bodiless and content_type(reply) == b"application/json"
-
-
-def whole(body: bytes) -> bool:
-    """The JSON text is closed."""
-    document = Document()
-    document.feed(body)
-    return document.complete
+    def _late(self, target: Target) -> UpstreamTimeout:
+        name = self._services[target.upstream].upstream.name
+        return UpstreamTimeout(f"Upstream '{name}' did not answer within the time for the whole exchange.")
 
 
 def _outcome(error: UpstreamError) -> str:

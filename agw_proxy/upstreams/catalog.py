@@ -1,17 +1,41 @@
 """Asks upstreams which models they have, for the models list; nobody waits for it but a refresh."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 
 from agw_proxy._hot.route import RouteTable
+from agw_proxy.config.settings import Upstream as Settings
 from agw_proxy.errors import UpstreamError
 from agw_proxy.types import Call, Upstream
+from agw_proxy.upstreams.service import Service
 
 SECONDS = 10.0
 MAX_BYTES = 8 * 1024 * 1024  # the largest list seen in the field is about 1 MiB
 MAX_MODELS = 10_000
+
+
+class Catalog:
+    """The models that upstreams have told of. ``models``: by upstream, as last told; ``errors``: why one could not."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, tuple[str, ...]] = {}
+        self.errors: dict[str, str] = {}
+
+    async def ask(self, upstreams: Sequence[tuple[Service, Settings]]) -> Mapping[str, str]:
+        """Ask those whose models are given by pattern; gives ``errors``."""
+        asked = [
+            service.upstream
+            for service, settings in upstreams
+            if settings.dialect == "openai"
+            and settings.auth != "passthrough"
+            and any("*" in name or "?" in name for name in settings.models)
+        ]
+        models, self.errors = await discover(asked)
+        kept = {name: self.models[name] for name in self.errors if name in self.models}
+        self.models = {**kept, **models}
+        return self.errors
 
 
 async def discover(upstreams: Sequence[Upstream]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:

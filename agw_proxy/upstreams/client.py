@@ -10,14 +10,16 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from agw_proxy.config.settings import Timeouts
+from agw_proxy.config.resilience import Timeouts
 from agw_proxy.errors import (
+    OutOfDescriptors,
     UpstreamBroken,
     UpstreamError,
     UpstreamInvalid,
@@ -52,6 +54,7 @@ class HttpReply:
         "connect_ms",
         "ended",
         "headers",
+        "on_close",
         "status",
     )
 
@@ -63,6 +66,8 @@ class HttpReply:
         self.headers: RawHeaders = response.raw_headers
         self.connect_ms = connect_ms
         self.ended = False
+        self.on_close: Callable[[], None] | None = None
+        """Called once, by the first ``close``."""
         self._response = response
         self._name = name
         self._idle = idle
@@ -102,6 +107,9 @@ class HttpReply:
             self._response.release()
         else:
             self._response.close()
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
 
     def _watch(self) -> None:
         now = self._loop.time()
@@ -119,6 +127,20 @@ class HttpReply:
         self._broken = UpstreamTimeout(f"The answer of upstream '{self._name}' {what}.")
         self._response.content.set_exception(self._broken)
         self._response.close()
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's, with a deadline of its own for the TLS handshake."""
+
+    def __init__(self, *, tls_seconds: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._tls_seconds = tls_seconds
+
+    async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """See ``aiohttp.TCPConnector``; held by the contract test."""
+        if kwargs.get("ssl"):
+            kwargs["ssl_handshake_timeout"] = self._tls_seconds
+        return await super()._wrap_create_connection(*args, **kwargs)
 
 
 class Client:
@@ -149,9 +171,9 @@ class Client:
     async def open(self, call: Call) -> HttpReply:
         """See ``types.Upstream``."""
         loop = asyncio.get_running_loop()
-        timeouts = self._timeouts
+        timeouts = call.timeouts or self._timeouts
         deadline = loop.time() + timeouts.total
-        times = SimpleNamespace(connect_ms=0.0, begun=0.0)
+        times = SimpleNamespace(connect_ms=0.0, begun=0.0, sent=True)
         url = f"{self._base}{call.path}" + (f"?{call.query}" if call.query else "")
         body = call.body
         headers = self._headers(call)
@@ -160,22 +182,28 @@ class Client:
         try:
             async with asyncio.timeout_at(deadline) as clock:
 
+                def begun() -> None:
+                    times.sent = False
+                    clock.reschedule(min(loop.time() + timeouts.write, deadline))
+
                 def sent() -> None:
+                    times.sent = True
                     clock.reschedule(min(loop.time() + timeouts.first_byte, deadline))
 
                 if isinstance(body, bytes) and len(body) > SLICE_BYTES:
-                    data: bytes | AsyncIterator[bytes] | None = _then(slices(body), sent)
+                    data: bytes | AsyncIterator[bytes] | None = _then(slices(body), begun, sent)
                 elif body is None or isinstance(body, bytes):
                     data = body
                     sent()
                 else:
-                    data = _then(body, sent)
+                    data = _then(body, None, sent)
                 response = await (await self._open_session()).request(
                     call.method,
                     URL(url, encoded=True),
                     data=data,
                     headers=headers,
                     allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
                     trace_request_ctx=times,
                 )
         except aiohttp.ConnectionTimeoutError:
@@ -183,8 +211,14 @@ class Client:
                 f"No connection to upstream '{self.name}' within {timeouts.connect:g} s."
             ) from None
         except TimeoutError:
+            if not times.sent:
+                raise UpstreamTimeout(
+                    f"Upstream '{self.name}' did not take the request within {timeouts.write:g} s."
+                ) from None
             raise UpstreamTimeout(f"Upstream '{self.name}' did not answer within {timeouts.first_byte:g} s.") from None
         except (aiohttp.ClientConnectorError, aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError) as error:
+            if words.out_of_descriptors(error):
+                raise OutOfDescriptors(words.NO_DESCRIPTOR.format(self.name)) from None
             raise UpstreamUnreachable(f"No connection to upstream '{self.name}': {reason(error)}.") from None
         except UnicodeError as error:
             raise UpstreamUnreachable(f"No connection to upstream '{self.name}': {reason(error)}.") from None
@@ -202,7 +236,10 @@ class Client:
             raise UpstreamInvalid(
                 f"Upstream '{self.name}' answered with a redirect ({response.status}), which is not followed."
             )
-        return HttpReply(response, self.name, times.connect_ms, timeouts.between_bytes, deadline)
+        idle = timeouts.between_bytes
+        if response.content_type == "text/event-stream":
+            idle = timeouts.between_tokens or idle
+        return HttpReply(response, self.name, times.connect_ms, idle, deadline)
 
     async def close(self) -> None:
         """Close its connections."""
@@ -213,6 +250,8 @@ class Client:
         headers = CIMultiDict(call.headers)
         if self._passthrough:
             headers.extend(call.own_credentials or ())
+        if call.credential is not None:
+            headers[call.credential[0]] = call.credential[1]
         for name, value in self._own_headers:
             headers[name] = value
         headers["Accept-Encoding"] = "identity"  # usage and the end of the answer are read from its bytes
@@ -227,10 +266,12 @@ class Client:
             trace = aiohttp.TraceConfig()
             trace.on_connection_create_start.append(_connect_begins)
             trace.on_connection_create_end.append(_connect_ends)
-            connector = aiohttp.TCPConnector(
+            connector = Connector(
+                tls_seconds=self._timeouts.tls or self._timeouts.connect,
                 limit=0,  # the limits and gates of the gateway decide how many requests run
                 keepalive_timeout=IDLE_SECONDS,
                 ssl=context,
+                use_dns_cache=False,  # a name is looked up, off the loop, for each new connection: an outage may be a move
             )
             made = functools.partial(Connection, loop=asyncio.get_running_loop())
             connector._factory = made  # type: ignore[assignment]  # noqa: SLF001  a subclass; held by the contract test
@@ -254,8 +295,15 @@ async def slices(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + SLICE_BYTES]
 
 
-async def _then(body: AsyncIterator[bytes], sent: Callable[[], None]) -> AsyncIterator[bytes]:
-    """The same body; ``sent`` is called behind its last portion: the clock for the answer's first byte starts there."""
+async def _then(
+    body: AsyncIterator[bytes], begun: Callable[[], None] | None, sent: Callable[[], None]
+) -> AsyncIterator[bytes]:
+    """The same body; ``begun`` is called before its first portion and ``sent`` behind its last: new clocks start there.
+
+    A body that comes from the client in portions has the client's clock instead of ``begun``.
+    """
+    if begun is not None:
+        begun()
     async for portion in body:
         yield portion
     sent()

@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 
 import orjson
 
+from agw_proxy._hot.circuit import BAD, GOOD, NEITHER, Circuit
 from agw_proxy.errors import (
+    GatewayError,
     UpstreamError,
     UpstreamFailed,
     UpstreamInvalid,
+    UpstreamQueueFull,
     UpstreamRefused,
     UpstreamRejected,
     UpstreamTimeout,
@@ -20,6 +23,8 @@ from agw_proxy.types import Call, RawHeaders, Reply
 from agw_proxy.upstreams.retry_after import wait_ms
 
 MAX_ERROR_BYTES = 65536  # an error body beyond this is not a message for people
+RESTING = frozenset({429, 503})  # statuses with which a named time means the whole target
+EARLY_NS = 2_000_000  # what rests does so a little shorter than told: our own next try comes at that very time
 AGAIN = frozenset({408, 409, 425, 429})
 SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 STATUS_OF_KIND = {
@@ -103,11 +108,34 @@ def again(error: UpstreamError, call: Call) -> bool:
 
 def elsewhere(error: UpstreamError, call: Call) -> bool:
     """Another target may be asked."""
-    if again(error, call) or isinstance(error, UpstreamRefused):
+    if again(error, call) or isinstance(error, UpstreamRefused | UpstreamQueueFull):
         return True
     if isinstance(error, UpstreamRejected):
         return error.elsewhere
     return isinstance(error, UpstreamTimeout) and call.repeatable
+
+
+def verdict(error: GatewayError | None) -> int:
+    """How an attempt that ended so was, for the circuit of its target.
+
+    GOOD: an answer, also one that refuses what the caller asked for. NEITHER: it says nothing of the target (the caller
+    has gone, the gateway shuts down), or the target said itself when to come again (then it rests). BAD: all else.
+    """
+    if error is None:
+        return GOOD
+    if not isinstance(error, UpstreamError) or error.blameless:
+        return NEITHER
+    if not isinstance(error, UpstreamRejected):
+        return BAD
+    if error.status == 429 and error.retry_after_ms is not None and not error.elsewhere:
+        return NEITHER
+    return BAD if error.elsewhere or error.status in {408, 429} else GOOD
+
+
+def rest(circuit: Circuit, error: UpstreamError) -> None:
+    """Leave a target alone that named the time until which it can serve nobody: one with a 429, or a 503."""
+    if error.retry_after_ms is not None and error.status in RESTING:
+        circuit.rest(time.monotonic_ns() + error.retry_after_ms * 1_000_000 - EARLY_NS)
 
 
 def scrubbed(data: bytes, secrets: Sequence[str]) -> bytes:

@@ -4,7 +4,9 @@ The client is aiohttp's, which takes a twelfth of a second and ten megabytes to 
 the fast lane does without.
 """
 
+import asyncio
 import ssl
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
@@ -12,10 +14,12 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from agw_proxy._hot.route import Target
-from agw_proxy.config.settings import Timeouts
+from agw_proxy.config.resilience import Timeouts
 from agw_proxy.config.settings import Upstream as UpstreamSettings
 from agw_proxy.types import Call, Dialect, Reply
 from agw_proxy.upstreams.asking import client_ready
+from agw_proxy.upstreams.keyring import Keyring
+from agw_proxy.upstreams.queue import Places
 from agw_proxy.upstreams.trust import system_trust, trust
 
 if TYPE_CHECKING:
@@ -28,8 +32,7 @@ PORTS = {"http": 80, "https": 443}
 class Address(msgspec.Struct, frozen=True):
     """Where an upstream is and what every request to it carries, for those who write to it themselves.
 
-    ``tls``: makes the context, or None for plain text. ``base``: the path before a call's own. ``seconds``: connect, first
-    byte, between bytes, total.
+    ``tls``: makes the context, or None for plain text. ``base``: the path before a call's own.
     """
 
     host: str
@@ -38,14 +41,24 @@ class Address(msgspec.Struct, frozen=True):
     authority: bytes
     base: bytes
     headers: tuple[tuple[bytes, bytes], ...]
-    seconds: tuple[float, float, float, float]
 
 
 class HttpUpstream:
     """A server that speaks an OpenAI-compatible dialect (or another, relayed as it is)."""
 
-    def __init__(self, settings: UpstreamSettings, timeouts: Timeouts) -> None:
-        """``timeouts``: the defaults that the upstream's own override. Raises ValueError for a bad ``ca_file``."""
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        timeouts: Timeouts,
+        keys: Keyring | None = None,
+        places: Places | None = None,
+    ) -> None:
+        """``timeouts``: the defaults that the upstream's own override. ``keys``: where it has several.
+
+        ``places``: each call needs one; None: no bound. Raises ValueError for a bad ``ca_file``.
+        """
+        self.keys = keys
+        self.places = places
         self.name = settings.name
         self.dialect: Dialect = settings.dialect
         self._settings = settings
@@ -54,12 +67,40 @@ class HttpUpstream:
         self._base = settings.base_url + (
             "/v1" if settings.dialect == "anthropic" and not settings.base_url.endswith("/v1") else ""
         )
-        self._key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
+        self._key = next(iter(keys_of(settings)), "") if keys is None else ""
         self._client: Client | None = None
         self._trust = trust(settings.name, settings.ca_file) if settings.ca_file else None
 
     async def open(self, target: Target, call: Call) -> Reply:  # noqa: ARG002  an in-process upstream needs the target
-        """See ``types.Upstream``."""
+        """See ``types.Upstream``. A call that waits for a place is in the upstream's queue, and its time is told apart."""
+        client = await self._ready()
+        call = self._with_key(call)
+        places = self.places
+        if places is None:
+            return await client.open(call)
+        if not places.take():
+            await self._wait(places, call)
+        try:
+            reply = await client.open(call)
+        except BaseException:
+            places.give()
+            raise
+        reply.on_close = places.give
+        return reply
+
+    async def _wait(self, places: Places, call: Call) -> None:
+        begun = time.monotonic_ns()
+        try:
+            await places.wait()
+        finally:
+            if call.on_wait is not None:
+                call.on_wait(time.monotonic_ns() - begun)
+
+    async def ask(self, call: Call) -> Reply:
+        """Like ``open``, past the queue: for the gateway's own questions."""
+        return await (await self._ready()).open(self._with_key(call))
+
+    async def _ready(self) -> "Client":
         client = self._client
         if client is None:
             await client_ready()
@@ -73,12 +114,18 @@ class HttpUpstream:
                 passthrough=self._settings.auth == "passthrough",
                 trust=self._trust,
             )
-        return await client.open(call)
+        return client
+
+    def _with_key(self, call: Call) -> Call:
+        """A question of the gateway's own takes a key as any other call, where there are several."""
+        if self.keys is not None and call.credential is None:
+            number = self.keys.take(asyncio.get_running_loop().time())
+            return msgspec.structs.replace(call, credential=self.keys.header(number or 0))
+        return call
 
     def address(self) -> Address:
         """For the fast lane, whose connections are its own."""
         url = urlsplit(self._base)
-        timeouts = self._timeouts
         return Address(
             host=url.hostname or "",
             port=url.port or PORTS[url.scheme],
@@ -86,7 +133,6 @@ class HttpUpstream:
             authority=_authority(url).encode(),
             base=url.path.rstrip("/").encode(),
             headers=tuple((name.encode(), value.encode()) for name, value in self._own_headers()),
-            seconds=(timeouts.connect, timeouts.first_byte, timeouts.between_bytes, timeouts.total),
         )
 
     async def close(self) -> None:
@@ -98,11 +144,23 @@ class HttpUpstream:
         """What every request carries, whoever asks: its key, and the headers of its settings."""
         headers: dict[str, tuple[str, str]] = {}
         if self._settings.auth == "key" and self._key:
-            name, scheme = CREDENTIAL_HEADER[self.dialect]
-            headers[name.lower()] = (name, scheme + self._key)
+            name, value = header_of(self.dialect, self._key)
+            headers[name.lower()] = (name, value)
         for name, value in self._settings.headers.items():
             headers[name.lower()] = (name, value)
         return list(headers.values())
+
+
+def keys_of(settings: UpstreamSettings) -> tuple[str, ...]:
+    """An upstream's keys, in order."""
+    keys = [*([settings.api_key] if settings.api_key is not None else []), *settings.api_keys]
+    return tuple(key.get_secret_value() for key in keys)
+
+
+def header_of(dialect: Dialect, key: str) -> tuple[str, str]:
+    """The header that carries a key to an upstream of this dialect."""
+    name, scheme = CREDENTIAL_HEADER[dialect]
+    return name, scheme + key
 
 
 def _authority(url: SplitResult) -> str:

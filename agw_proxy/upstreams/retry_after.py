@@ -11,6 +11,8 @@ MAX_WAIT_MS = 30_000  # SDKs obey whatever they are told; one slept 200 s, twice
 PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)")
 UNIT_MS = {"ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
 NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
+EPOCH_SECONDS = re.compile(r"\d{10}(?:\.\d{1,9})?")
+EPOCH_MS = re.compile(r"\d{13}")
 
 
 def wait_ms(headers: RawHeaders, now: datetime) -> int | None:
@@ -23,7 +25,7 @@ def wait_ms(headers: RawHeaders, now: datetime) -> int | None:
         _number(found.get(b"retry-after-ms"), 1.0),
         _number(found.get(b"retry-after"), 1000.0),
         _date(found, now),
-        _reset(found),
+        _reset(found, now),
     ):
         if wait is not None:
             return min(max(round(wait), 0), MAX_WAIT_MS)
@@ -42,18 +44,23 @@ def _date(found: Mapping[bytes, str], now: datetime) -> float | None:
     return (when.replace(tzinfo=when.tzinfo or UTC) - now).total_seconds() * 1000.0
 
 
-def _reset(found: Mapping[bytes, str]) -> float | None:
+def _reset(found: Mapping[bytes, str], now: datetime) -> float | None:
     """The reset of what has run out; where nothing says it has, none."""
     waits = [
         wait
         for unit in (b"requests", b"tokens")
         if found.get(b"x-ratelimit-remaining-" + unit) == "0"
-        and (wait := _duration(found.get(b"x-ratelimit-reset-" + unit))) is not None
+        and (wait := _duration(found.get(b"x-ratelimit-reset-" + unit), now)) is not None
     ]
     return max(waits, default=None)
 
 
-def _duration(text: str | None) -> float | None:
+def _duration(text: str | None, now: datetime) -> float | None:
+    """``1m30s``, ``250ms``, seconds, or the time itself: seconds or milliseconds since 1970."""
+    if text and EPOCH_SECONDS.fullmatch(text):
+        return (float(text) - now.timestamp()) * 1000.0
+    if text and EPOCH_MS.fullmatch(text):
+        return float(text) - now.timestamp() * 1000.0
     parts = PART.findall(text or "")
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return _number(text, 1000.0)

@@ -1,21 +1,31 @@
 """Makes what is asked for answers out of the settings; what has not changed since the last time is carried over."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agw_proxy.config.settings import Settings, Upstream
-from agw_proxy.upstreams.attempts import Service
 from agw_proxy.upstreams.echo import Echo
 from agw_proxy.upstreams.health import Health
-from agw_proxy.upstreams.http import HttpUpstream
+from agw_proxy.upstreams.http import HttpUpstream, header_of, keys_of
+from agw_proxy.upstreams.keyring import Keyring
+from agw_proxy.upstreams.queue import Places, Told
+from agw_proxy.upstreams.service import Service
 
 SECRET_CHARACTERS = 8  # a shorter header value is no secret
 
 
-def compile_services(settings: Settings, before: Settings | None, old: Sequence[Service]) -> tuple[Service, ...]:
+def compile_services(
+    settings: Settings,
+    before: Settings | None,
+    old: Sequence[Service],
+    on_dead: Callable[[str, str], None] = lambda upstream, key: None,  # noqa: ARG005  told by name
+    *,
+    told: Told | None = None,
+) -> tuple[Service, ...]:
     """One for each upstream in the settings' order, then the built-in echo model's.
 
-    ``old``: what this made of the settings ``before``. An upstream that is the same in both keeps its pool, one of the
-    same name its health. Raises ValueError where an upstream cannot be used.
+    ``old``: what this made of the settings ``before``. An upstream that is the same in both keeps its pool and its keys'
+    state, one of the same name its health and, where their bounds are the same, its places. ``on_dead``: see
+    ``Keyring``; ``told``: hears of queues. Raises ValueError where an upstream cannot be used.
     """
     known = {}
     if before is not None:
@@ -24,20 +34,45 @@ def compile_services(settings: Settings, before: Settings | None, old: Sequence[
     for upstream in settings.upstreams:
         then, service = known.get(upstream.name, (None, None))
         same = then == upstream and before is not None and before.timeouts == settings.timeouts
-        http = service.upstream if service is not None and same else HttpUpstream(upstream, settings.timeouts)
+        places = _places(upstream, service, told)
+        keys = service.keys if service is not None and then == upstream else _keyring(upstream, on_dead)
+        http = (
+            HttpUpstream(upstream, settings.timeouts, keys, places) if service is None or not same else service.upstream
+        )
         services.append(
             Service(
                 upstream=http,
                 retries=upstream.retries.over(settings.retries),
                 health=service.health if service is not None else Health(),
                 secrets=_secrets(upstream),
-                total=upstream.timeouts.over(settings.timeouts).total,
+                timeouts=upstream.timeouts.over(settings.timeouts),
                 auth=upstream.auth,
                 stream_usage=upstream.stream_usage,
+                keys=keys,
+                places=places,
             )
         )
     services.append(old[-1] if old else _echo(settings))
     return tuple(services)
+
+
+def _places(upstream: Upstream, service: Service | None, told: Told | None) -> Places | None:
+    """An upstream's places; those that it has had where nothing about them has changed."""
+    most, queue = upstream.max_concurrent, upstream.queue
+    if most is None:
+        return None
+    kept = service.places if service is not None else None
+    if kept is not None and kept.like(most=most, size=queue.size, wait=queue.wait):
+        return kept
+    return Places(upstream.name, most=most, size=queue.size, wait=queue.wait, told=told)
+
+
+def _keyring(upstream: Upstream, on_dead: Callable[[str, str], None]) -> Keyring | None:
+    """For several keys; a single one needs no turns."""
+    keys = keys_of(upstream)
+    if upstream.auth != "key" or len(keys) < 2:
+        return None
+    return Keyring(upstream.name, [header_of(upstream.dialect, key) for key in keys], on_dead)
 
 
 def _echo(settings: Settings) -> Service:
@@ -46,7 +81,7 @@ def _echo(settings: Settings) -> Service:
         retries=settings.retries,
         health=Health(),
         secrets=(),
-        total=settings.timeouts.total,
+        timeouts=settings.timeouts,
         auth="none",
         stream_usage=True,
     )
@@ -54,6 +89,6 @@ def _echo(settings: Settings) -> Service:
 
 def _secrets(upstream: Upstream) -> tuple[str, ...]:
     """What of an upstream's settings must never be shown."""
-    values = [upstream.api_key.get_secret_value()] if upstream.api_key is not None else []
+    values = list(keys_of(upstream))
     values += [value.rpartition(" ")[2] for value in upstream.headers.values()]
     return tuple(value for value in values if len(value) >= SECRET_CHARACTERS)

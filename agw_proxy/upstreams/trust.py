@@ -1,10 +1,13 @@
 """Whom an upstream's TLS trusts, and why a connection failed in words of ours."""
 
+import errno
 import functools
 import os
 import socket
 import ssl
 from pathlib import Path
+
+NO_DESCRIPTOR = "No connection to upstream '{}': this gateway has no file descriptor left (ulimit -n). Try again."
 
 
 @functools.cache
@@ -36,3 +39,9 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return type(error).__name__
+
+
+def out_of_descriptors(error: BaseException) -> bool:
+    """Neither this process nor the system has a file descriptor left: no fault of the upstream's."""
+    found = getattr(error, "os_error", error)  # aiohttp wraps it
+    return isinstance(found, OSError) and found.errno in {errno.EMFILE, errno.ENFILE}

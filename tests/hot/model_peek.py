@@ -11,6 +11,7 @@ TYPES: dict[str, type] = {
     "stream": bool,
     "tools": list,
     "functions": list,
+    "fallbacks": list,
     "stream_options": dict,
     **dict.fromkeys(LIMITS, int),
 }

@@ -32,6 +32,7 @@ PROPER: dict[str, st.SearchStrategy[Any]] = {
     "stream_options": USAGE | st.none(),
     "tools": st.lists(TREES, max_size=2) | st.none(),
     "functions": st.lists(TREES, max_size=2),
+    "fallbacks": st.lists(TREES, max_size=2) | st.none(),
     "messages": TREES,
 }
 BODIES = st.builds(
@@ -63,6 +64,7 @@ def seen_in(found: Peek) -> model_peek.Seen:
         {
             "model": (found.model_start, found.model_end),
             "stream_options": (found.stream_options_start, found.stream_options_end),
+            "fallbacks": (found.fallbacks_start, found.fallbacks_end),
         },
     )  # fmt: skip
 
@@ -72,7 +74,7 @@ def modelled(body: bytes, max_depth: int = 64) -> model_peek.Seen | None:
         found = model_peek.peek(body, max_depth)
     except (ValueError, RecursionError):
         return None
-    found.spans = {name: found.span(name) for name in ("model", "stream_options")}
+    found.spans = {name: found.span(name) for name in ("model", "stream_options", "fallbacks")}
     return found
 
 
@@ -88,6 +90,8 @@ ACCEPTED = [
     b'{"model":"gpt-4o","stream":true,"max_tokens":5,"user":"u","tools":[{}],"stream_options":{"include_usage":true}}',
     b'{"model":null,"stream":null,"max_tokens":null,"user":null,"tools":null,"functions":null,"stream_options":null}',
     b'{"model":"","user":"","tools":[ ],"functions":[1],"stream_options":{ }}',
+    b'{"fallbacks" : ["a", {"b":[]}] ,"x":{"fallbacks":1}}',
+    b'{"fallbacks":null}',
     b'{"mod\\u0065l":"a\\/b","us\\u0065r":"\\ud83d\\ude00"}',
     b'{"max_tokens":1,"max_output_tokens":2,"max_completion_tokens":3}',
     b'{"max_tokens":1,"max_output_tokens":2,"max_completion_tokens":null}',
@@ -184,6 +188,7 @@ MISTYPED = [
     (b'{"stream":"yes"}', "stream", 10, "'stream' must be a boolean, got a string"),
     (b'{"user":{}}', "user", 8, "'user' must be a string, got an object"),
     (b'{"tools":{}}', "tools", 9, "'tools' must be an array, got an object"),
+    (b'{"fallbacks":"gpt-4o"}', "fallbacks", 13, "'fallbacks' must be an array, got a string"),
     (b'{"functions":true}', "functions", 13, "'functions' must be an array, got a boolean"),
     (b'{"stream_options":[]}', "stream_options", 18, "must be an object, got an array"),
     (b'{"stream_options":{"include_usage":1}}', "stream_options.include_usage", 35, "must be a boolean, got a number"),
@@ -382,3 +387,12 @@ def test_a_model_name_with_half_a_surrogate_is_refused() -> None:
 def test_only_bytes_are_taken(body: Any) -> None:
     with pytest.raises(TypeError):
         peek(body)
+
+
+@pytest.mark.parametrize("name", [b'"fallbacks"', b'"fallb\\u0061cks"'])
+def test_the_span_of_fallbacks_begins_at_the_members_name(name: bytes) -> None:
+    body = b'{"stream_options":{"include_usage":true}, ' + name + b' : ["a"] ,"model":"m"}'
+    found = peek(body)
+    assert body[found.fallbacks_name : found.fallbacks_end] == name + b' : ["a"]'
+    assert body[found.fallbacks_start : found.fallbacks_end] == b'["a"]'
+    assert peek(b"{}").fallbacks_name == -1

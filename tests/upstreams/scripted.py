@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from agw_proxy._hot.peek import peek
 from agw_proxy._hot.route import RouteTable, Target
-from agw_proxy.config.settings import Retries
+from agw_proxy.config.resilience import Retries, Timeouts
 from agw_proxy.errors import UpstreamError
 from agw_proxy.types import Call, Dialect, RawHeaders
-from agw_proxy.upstreams.attempts import Service
 from agw_proxy.upstreams.health import Health
+from agw_proxy.upstreams.service import Service
 
 SSE = "text/event-stream"
 
@@ -79,14 +79,14 @@ def service(
 ) -> Service:
     """The upstream with three attempts and short waits."""
     settings = Retries.model_validate({"attempts": 3, "base": 0.01, "max": 0.05, **retries})
-    return Service(upstream, settings, Health(), secrets, total, auth, stream_usage)
+    return Service(upstream, settings, Health(), secrets, Timeouts(total=total), auth, stream_usage)
 
 
 def plan(*names: str) -> tuple[Target, ...]:
     """Targets ``name/m``, numbered in order."""
     table = RouteTable([(name, ("*",)) for name in names], [])
     routes = [table.find(f"{name}/m") for name in names]
-    return tuple(route.first(0) for route in routes if route is not None)
+    return tuple(route.targets[0] for route in routes if route is not None)
 
 
 def call(body: bytes | None = b'{"model":"m"}', *, asks_usage: bool = False, repeatable: bool = True) -> Call:

@@ -19,7 +19,9 @@ from agw_proxy.errors import (
     UpstreamUnavailable,
 )
 from agw_proxy.types import Attempt, Call
-from agw_proxy.upstreams.attempts import MAX_HELD_BYTES, Opened, Service, content_type, open_first
+from agw_proxy.upstreams.attempts import MAX_ATTEMPTS, open_first
+from agw_proxy.upstreams.opening import MAX_HELD_BYTES, Opened, content_type
+from agw_proxy.upstreams.service import Service
 from tests.support.behaviours import DONE, event
 from tests.support.fake_openai import chunk, spoken
 from tests.upstreams.scripted import SSE, Answered, Scripted, call, plan, service
@@ -101,7 +103,16 @@ async def test_targets_are_tried_in_order_without_a_wait_then_round_again(waits:
     assert (tries.services[1].health.failures, tries.services[1].health.last_error) == (2, "upstream_failed")
 
 
-async def test_the_attempts_of_the_first_upstream_bound_them_all_and_the_last_error_is_raised() -> None:
+async def test_each_target_has_its_own_attempts(waits: list[float]) -> None:
+    first, second = Scripted("a", *[busy()] * 2), Scripted("b", *[busy()] * 4)
+    tries = Tries(service(first, attempts=2), service(second, attempts=4))
+    with pytest.raises(UpstreamUnavailable):
+        await tries.run()
+    assert [name for name, _ in tries.told] == ["a/m", "b/m", "a/m", "b/m", "b/m", "b/m"]
+    assert len(waits) == 4
+
+
+async def test_the_attempts_of_an_upstream_are_bounded_and_the_last_error_is_raised() -> None:
     only = Scripted("a", busy(), busy(), UpstreamFailed("the last"))
     tries = Tries(service(only))
     with pytest.raises(UpstreamFailed, match="the last"):
@@ -117,8 +128,16 @@ async def test_every_target_gets_its_one_try_even_beyond_the_attempts() -> None:
     assert [len(upstream.calls) for upstream in upstreams] == [1, 1, 1, 1]
 
 
+async def test_all_attempts_of_an_exchange_have_a_bound(waits: list[float]) -> None:
+    upstreams = [Scripted(f"u{number}", *[busy()] * 10) for number in range(9)]
+    tries = Tries(*(service(upstream, attempts=10) for upstream in upstreams))
+    with pytest.raises(UpstreamUnavailable):
+        await tries.run()
+    assert len(tries.trail) == MAX_ATTEMPTS < 90
+
+
 async def test_waits_grow_with_jitter_up_to_the_bound(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agw_proxy.upstreams.attempts.random.uniform", lambda low, high: high + low)
+    monkeypatch.setattr("agw_proxy.upstreams.attempts.random.random", lambda: 1.0)
     tries = Tries(service(Scripted("a", *[busy()] * 6), attempts=6))
     with pytest.raises(UpstreamUnavailable):
         await tries.run()
@@ -264,7 +283,7 @@ async def test_a_stream_is_held_until_its_first_event() -> None:
     reply = Answered(b": hello\n\n", first[:20], first[20:], DONE, kind="Text/Event-Stream; charset=utf-8")
     opened = await Tries(service(Scripted("a", reply))).run(call(STREAM))
     assert opened.first == b": hello\n\n" + first
-    assert reply.progress == [True, False, False]
+    assert reply.progress == [False, False, False]
     assert not reply.closed
 
 

@@ -22,7 +22,7 @@ from tests.upstreams.test_echo_answers import CHAT, TEXT, TOOLS, VECTORS, VERDIC
 def target() -> Target:
     route = RouteTable([("agw", ())], []).find("agw/echo")
     assert route is not None
-    return route.first(0)
+    return route.targets[0]
 
 
 async def opened(method: str = "POST", path: str = CHAT, **members: Any) -> Reply:

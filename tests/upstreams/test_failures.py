@@ -3,7 +3,11 @@
 import orjson
 import pytest
 
+from agw_proxy._hot.circuit import BAD, GOOD, NEITHER
 from agw_proxy.errors import (
+    CallerGone,
+    Draining,
+    GatewayError,
     UpstreamBroken,
     UpstreamError,
     UpstreamFailed,
@@ -15,7 +19,7 @@ from agw_proxy.errors import (
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
-from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, again, elsewhere, error_of, error_of_event, refused
+from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, again, elsewhere, error_of, error_of_event, refused, verdict
 from tests.upstreams.scripted import Answered, call
 
 SECRET = "upstream-key-of-the-test/with+signs"
@@ -133,6 +137,34 @@ def test_what_may_be_tried_again_and_where(found: UpstreamError, same: bool, oth
     assert (again(found, generation), elsewhere(found, generation)) == (same, other)
     assert elsewhere(found, upload) is unrepeatable
     assert again(found, upload) is (same and unrepeatable)
+
+
+@pytest.mark.parametrize(
+    ("found", "how"),
+    [
+        (None, GOOD),
+        (error(400, described()), GOOD),
+        (error(404), GOOD),
+        (error(409), GOOD),
+        (error(408), BAD),
+        (error(429, described()), BAD),
+        (error(429, described(), retry_after="2"), NEITHER),
+        (error(429, described(code="insufficient_quota"), retry_after="2"), BAD),
+        (error(401), BAD),
+        (error(500), BAD),
+        (error(503, retry_after="2"), BAD),
+        (error(504), BAD),
+        (UpstreamUnreachable("x"), BAD),
+        (UpstreamReset("x"), BAD),
+        (UpstreamInvalid("x"), BAD),
+        (UpstreamTimeout("x"), BAD),
+        (UpstreamBroken("x"), BAD),
+        (CallerGone("x"), NEITHER),
+        (Draining("x"), NEITHER),
+    ],
+)
+def test_what_an_end_says_of_the_target(found: GatewayError | None, how: int) -> None:
+    assert verdict(found) == how
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from agw_proxy._hot.route import RouteTable
-from agw_proxy.config.settings import Timeouts
+from agw_proxy.config.resilience import Timeouts
 from agw_proxy.config.settings import Upstream as UpstreamSettings
 from agw_proxy.errors import (
     UpstreamBroken,
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.both_loops
 KEY = "upstream-key-5c1d"
 ROUTE = RouteTable([("up", ("*",))], []).find("m")
 assert ROUTE is not None
-TARGET = ROUTE.first(0)
+TARGET = ROUTE.targets[0]
 SHORT = {"connect": 0.2, "first_byte": 0.3, "between_bytes": 0.15, "total": 5}
 MEGABYTE = 1 << 20
 

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from agw_proxy._hot.route import RouteTable
-from agw_proxy.config.settings import Timeouts
+from agw_proxy.config.resilience import Timeouts
 from agw_proxy.config.settings import Upstream as UpstreamSettings
 from agw_proxy.errors import UpstreamError, UpstreamUnreachable
 from agw_proxy.types import Call
@@ -19,7 +19,7 @@ from agw_proxy.upstreams.http import HttpUpstream
 pytestmark = pytest.mark.both_loops
 ROUTE = RouteTable([("up", ("*",))], []).find("m")
 assert ROUTE is not None
-TARGET = ROUTE.first(0)
+TARGET = ROUTE.targets[0]
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 

@@ -69,6 +69,15 @@ def test_the_reset_of_what_has_run_out_counts(reset: str, expected: int) -> None
     assert wait(x_ratelimit_remaining_tokens="0", x_ratelimit_reset_tokens=reset) == expected
 
 
+@pytest.mark.parametrize(
+    ("ahead", "expected"), [(7, 7000), (0, 0), (-60, 0), (3600, MAX_WAIT_MS)], ids=["soon", "now", "past", "far"]
+)
+def test_the_reset_may_be_a_time_since_1970(ahead: int, expected: int) -> None:
+    seconds = int(NOW.timestamp()) + ahead
+    for text in (f"{seconds}", f"{seconds}.0", f"{seconds}000"):
+        assert wait(x_ratelimit_remaining_tokens="0", x_ratelimit_reset_tokens=text) == expected
+
+
 def test_of_two_that_have_run_out_the_later_counts() -> None:
     found = wait(
         x_ratelimit_remaining_requests="0",

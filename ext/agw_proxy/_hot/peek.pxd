@@ -18,6 +18,7 @@ cdef struct Seen:
     Py_ssize_t user_start, user_end
     Py_ssize_t options_start, options_end
     Py_ssize_t usage_start, usage_end                 # stream_options.include_usage
+    Py_ssize_t fallbacks_name, fallbacks_start, fallbacks_end   # the member is ours alone: from its name's quote on
     Py_ssize_t close_at                               # the last brace
     int members                                       # of the top level
     int options_members

@@ -68,7 +68,7 @@ cdef enum Fault:
 
 cdef enum Known:
     NONE, MODEL, STREAM, USER, TOOLS, FUNCTIONS, MAX_COMPLETION_TOKENS, MAX_OUTPUT_TOKENS, MAX_TOKENS, OPTIONS
-    INCLUDE_USAGE
+    INCLUDE_USAGE, FALLBACKS
 
 cdef struct Walk:
     const unsigned char *text
@@ -155,6 +155,10 @@ cdef const unsigned char *read_value(Walk *walk, int which, const unsigned char 
         after = skip_value(walk, p, 1)
         if after != NULL and skip_space(p + 1, walk.end)[0] != b"]":
             seen.tools = True
+    elif which == FALLBACKS:
+        if c != b"[":
+            return fail(walk, TYPE, p, which)
+        after = skip_value(walk, p, 1)
     elif which == OPTIONS:
         if c != b"{":
             return fail(walk, TYPE, p, which)
@@ -176,6 +180,9 @@ cdef const unsigned char *read_value(Walk *walk, int which, const unsigned char 
         seen.options_start, seen.options_end = p - walk.text, after - walk.text
     elif which == INCLUDE_USAGE:
         seen.usage_start, seen.usage_end = p - walk.text, after - walk.text
+    elif which == FALLBACKS:
+        seen.fallbacks_name = walk.starts[walk.names - 1]
+        seen.fallbacks_start, seen.fallbacks_end = p - walk.text, after - walk.text
     return after
 
 
@@ -239,6 +246,7 @@ cdef void clear(Seen *seen) noexcept nogil:
     memset(seen, 0, sizeof(Seen))
     seen.size = seen.model_start = seen.model_end = seen.user_start = seen.user_end = -1
     seen.options_start = seen.options_end = seen.usage_start = seen.usage_end = seen.max_tokens = -1
+    seen.fallbacks_name = seen.fallbacks_start = seen.fallbacks_end = -1
 
 
 cdef bint scan(const unsigned char *text, Py_ssize_t size, int max_depth, Seen *seen) noexcept nogil:
@@ -306,6 +314,18 @@ cdef class Peek:
     @property
     def stream_options_end(self):
         return self.seen.options_end
+
+    @property
+    def fallbacks_name(self):
+        return self.seen.fallbacks_name
+
+    @property
+    def fallbacks_start(self):
+        return self.seen.fallbacks_start
+
+    @property
+    def fallbacks_end(self):
+        return self.seen.fallbacks_end
 
     @property
     def escaped(self):

@@ -2,11 +2,11 @@
 
 cdef tuple PARAMS = (
     None, "model", "stream", "user", "tools", "functions", "max_completion_tokens", "max_output_tokens", "max_tokens",
-    "stream_options", "stream_options.include_usage",
+    "stream_options", "stream_options.include_usage", "fallbacks",
 )
 cdef tuple WANTED = (
     "", "a string", "a boolean", "a string", "an array", "an array", "a non-negative integer below 2^63",
-    "a non-negative integer below 2^63", "a non-negative integer below 2^63", "an object", "a boolean",
+    "a non-negative integer below 2^63", "a non-negative integer below 2^63", "an object", "a boolean", "an array",
 )
 # Messages by fault: `{got}` is what stands there.
 cdef dict MESSAGES = {

@@ -43,7 +43,9 @@ cdef inline int known(const unsigned char *name, Py_ssize_t size, bint top) noex
     elif size == 4:
         return USER if memcmp(name, <const char *>b"user", 4) == 0 else NONE
     elif size == 9:
-        return FUNCTIONS if memcmp(name, <const char *>b"functions", 9) == 0 else NONE
+        if memcmp(name, <const char *>b"functions", 9) == 0:
+            return FUNCTIONS
+        return FALLBACKS if memcmp(name, <const char *>b"fallbacks", 9) == 0 else NONE
     elif size == 10:
         return MAX_TOKENS if memcmp(name, <const char *>b"max_tokens", 10) == 0 else NONE
     elif size == 14:

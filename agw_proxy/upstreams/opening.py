@@ -1,0 +1,176 @@
+"""One attempt at one target, until its answer is good to pass on: the head, then the first event or the first bytes."""
+
+import asyncio
+import time
+
+import msgspec
+
+from agw_proxy._hot.circuit import GOOD, NEITHER, Circuit
+from agw_proxy._hot.peek import rewrite
+from agw_proxy._hot.route import Target
+from agw_proxy._hot.sse import Document, EventTooLong, Stream
+from agw_proxy.errors import GatewayError, UpstreamBroken, UpstreamInvalid, UpstreamReset, UpstreamTimeout
+from agw_proxy.types import Call, Reply
+from agw_proxy.upstreams.failures import error_of_event, refused, verdict
+from agw_proxy.upstreams.service import Service
+
+BODILESS = frozenset({204, 304})  # RFC 9110 sections 15.3.5 and 15.4.5
+MAX_HELD_BYTES = 65536  # of a stream before its first event; beyond, it is passed on as it comes
+PROBE = 2  # what Circuit.begin gives for one
+
+
+class Underway:
+    """An attempt that its circuit counts, until ``end``."""
+
+    __slots__ = ("_begun", "_circuit", "_first_ns", "_started")
+
+    def __init__(self, circuit: Circuit | None, begun: int) -> None:
+        """``begun``: what ``circuit.begin`` gave."""
+        self._circuit, self._begun = circuit, begun
+        self._started = time.monotonic_ns()
+        self._first_ns = -1
+
+    def answered(self) -> None:
+        """The first byte is here. A probe has seen enough: a long stream does not keep its circuit half open."""
+        self._first_ns = time.monotonic_ns() - self._started
+        if self._begun == PROBE:
+            self.end(GOOD)
+
+    def end(self, how: int) -> None:
+        """The first time only."""
+        circuit, self._circuit = self._circuit, None
+        if circuit is not None:
+            circuit.end(time.monotonic_ns(), how, self._begun, self._first_ns)
+
+
+class Opened(msgspec.Struct):
+    """An answer that is good to pass on.
+
+    ``first``: bytes already read and ready to send; ``stream``: what follows them. Whoever has it ends it.
+    """
+
+    reply: Reply
+    target: Target
+    stream: Stream | None
+    first: bytes
+    underway: Underway | None = None
+
+    def end(self, error: GatewayError | None) -> None:
+        """The answer is over: whole, or broken by ``error``."""
+        if self.underway is not None:
+            self.underway.end(verdict(error))
+
+    def abandon(self) -> None:
+        """Nobody wants it."""
+        self.reply.close()
+        if self.underway is not None:
+            self.underway.end(NEITHER)
+
+
+async def open_target(target: Target, service: Service, call: Call) -> Opened:
+    """One attempt, until its answer is good to pass on. Raises UpstreamError; nothing has gone to the caller then."""
+    times = service.timeouts
+    if call.deadlines is not None:
+        times = call.deadlines(times)
+        call = msgspec.structs.replace(call, timeouts=times)
+    patience = times.first_token if call.stream else None
+    try:
+        async with asyncio.timeout(patience) as clock:
+            return await _open(target, service, call)
+    except UpstreamBroken as error:
+        raise UpstreamReset(error.message) from None  # nobody has seen any of it: as good as none
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        raise UpstreamTimeout(
+            f"Upstream '{service.upstream.name}' sent nothing of its answer within {patience:g} s."
+        ) from None
+
+
+async def _open(target: Target, service: Service, call: Call) -> Opened:
+    seen = call.seen
+    strip = False
+    wire = call
+    if seen is not None and isinstance(call.body, bytes):
+        strip = call.asks_usage and service.stream_usage and seen.stream and not seen.include_usage
+        model = target.model if call.by_model and target.model != seen.model else None
+        wire = msgspec.structs.replace(call, body=rewrite(call.body, seen, model, strip))
+    reply = await service.upstream.open(target, wire)
+    name = service.upstream.name
+    if reply.status >= 400:
+        raise await refused(reply, name, service.secrets, ours=service.auth == "key")
+    kind = content_type(reply)
+    try:
+        if kind == b"text/event-stream":
+            return await _first_event(reply, target, service, strip=strip, holds=call.holds or _patient(service, call))
+        if kind == b"text/html" and call.seen is not None:
+            raise UpstreamInvalid(f"Upstream '{name}' answered with an HTML page instead of JSON; check its base_url.")
+        first = b"" if call.stream else await reply.read()
+        if unframed_json(reply, call.method):
+            while not reply.ended and len(first) < MAX_HELD_BYTES:
+                first += await reply.read()
+            if reply.ended and not whole(first):  # a short answer is judged before it is begun
+                raise UpstreamReset(f"Upstream '{name}' cut its answer: the JSON is not whole.")
+    except BaseException:
+        reply.close()
+        raise
+    return Opened(reply, target, None, first)
+
+
+def _patient(service: Service, call: Call) -> bool:
+    """There is a clock for the first token, so the stream is held back until that is here."""
+    return (call.timeouts or service.timeouts).first_token is not None
+
+
+async def _first_event(reply: Reply, target: Target, service: Service, *, strip: bool, holds: bool) -> Opened:
+    """Hold the stream back until its first event that is no ping.
+
+    An error there gets a real status, and another target may take over.
+
+    ``holds``: until its first content.
+    """
+    name = service.upstream.name
+    stream = Stream(strip_usage=strip)
+    held = b""
+    known = 0
+    try:
+        while not (reply.ended or _begun(stream, holds)) and len(held) < MAX_HELD_BYTES:
+            progress, known = stream.progress > known, stream.progress
+            held += stream.feed(await reply.read(progress=progress))
+        if reply.ended and stream.events == stream.pings:
+            held += stream.finish()  # an only event without its blank line
+    except EventTooLong:
+        raise UpstreamInvalid(f"Upstream '{name}' sent an event over 16 MB.") from None
+    if stream.error is not None and (stream.events - stream.pings <= 1 or (holds and not stream.content)):
+        raise error_of_event(stream.error, name, service.secrets, ours=service.auth == "key")
+    if reply.ended and not (_begun(stream, holds) or (holds and stream.complete)):
+        raise UpstreamReset(f"Upstream '{name}' ended its stream before the first event.")
+    return Opened(reply, target, stream, held)
+
+
+def _begun(stream: Stream, holds: bool) -> bool:
+    """What the caller waits for is here."""
+    return stream.done or stream.error is not None or bool(stream.content if holds else stream.events > stream.pings)
+
+
+def content_type(reply: Reply) -> bytes:
+    """The media type in lower case, without parameters; empty where there is none."""
+    for name, value in reply.headers:
+        if name.lower() == b"content-type":
+            return value.split(b";", 1)[0].strip().lower()
+    return b""
+
+
+def unframed_json(reply: Reply, method: str) -> bool:
+    """Only the JSON itself can tell whether this body is whole: its end is the connection's (RFC 9112 section 6.3)."""
+    names = {name.lower() for name, _ in reply.headers}
+    framed = names & {b"content-length", b"transfer-encoding", b"content-encoding"}
+    bodiless = method == "HEAD" or reply.status in BODILESS
+    return not framed and not bodiless and content_type(reply) == b"application/json"
+
+
+def whole(body: bytes) -> bool:
+    """The JSON text is closed."""
+    document = Document()
+    document.feed(body)
+    return document.complete

@@ -1,0 +1,119 @@
+"""Places at an upstream (``max_concurrent``) and the queue for them (``queue``): first come, first served, with two bounds.
+
+A place belongs to one attempt from before it connects until its answer has ended. Whoever takes one gives it back
+exactly once. Each process counts its own.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from typing import Protocol
+
+from agw_proxy.errors import UpstreamQueueFull
+
+
+class Told(Protocol):
+    """Who hears of the queue: the metrics."""
+
+    def queued(self, upstream: str, step: int) -> None:
+        """One more waits (1), or one fewer (-1)."""
+        ...
+
+    def waited(self, upstream: str, nanoseconds: int) -> None:
+        """A place was waited for so long."""
+        ...
+
+    def turned_away(self, upstream: str, why: str) -> None:
+        """There was no place: ``full`` or ``late``."""
+        ...
+
+
+class Places:
+    """The places at one upstream. Used on one loop."""
+
+    def __init__(self, upstream: str, *, most: int, size: int, wait: float, told: Told | None = None) -> None:
+        """``most``: places; ``size``: how many may wait for one, each for ``wait`` seconds at most."""
+        self.most = most
+        self.size = size
+        self.wait_seconds = wait
+        self.taken = 0
+        self._upstream = upstream
+        self._told = told
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def like(self, *, most: int, size: int, wait: float) -> bool:
+        """These are its bounds."""
+        return (self.most, self.size, self.wait_seconds) == (most, size, wait)
+
+    def take(self) -> bool:
+        """Take a place if one is free; never past somebody who waits."""
+        if self.taken >= self.most or self._waiting:
+            return False
+        self.taken += 1
+        return True
+
+    def give(self) -> None:
+        """Give a place back: it goes to whoever has waited longest."""
+        while self._waiting:
+            first = self._waiting.popleft()
+            if not first.done():  # one that was cancelled has yet to run
+                first.set_result(None)
+                return
+        self.taken -= 1
+
+    async def wait(self) -> int:
+        """Take a place, in turn; gives the nanoseconds that it took. Raises UpstreamQueueFull.
+
+        A cancellation gives the turn, or the place that has just come, to the next.
+        """
+        if self.take():
+            return 0
+        if len(self._waiting) >= self.size:
+            raise self._no_place("full", f"{self.size} requests wait for one already" if self.size else "none may wait")
+        begun = time.monotonic_ns()
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._tell(1)
+        try:
+            async with asyncio.timeout(self.wait_seconds):
+                await turn
+        except TimeoutError:
+            if not self._left(turn):
+                raise self._no_place("late", f"none came free within {self.wait_seconds:g} s") from None
+            # The place came in the same turn of the loop as the deadline: it is ours.
+        except BaseException:
+            if self._left(turn):
+                self.give()
+            raise
+        finally:
+            self._tell(-1)
+        spent = time.monotonic_ns() - begun
+        if self._told is not None:
+            self._told.waited(self._upstream, spent)
+        return spent
+
+    def _left(self, turn: "asyncio.Future[None]") -> bool:
+        """Out of the queue; whether the place had come already."""
+        if turn.done() and not turn.cancelled():
+            return True
+        if turn in self._waiting:
+            self._waiting.remove(turn)
+        return False
+
+    def _no_place(self, why: str, words: str) -> UpstreamQueueFull:
+        if self._told is not None:
+            self._told.turned_away(self._upstream, why)
+        return UpstreamQueueFull(
+            f"All {self.most} places at upstream '{self._upstream}' are taken, and {words}. Try again.",
+            retry_after_ms=min(math.ceil(max(self.wait_seconds, 1.0)), 30) * 1000,
+        )
+
+    def _tell(self, step: int) -> None:
+        if self._told is not None:
+            self._told.queued(self._upstream, step)

@@ -1,0 +1,29 @@
+"""What the attempts need to know of an upstream."""
+
+import msgspec
+
+from agw_proxy.config.resilience import Retries, Timeouts
+from agw_proxy.types import Upstream
+from agw_proxy.upstreams.health import Health
+from agw_proxy.upstreams.keyring import Keyring
+from agw_proxy.upstreams.queue import Places
+
+
+class Service(msgspec.Struct, frozen=True):
+    """One upstream with what the attempts need to know of it."""
+
+    upstream: Upstream
+    retries: Retries
+    health: Health
+    secrets: tuple[str, ...]
+    """What must never be shown: its keys and the values of its configured headers."""
+    timeouts: Timeouts
+    """Its own over the general ones; ``total`` is for all tries of an exchange together."""
+    auth: str
+    """``key``, ``passthrough`` (it is asked with the caller's own provider credentials) or ``none``."""
+    stream_usage: bool
+    """Streams are asked to report usage, also where the caller did not ask."""
+    keys: Keyring | None = None
+    """Where it has several."""
+    places: Places | None = None
+    """Where only so many requests may run at once; ``upstream.open`` takes and gives them, the fast lane does itself."""
