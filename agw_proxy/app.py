@@ -2,14 +2,14 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from agw_proxy import __version__
-from agw_proxy._hot.keys import digest
+from agw_proxy._hot.circuit import Board
 from agw_proxy._hot.lane import Policy
 from agw_proxy._hot.limit import Table
 from agw_proxy._hot.meter import Meter
@@ -22,21 +22,22 @@ from agw_proxy.config.reload import Reloader
 from agw_proxy.config.settings import Key, Settings, Upstream
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.accounts import Accounts
+from agw_proxy.edge.descriptors import Descriptors
 from agw_proxy.edge.exchange import Bounds
 from agw_proxy.edge.lane import Origins, compile_policy
+from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.prompt import Prompt
 from agw_proxy.edge.server import Edge
-from agw_proxy.edge.state import State
+from agw_proxy.edge.state import State, compile_state
 from agw_proxy.edge.worker_link import WorkerLink
 from agw_proxy.errors import ReloadFailed
 from agw_proxy.observe.log import Log
 from agw_proxy.observe.metrics import FAMILIES, Metrics
-from agw_proxy.policy.keys import Keys
-from agw_proxy.policy.routes import ECHO_UPSTREAM, Routes
 from agw_proxy.types import Principal, ServedModel, UpstreamState
-from agw_proxy.upstreams.attempts import Service
-from agw_proxy.upstreams.catalog import discover
-from agw_proxy.upstreams.services import compile_services
+from agw_proxy.upstreams.catalog import Catalog
+from agw_proxy.upstreams.probes import Probes
+from agw_proxy.upstreams.service import Service
+from agw_proxy.upstreams.standing import standing, subjects
 
 if TYPE_CHECKING:
     from agw_proxy.edge.full_server import Full
@@ -67,17 +68,19 @@ class Gateway:
         self._environ = environ
         self._reloader = Reloader(lambda: self._prepare(load()), loaded)
         self._table = Table() if link is None else link.shared.table(link.worker)
+        self._board = Board() if link is None else link.shared.board(link.worker)
         self.metrics = Metrics(Meter(FAMILIES) if link is None else link.shared.meter(link.worker), __version__)
         if link is not None:
             self._reloader.version = link.version
-        self._unknown: dict[str, str] = {}  # upstreams whose models could not be asked for, and why
-        self._discovered: dict[str, tuple[str, ...]] = {}
+        self._catalog = Catalog()
         self._discovery: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._served: list[tuple[str, str]] = []
         self._edges: list[Edge] = []
         self._origins = Origins()
+        self._overload = Overload(loaded.settings, self.metrics, log, Descriptors())
+        self._probes = Probes(self.metrics, log.events.warning)
         self._next: State | None = None
         self.state = self._compile(loaded.settings, None)
         self._know_models()
@@ -113,7 +116,9 @@ class Gateway:
             max_held=self._bounds.max_bodies_bytes,
             head_seconds=server.head_seconds,
             policy=self._policy(accounts),
+            descriptors=self._overload.descriptors,
         )
+        self._overload.join(edge.lane)
         self._edges.append(edge)
         return edge
 
@@ -129,6 +134,7 @@ class Gateway:
             bounds=self._bounds,
             accounts=edge.accounts,
             lane=edge.lane,
+            overload=self._overload,
         )
         return Full(handler, edge)
 
@@ -147,13 +153,11 @@ class Gateway:
         development = _development_key(settings, self._environ)
         if development is not None:
             keys = (Key(name=DEVELOPMENT_KEY_NAME, key=SecretStr(development), admin=True),)
-        return State(
-            settings=settings,
-            keys=Keys(keys, settings.limits, self._table),
-            routes=Routes(settings.upstreams, settings.models),
-            services=compile_services(settings, old.settings if old else None, old.services if old else ()),
-            scrape_digest=digest(settings.metrics.key.get_secret_value().encode()) if settings.metrics.key else None,
-        )
+
+        def on_dead(upstream: str, key: str) -> None:
+            self.log.events.warning("upstream.key_refused", upstream=upstream, key=key)
+
+        return compile_state(settings, keys, self._table, self._board, old, on_dead, told=self.metrics)
 
     async def reload(self) -> Mapping[str, object]:
         """Read the configuration again and swap; a bad one leaves the old tables serving. Raises ReloadFailed."""
@@ -204,6 +208,8 @@ class Gateway:
         for edge in self._edges:
             edge.lane.swap(self._policy(edge.accounts))
         self._origins.keep(new.services)
+        self._overload.take_up(new.settings)
+        self._probe()
         self._know_models()
         kept = {id(service.upstream) for service in new.services}
         for service in old.services:
@@ -234,43 +240,29 @@ class Gateway:
         else:
             await self.reload()
             await self._discover()
-        models = {name: len(models) for name, models in self._discovered.items()}
-        return {**self.configuration(), "errors": self._unknown, "models": models}
+        models = {name: len(models) for name, models in self._catalog.models.items()}
+        return {**self.configuration(), "errors": self._catalog.errors, "models": models}
 
     async def _discover(self) -> None:
         """Ask the upstreams whose models are given by pattern."""
-        asked = [
-            service.upstream
-            for service, upstream in _pairs(self.state)
-            if upstream.dialect == "openai"
-            and upstream.auth != "passthrough"
-            and any("*" in name or "?" in name for name in upstream.models)
-        ]
-        models, errors = await discover(asked)
-        self._unknown = errors
-        self._discovered = {**{name: self._discovered[name] for name in errors if name in self._discovered}, **models}
+        errors = await self._catalog.ask(_pairs(self.state))
         self._know_models()
         for name, error in errors.items():
             self.log.events.warning("upstream.models_unknown", upstream=name, error=error)
 
     def _know_models(self) -> None:
         """What can be listed and shown has changed."""
-        self._served = self.state.routes.served(self._discovered)
-        self.metrics.know(self.state.routes.labels(self._discovered))
+        self._served = self.state.routes.served(self._catalog.models)
+        self.metrics.know(self.state.routes.labels(self._catalog.models))
         for edge in self._edges:
             edge.lane.know(self.metrics.known)
 
     def configuration(self) -> Mapping[str, object]:
         """See ``types.Control``."""
-        reloader = self._reloader
         return {
-            "version": reloader.version,
-            "loaded_at": _stamp(reloader.last_success),
-            "files": [str(file) for file in reloader.current.files],
+            **self._reloader.told(),
             "keys": len(self.state.keys.principals),
             "upstreams": len(self.state.services) - 1,
-            "last_error": str(reloader.last_error) if reloader.last_error is not None else None,
-            "last_error_at": _stamp(reloader.last_error_at) if reloader.last_error_at is not None else None,
         }
 
     # -- what the gateway's own endpoints ask for (types.Control)
@@ -279,6 +271,11 @@ class Gateway:
     def draining(self) -> bool:
         """See ``types.Control``."""
         return self.accounts.draining
+
+    @property
+    def shedding(self) -> str | None:
+        """See ``types.Control``."""
+        return self._overload.shedding
 
     @property
     def active(self) -> int:
@@ -291,27 +288,13 @@ class Gateway:
 
     def model(self, principal: Principal, name: str) -> ServedModel:
         """See ``types.Control``."""
-        return ServedModel(id=name, owner=self.state.routes.owner(name, principal, self._discovered))
+        return ServedModel(id=name, owner=self.state.routes.owner(name, principal, self._catalog.models))
 
     def upstreams(self) -> list[UpstreamState]:
         """See ``types.Control``."""
-        shown = [(service, upstream.base_url, upstream.models) for service, upstream in _pairs(self.state)]
-        shown.append((self.state.services[-1], "in process", (f"{ECHO_UPSTREAM}/echo",)))
-        return [
-            UpstreamState(
-                name=service.upstream.name,
-                dialect=service.upstream.dialect,
-                base_url=base_url,
-                auth=service.auth,
-                models=tuple(models),
-                state=service.health.state,
-                since=service.health.since,
-                last_error=service.health.last_error,
-                requests=service.health.requests,
-                failures=service.health.failures,
-            )
-            for service, base_url, models in shown
-        ]
+        state = self.state
+        echo, now = state.services[-1], time.monotonic_ns()
+        return standing(_pairs(state), echo, state.routes.table, self._board, self._probes, now)
 
     def metrics_text(self) -> bytes:
         """See ``types.Control``."""
@@ -360,6 +343,8 @@ class Gateway:
                 near = settings.host if not settings.host.startswith("unix:") else "127.0.0.1"
                 await admin_edge.listen(near, settings.admin_port or 0)
             ready(self, url)
+        self._overload.start()
+        self._probe()
         self._discovery = loop.create_task(self._discover())
         await stop.wait()
         if self._link is not None:
@@ -383,9 +368,16 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._overload.close()
+        await self._probes.close()
         self._origins.close()
         for service in self.state.services:
             await service.upstream.close()
+
+    def _probe(self) -> None:
+        """Probe what is to be probed: in one worker, for all."""
+        if self._link is None or self._link.worker == 0:
+            self._probes.take_up(subjects(_pairs(self.state), self._board))
 
     def _on_hangup(self) -> None:
         async def attempt() -> None:
@@ -399,16 +391,9 @@ class Gateway:
         task.add_done_callback(self._closing.discard)
 
 
-def _pairs(state: State | None) -> list[tuple[Service, Upstream]]:
+def _pairs(state: State) -> list[tuple[Service, Upstream]]:
     """The services over HTTP with their settings, in order; the built-in echo model's has none."""
-    if state is None:
-        return []
     return list(zip(state.services[:-1], state.settings.upstreams, strict=True))
-
-
-def _stamp(seconds: float) -> str:
-    """UTC in RFC 3339, to the second."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _development_key(settings: Settings, environ: Mapping[str, str]) -> str | None:

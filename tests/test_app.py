@@ -96,7 +96,9 @@ async def test_reloads_at_once_end_with_the_newest_file(config: Tree, tmp_path: 
     async with serving(config, tmp_path) as running:
         first = asyncio.create_task(running.gateway.reload())
         await asyncio.sleep(0)
-        write(running.file, with_key(config))
+        fresh = running.file.with_suffix(".new")
+        write(fresh, with_key(config))
+        fresh.replace(running.file)  # in one step: a file that is read while it is written may be found empty
         await asyncio.gather(first, running.gateway.reload())
         assert (await running.chat(key=NEW_KEY)).status == 200
 

@@ -41,6 +41,7 @@ class Door:
         upstream_path: str | None,
         default_model: str | None,
         asks_usage: bool,
+        known_end: bool,
         needs_json: bool,
         refusals: tuple[str | None, ...],
         operation: str | None,
@@ -53,7 +54,6 @@ class Origin:
     host: str
     port: int
     tls: Callable[[], ssl.SSLContext] | None
-    connect_seconds: float
     health: Any
     replays: bool
     open: int
@@ -69,9 +69,9 @@ class Origin:
         headers: Sequence[tuple[bytes, bytes]],
         stream_usage: bool,
         replays: bool,
-        timeouts: tuple[float, float, float, float],
         health: Any,
         kept: Iterable[bytes],
+        places: Any = None,
     ) -> None:
         """Raises ValueError for a header that cannot be sent."""
     @property
@@ -95,9 +95,13 @@ class Policy:
         routes: RouteTable,
         origins: Iterable[Origin | None],
         doors: Mapping[str, Door],
+        terms: Callable[
+            [str, int], tuple[str | None, float, float, float, float, float | None, float, float, float, bool]
+        ],
         state: Any,
         json_depth: int,
         seconds: tuple[float, float, float, float],
+        sticky: Mapping[str, str] | None = None,
         why: str | None = None,
     ) -> None: ...
     def forget(self) -> None: ...
@@ -110,6 +114,9 @@ class Lane:
     wheel: Wheel
     connections: set[Downstream]
     draining: bool
+    shedding: bool
+    max_requests: int
+    others: int
     active: int
     reading: int
     held: int

@@ -40,6 +40,8 @@ class Relay(msgspec.Struct, frozen=True):
     """The body is one JSON object; else any content type, streamed through."""
     sse_usage: bool
     """Streams report usage when asked by ``stream_options``, so it is asked for."""
+    known_end: bool = False
+    """Streams have a last event that ``_hot.sse`` knows: an end without it is a broken stream."""
     default_model: str | None = None
     """The model that is meant where the body names none."""
     model_paths: frozenset[str] | None = None

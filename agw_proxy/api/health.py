@@ -17,7 +17,7 @@ _READY: Schema = {
     "type": "object",
     "required": ["status", "active", "version"],
     "properties": {
-        "status": {"enum": ["ready", "draining"]},
+        "status": {"enum": ["ready", "draining", "overloaded"]},
         "active": {"type": "integer", "minimum": 0, "description": "Exchanges in flight."},
         "version": {"type": "string"},
     },
@@ -30,14 +30,14 @@ async def alive(control: Control, _: Asked) -> Answer:
 
 
 async def ready(control: Control, _: Asked) -> Answer:
-    """Readiness: 200, or 503 once the gateway is draining. Open to all, so it tells nothing of the configuration."""
-    draining = control.draining
-    body = {
-        "status": "draining" if draining else "ready",
-        "active": control.active,
-        "version": control.version,
-    }
-    return Answer(503 if draining else 200, orjson.dumps(body), headers=_FRESH)
+    """Readiness: 200, or 503 once the gateway is draining or while it is over its memory limit.
+
+    Not for upstreams that fail, which another instance would ask as well, nor for a loop that is late, which passes
+    sooner than a prober notices. Open to all, so it tells nothing of the configuration.
+    """
+    status = "draining" if control.draining else "overloaded" if control.shedding == "memory" else "ready"
+    body = {"status": status, "active": control.active, "version": control.version}
+    return Answer(200 if status == "ready" else 503, orjson.dumps(body), headers=_FRESH)
 
 
 async def hello(_: Control, __: Asked) -> Answer:
@@ -70,7 +70,7 @@ ENDPOINTS = (
         tag="Health",
         responses={
             200: Response("Send traffic.", {"application/json": _READY}),
-            503: Response("Send none: it is shutting down.", {"application/json": _READY}),
+            503: Response("Send none: it is shutting down, or over its memory limit.", {"application/json": _READY}),
         },
     ),
     Endpoint(

@@ -7,12 +7,11 @@ it came: ``Matcher`` has refused dot segments, and whatever could pass for anoth
 from typing import get_args
 
 from agw_proxy.api.endpoint import Endpoint, Method, Relay, Response
+from agw_proxy.types import Dialect
 
 MODEL_PATHS = frozenset(
     {
-        "/v1/responses",
         "/v1/responses/input_tokens",
-        "/v1/messages",
         "/v1/messages/count_tokens",
         "/v1/images/generations",
         "/v1/audio/speech",
@@ -22,16 +21,19 @@ MODEL_PATHS = frozenset(
 """Generations that name their model in a JSON body: routed and allowed by it. All else needs a key for the whole upstream."""
 
 _RELAY = Relay("", needs_model=False, json_only=False, sse_usage=False, model_paths=MODEL_PATHS)
+METHODS: tuple[Method, ...] = tuple(method for method in get_args(Method) if method != "HEAD")  # HEAD follows GET
 _ANSWERS = {200: Response("The upstream's answer, with its own status.", {"*/*": {}})}
 
 
-def _endpoint(method: Method) -> Endpoint:
+def relayed(method: Method, name: str, path: str, relay: Relay, *, dialect: Dialect = "openai") -> Endpoint:
+    """An endpoint that leaves to the upstream what is there."""
     return Endpoint(
-        name=f"passthrough_{method.lower()}",
+        name=name,
         method=method,
-        path="/v1/{rest:path}",
+        path=path,
         access="key",
-        relay=_RELAY,
+        dialect=dialect,
+        relay=relay,
         summary="Any other path of the OpenAI API (files, images, audio, responses, batches ...)",
         description="Relayed as it comes to an upstream that offers it.",
         tag="Models at work",
@@ -40,4 +42,15 @@ def _endpoint(method: Method) -> Endpoint:
     )
 
 
-ENDPOINTS = tuple(_endpoint(method) for method in get_args(Method) if method != "HEAD")  # HEAD follows GET
+def with_others(post: Endpoint) -> tuple[Endpoint, ...]:
+    """``post`` with all other methods of its path, which stay the upstream's to answer."""
+    relay = post.relay or _RELAY
+    others = (
+        relayed(method, f"{post.name}_{method.lower()}", post.path, relay, dialect=post.dialect)
+        for method in METHODS
+        if method != post.method
+    )
+    return (post, *others)
+
+
+ENDPOINTS = tuple(relayed(method, f"passthrough_{method.lower()}", "/v1/{rest:path}", _RELAY) for method in METHODS)

@@ -1,12 +1,14 @@
 """All endpoints, in the order in which the documentation shows them."""
 
-from agw_proxy.api import chat, docs, embeddings, health, models, openapi, passthrough
+from agw_proxy.api import chat, docs, embeddings, health, messages, models, openapi, passthrough, responses
 from agw_proxy.api.admin import metrics, security, upstreams
 from agw_proxy.api.endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *chat.ENDPOINTS,
     *embeddings.ENDPOINTS,
+    *responses.ENDPOINTS,
+    *messages.ENDPOINTS,
     *models.ENDPOINTS,
     *passthrough.ENDPOINTS,
     *health.ENDPOINTS,

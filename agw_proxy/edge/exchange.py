@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from agw_proxy._hot.limit import Grant
+from agw_proxy._hot.route import Target
 from agw_proxy.edge.state import State
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamError
 from agw_proxy.types import Attempt, Dialect, Lane, Principal, Receipt, Usage
@@ -37,6 +38,8 @@ class Exchange:
         self.model: str | None = None
         self.model_label = "none"
         self.trail: list[Attempt] = []
+        self.fallback: str | None = None
+        """What answers in place of the targets, which all failed."""
         self.stream = False
         self.streaming = False
         self.status = 0
@@ -59,6 +62,8 @@ class Exchange:
         self.limit_ns = 0
         self.connect_ms = 0.0
         self.upstream_ns = 0
+        self.queue_ns = 0
+        """Of ``upstream_ns``, what was spent waiting for a place at an upstream."""
         self.head_at = 0
         """When the first byte of the answer was ready to go out."""
         self._accounted = False
@@ -88,6 +93,10 @@ class Exchange:
                 self.task.uncancel()
             return self.ending
         return CallerGone("The client closed the connection before the answer was complete.")
+
+    def queued(self, nanoseconds: int) -> None:
+        """A try has waited so long for a place at its upstream."""
+        self.queue_ns += nanoseconds
 
     def saw_content(self, events: int) -> None:
         """``events``: content events of the stream so far."""
@@ -119,9 +128,11 @@ class Exchange:
             f"auth;dur={self.auth_ns / 1e6:.3f}",
             f"limit;dur={self.limit_ns / 1e6:.3f}",
         ]
+        if self.queue_ns:
+            parts.append(f"queue;dur={self.queue_ns / 1e6:.3f}")
         if self.trail:
             parts.append(f"connect;dur={self.connect_ms:.3f}")
-            parts.append(f"ttfb;dur={self.upstream_ns / 1e6:.3f}")
+            parts.append(f"ttfb;dur={max(self.upstream_ns - self.queue_ns, 0) / 1e6:.3f}")
         parts.append(f"own;dur={self.overhead_ns() / 1e6:.3f}")
         return ", ".join(parts)
 
@@ -206,6 +217,8 @@ class Carried(msgspec.Struct, frozen=True):
     prompt_estimate: int
     replayed: bool
     """The request went out twice: an idle connection turned out to be dead."""
+    target: Target | None = None
+    """Who was asked."""
 
 
 class Bounds(msgspec.Struct, frozen=True):

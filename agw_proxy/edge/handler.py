@@ -22,9 +22,12 @@ from agw_proxy.edge import respond
 from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.body import Bodies, check_json
 from agw_proxy.edge.exchange import Bounds, Exchange
+from agw_proxy.edge.fallbacks import begun_with, named, planned, without
 from agw_proxy.edge.full_lane import Connection
 from agw_proxy.edge.headers import label, own_credentials, towards_upstream
-from agw_proxy.edge.reading import CONTROL, HOST, look_into, target_of
+from agw_proxy.edge.overload import Overload
+from agw_proxy.edge.own_timeouts import HEADER, deadlines
+from agw_proxy.edge.reading import CONTROL, HOST, look_into, sticky_of, target_of
 from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.state import State
 from agw_proxy.errors import (
@@ -47,6 +50,7 @@ from agw_proxy.errors import (
 from agw_proxy.policy.limits import estimate_tokens, refusal
 from agw_proxy.types import Asked, Attempt, Call, Control, Routed
 from agw_proxy.upstreams.attempts import open_first
+from agw_proxy.upstreams.ways import PLAIN
 
 MAX_QUERY_FIELDS = 100
 PASSTHROUGH_HELP = (
@@ -67,6 +71,7 @@ class Handler:
         bounds: Bounds,
         accounts: Accounts,
         lane: Lane,
+        overload: Overload,
     ) -> None:
         """``state``: the state in force now; asked once a request, so that a reload never changes one under way."""
         self._matcher = matcher
@@ -75,6 +80,7 @@ class Handler:
         self.bounds = bounds
         self._bodies = Bodies(bounds, lane)
         self._accounts = accounts
+        self._overload = overload
         self._metrics = accounts.metrics
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -147,7 +153,13 @@ class Handler:
                 raise Draining(
                     "This gateway is shutting down. Try again; another instance may answer.", retry_after_ms=1000
                 )
-            response = await self._relay(exchange, request, endpoint.relay, state, path, query)
+            if exchange.carried is None:
+                self._overload.check()
+            self._overload.entered()
+            try:
+                response = await self._relay(exchange, request, endpoint.relay, state, path, query)
+            finally:
+                self._overload.left()
         else:
             raise UnknownPath("Nothing is served here.")
         if self._accounts.draining:
@@ -194,6 +206,8 @@ class Handler:
         """A request that goes to an upstream."""
         body: bytes | None = None
         seen: Peek | None = None
+        held = 0
+        fallbacks: tuple[str, ...] = ()
         kind = request.headers.get("Content-Type", "").split(";", 1)[0].strip().lower()
         by_model = relay.model_paths is None or (request.method == "POST" and path in relay.model_paths)
         if not path.startswith("/v1/"):
@@ -201,14 +215,20 @@ class Handler:
         if relay.json_only or (by_model and kind == "application/json"):
             check_json(request)
             body = await self._bodies.read(request, exchange)
+            held = len(body)
         try:
             if body is not None:
                 seen = look_into(body, state.settings.server.json_depth)
+                if by_model and seen.fallbacks_name >= 0:
+                    fallbacks = named(body, seen)
+                    body = without(body, seen)
+                    seen = look_into(body, state.settings.server.json_depth)
             exchange.stream = seen is not None and seen.stream
             exchange.user = (seen.user if seen is not None else None) or label(request.headers, "x-user-id")
             exchange.channel = label(request.headers, "x-channel-id")
-            routed = self._route(exchange, relay, state, seen if by_model else None, request)
+            routed = self._route(exchange, relay, state, seen if by_model else None, request, fallbacks, body)
             self._limit(exchange, body, seen)
+            model = state.models.get(routed.route.name)
             call = Call(
                 method=request.method,
                 path=relay.upstream_path or path.removeprefix("/v1"),
@@ -222,6 +242,9 @@ class Handler:
                 by_model=exchange.model is not None,
                 repeatable=exchange.model is not None,
                 own_credentials=self._own_credentials(request, state, routed),
+                deadlines=deadlines(model, request.headers.get(HEADER)),
+                holds=model is not None and model.on_break == "restart_if_uncommitted",
+                on_wait=exchange.queued,
             )
             if body is None and request.body_exists:
                 self._bodies.check_length(request)
@@ -229,6 +252,7 @@ class Handler:
                 if request.content_length is not None:
                     call.headers.append(("Content-Length", str(request.content_length)))
             carried = exchange.carried
+            way = state.ways.get(routed.route.name, PLAIN)
             if carried is not None and carried.replayed:
                 target = routed.plan[0]
                 name = state.services[target.upstream].upstream.name
@@ -240,6 +264,9 @@ class Handler:
                     state.services,
                     call,
                     trail=exchange.trail,
+                    way=way,
+                    panic=routed.panic,
+                    on_hedge=self._metrics.hedged,
                     caller_fault=lambda: exchange.body_error,
                     failed=carried.error if carried is not None else None,
                     spent=(begun - exchange.started) / 1e9 if carried is not None else 0.0,
@@ -250,14 +277,15 @@ class Handler:
             call.body = None
         finally:
             if body is not None:
-                self._bodies.free(len(body))
+                self._bodies.free(held)
         del body
+        exchange.fallback = "echo" if opened.target is way.last_resort else None
         service = state.services[opened.target.upstream]
         pump = Pump(
             request,
             exchange,
             opened,
-            known_end=relay.sse_usage,
+            known_end=relay.known_end,
             secrets=service.secrets,
             write_seconds=state.settings.server.write_seconds,
         )
@@ -266,6 +294,7 @@ class Handler:
         try:
             return await pump.run()
         finally:
+            opened.end(exchange.error)
             pump.note_usage()
             self._metrics.streams(-1 if exchange.streaming else 0)
 
@@ -288,7 +317,14 @@ class Handler:
         return sent is not None and hmac.compare_digest(digest(sent.value), state.scrape_digest)
 
     def _route(
-        self, exchange: Exchange, relay: Relay, state: State, seen: Peek | None, request: web.BaseRequest
+        self,
+        exchange: Exchange,
+        relay: Relay,
+        state: State,
+        seen: Peek | None,
+        request: web.BaseRequest,
+        fallbacks: tuple[str, ...],
+        body: bytes | None,
     ) -> Routed:
         """The name is resolved before the limits, so that only models that exist get buckets of their own."""
         principal = exchange.principal
@@ -302,17 +338,22 @@ class Handler:
         if CONTROL.search(model):
             raise InvalidParameter("'model' must be a name without control characters.", param="model")
         exchange.model, exchange.model_label = model, "other"
-        seed = exchange.carried.seed if exchange.carried is not None else random.getrandbits(64)
-        routed = state.routes.resolve(model, principal, seed)
-        exchange.model_label = routed.route.label
-        dialect = state.routes.dialects[routed.plan[0].upstream]
+        carried = exchange.carried
+        seed = carried.seed if carried is not None else random.getrandbits(64)
+        route = state.routes.find(model, principal)
+        exchange.model_label = route.label
+        dialect = state.routes.dialects[route.targets[0].upstream]
         if dialect != exchange.dialect and relay.upstream_path:
             raise CallerError(
                 f"The model '{model}' is served by an upstream of the {dialect} dialect, and this version does not translate. "
                 "Use an endpoint of that dialect, or the upstream's OpenAI-compatible base_url.",
                 param="model",
             )
-        return routed
+        if carried is not None and carried.target is not None:  # asked already, and maybe left alone since then
+            return begun_with(carried.target, route, seed)
+        kind = state.models[route.name].sticky if route.name in state.models else None
+        sticky = sticky_of(kind, request.headers.get("x-session-id"), body or b"")
+        return planned(route, fallbacks, state, principal, seed, time.monotonic_ns(), sticky)
 
     def _route_without_model(self, exchange: Exchange, state: State, request: web.BaseRequest) -> Routed:
         """Paths that name no model go to the upstream in ``x-agw-upstream``, or the first; for keys that may use all of it."""
@@ -326,7 +367,7 @@ class Handler:
             raise ModelForbidden(
                 f"This path names no model, and the key '{principal.name}' may not use all of upstream '{name}' (its models would have to include '{name}/*')."
             )
-        return state.routes.whole(name)
+        return state.routes.whole(name, time.monotonic_ns())
 
     def _limit(self, exchange: Exchange, body: bytes | None, seen: Peek | None) -> None:
         principal = exchange.principal

@@ -5,6 +5,7 @@ an upstream over HTTP that is asked with the gateway's own key, in the endpoint'
 lane, for a reason with a name (docs/performance.md lists them).
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 from agw_proxy._hot.lane import Caller, Door, Names, Origin, Policy
@@ -14,8 +15,8 @@ from agw_proxy.edge.headers import KEPT_IN, SAFE_OUT, SAFE_OUT_PREFIXES
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import OPERATIONS
 from agw_proxy.types import Dialect
-from agw_proxy.upstreams.attempts import Service
 from agw_proxy.upstreams.http import HttpUpstream
+from agw_proxy.upstreams.service import Service
 
 
 def names() -> Names:
@@ -50,8 +51,8 @@ class Origins:
             stream_usage=service.stream_usage,
             kept=[name.encode() for name in KEPT_IN],
             replays=service.retries.attempts > 1,
-            timeouts=address.seconds,
             health=service.health,
+            places=service.places,
         )
         self._known[id(upstream)] = (service, origin)
         return origin
@@ -80,6 +81,8 @@ def compile_policy(state: State, endpoints: Sequence[Endpoint], origins: Origins
         routes=state.routes.table,
         origins=[origins.of(service) for service in state.services],
         doors=_doors(endpoints, state),
+        terms=functools.partial(_terms, state),
+        sticky={name: model.sticky for name, model in state.models.items() if model.sticky is not None},
         state=state,
         json_depth=server.json_depth,
         seconds=(server.head_seconds, server.body_seconds, server.keepalive_seconds, server.write_seconds),
@@ -103,6 +106,7 @@ def _doors(endpoints: Sequence[Endpoint], state: State) -> Mapping[str, Door]:
                 upstream_path=relay.upstream_path,
                 default_model=relay.default_model,
                 asks_usage=relay.sse_usage,
+                known_end=relay.known_end,
                 needs_json=relay.json_only,
                 refusals=tuple(
                     _refusal(service, dialect, endpoint)
@@ -123,4 +127,27 @@ def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint) -> str | No
         return "dialect"
     if service.auth == "passthrough":
         return "own_credentials"
+    if service.keys is not None:
+        return "keys"
     return None
+
+
+def _terms(
+    state: State, model: str, upstream: int
+) -> tuple[str | None, float, float, float, float, float | None, float, float, float, bool]:
+    """Why the full lane, and seconds by phase, as ``lane.Policy`` takes them, for requests that name ``model`` and go to that upstream."""
+    route = state.models.get(model)
+    times = state.services[upstream].timeouts
+    times = times if route is None else route.timeouts.over(times)
+    return (
+        "hedge" if route is not None and route.hedge is not None else None,
+        times.connect,
+        times.tls or times.connect,
+        times.write,
+        times.first_byte,
+        times.first_token,
+        times.between_bytes,
+        times.between_tokens or times.between_bytes,
+        times.total,
+        times.first_token is not None or (route is not None and route.on_break == "restart_if_uncommitted"),
+    )

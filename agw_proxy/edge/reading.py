@@ -2,9 +2,11 @@
 
 import re
 
+from agw_proxy._hot.limit import subject
 from agw_proxy._hot.peek import Peek, PeekError, peek
 from agw_proxy.errors import InvalidJSON, InvalidParameter
 
+PREFIX_BYTES = 512  # of a body: the beginning of a prompt
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 HOST = re.compile(
@@ -20,6 +22,16 @@ def look_into(body: bytes, depth: int) -> Peek:
         if error.param is not None:
             raise InvalidParameter(str(error), param=error.param) from None
         raise InvalidJSON(str(error)) from None
+
+
+def sticky_of(kind: str | None, session: str | None, body: bytes) -> int:
+    """What keeps a request with its like, as the fast lane computes it: a hash that is not 0, or 0 for nothing.
+
+    ``kind``: of the route, ``session`` (the header ``x-session-id``) or ``prefix`` (the beginning of the body).
+    """
+    if kind == "session" and session:
+        return subject(session.encode("utf-8", "surrogateescape")) | 1
+    return subject(body[:PREFIX_BYTES]) | 1 if kind == "prefix" else 0
 
 
 def target_of(raw: str) -> tuple[str, str]:

@@ -17,9 +17,9 @@ from agw_proxy._hot.sse import Document, EventTooLong, Stream
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.headers import towards_client
 from agw_proxy.edge.respond import common_headers, error_event, last_words
-from agw_proxy.errors import CallerGone, GatewayError, UpstreamBroken, UpstreamError
+from agw_proxy.errors import CallerGone, GatewayError, UpstreamBroken, UpstreamError, UpstreamFailed
 from agw_proxy.types import Usage
-from agw_proxy.upstreams.attempts import BODILESS, Opened, unframed_json
+from agw_proxy.upstreams.opening import BODILESS, Opened, unframed_json
 
 LAST_CHUNK_SECONDS = (
     0.25  # after [DONE] the upstream's last chunk is nearly here; its connection is worth so long a wait
@@ -143,7 +143,7 @@ class Pump:
 
     async def _send_stream(self, chunk: bytes, stream: Stream) -> web.StreamResponse:
         response, reply, exchange = self._response, self._reply, self._exchange
-        events = 0
+        known = 0
         while True:
             if reply.ended:
                 chunk = await self._end_stream(chunk, stream)
@@ -155,18 +155,19 @@ class Pump:
                 break
             if chunk:
                 await self._write(chunk)
-            # Comments keep the connection alive, not the answer: they do not count against the silence clock.
-            progress = stream.events > events or not chunk.startswith(b":")
-            events = stream.events
+            # Comments and pings keep the connection alive, not the answer: they do not put the silence clock off.
+            progress, known = stream.progress > known, stream.progress
             chunk = stream.feed(await reply.read(progress=progress))
         self._account()
+        if stream.failed:
+            exchange.error = UpstreamFailed("The upstream ended its answer as a failed one.")
         await self._write(chunk)
         await self._read_out(stream)
         await self._write_last(b"")
         return response
 
     def _at_end(self, stream: Stream) -> bool:
-        return self._reply.ended or stream.done
+        return self._reply.ended or stream.done or (self._known_end and stream.finished)
 
     async def _end_stream(self, chunk: bytes, stream: Stream) -> bytes:
         """The last bytes to send: ``chunk`` and what was held, a last event without its blank line.

@@ -64,6 +64,8 @@ def common_headers(exchange: Exchange) -> list[tuple[str, str]]:
     headers.append(("Server-Timing", exchange.server_timing()))
     if len(exchange.trail) > 1:
         headers.append(("x-agw-attempts", attempts_text(exchange.trail)))
+    if exchange.fallback is not None:
+        headers.append(("x-agw-fallback", exchange.fallback))
     if exchange.grant is not None:
         headers += limit_headers(exchange.grant)
     return headers
@@ -101,7 +103,7 @@ def error_headers(exchange: Exchange, error: GatewayError) -> list[tuple[str, st
         headers.append(("retry-after-ms", str(error.retry_after_ms)))
     elif error.status == 503:
         headers += [("Retry-After", "1"), ("retry-after-ms", "1000")]
-    if isinstance(error, UpstreamError):
+    if isinstance(error, UpstreamError) and not error.blameless:
         headers.append(("x-should-retry", "false"))
     if isinstance(error, MethodNotAllowed):
         headers.append(("Allow", ", ".join(error.allowed)))

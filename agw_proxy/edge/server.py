@@ -1,8 +1,6 @@
 """Sockets and connections: the compiled lane in front, the full lane behind it, and a drain that keeps its word."""
 
 import asyncio
-import contextlib
-import resource
 import socket
 import stat
 import sys
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agw_proxy._hot.lane import Downstream, Lane, Policy
 from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.arriving import import_full_lane
+from agw_proxy.edge.descriptors import RESERVED_DESCRIPTORS, Descriptors
 from agw_proxy.edge.lane import names
 from agw_proxy.edge.prompt import Prompt
 from agw_proxy.edge.shell import Shell
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from agw_proxy.edge.full_server import Full
 
 BACKLOG = 1024  # connections that the kernel keeps while the loop is busy
-RESERVED_DESCRIPTORS = 64  # for logs, listening sockets, resolvers; the rest is shared by clients and upstreams
 LAST_WORDS_SECONDS = 2.0  # for error events to reach their clients at the end of a drain
 IDLE_LOOK_SECONDS = 0.02  # between two looks whether the last exchange has ended, during a drain
 FULL = (
@@ -46,6 +44,7 @@ class Edge:
         max_held: int,
         head_seconds: float,
         policy: Policy,
+        descriptors: Descriptors,
     ) -> None:
         """To be made on the loop that it serves. ``policy``: of the fast lane, until ``swap``.
 
@@ -53,7 +52,8 @@ class Edge:
         """
         self.accounts = accounts
         self.prompt = prompt
-        self.max_connections = min(max_connections, descriptors() - RESERVED_DESCRIPTORS)
+        self.max_connections = max(min(max_connections, descriptors.limit - RESERVED_DESCRIPTORS), 1)
+        self.descriptors = descriptors
         self.max_header_bytes = max_header_bytes
         self.full: Full | None = None
         """The full lane, from the first request that has needed it."""
@@ -85,8 +85,11 @@ class Edge:
         return await asyncio.shield(self._making)
 
     async def _load_full(self) -> "Full":
-        await asyncio.get_running_loop().run_in_executor(None, import_full_lane)
-        self.full = self._make_full(self)
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, import_full_lane)
+            self.full = self._make_full(self)
+        finally:
+            self._making = None  # where it failed, for want of a descriptor perhaps, the next one tries again
         return self.full
 
     def __call__(self) -> Downstream:
@@ -185,13 +188,3 @@ def clear_socket_file(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
     raise OSError(f"another process listens on {path}")
-
-
-def descriptors() -> int:
-    """Raise the soft limit of open files to the hard one and give it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    return soft if soft != resource.RLIM_INFINITY else 1 << 20

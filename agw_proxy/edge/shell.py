@@ -4,6 +4,7 @@ Nothing here runs for a request that goes well on a connection that exists, but 
 """
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from agw_proxy._hot.circuit import Circuit
 from agw_proxy._hot.lane import Downstream, Origin, Peer
 from agw_proxy.edge.arriving import Arriving
 from agw_proxy.edge.exchange import Carried
@@ -23,17 +25,19 @@ from agw_proxy.errors import (
     GatewayError,
     HeadTooLarge,
     InvalidHTTP,
+    OutOfDescriptors,
     RequestTimeout,
     UpstreamBroken,
     UpstreamError,
+    UpstreamFailed,
     UpstreamInvalid,
     UpstreamReset,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
 from agw_proxy.types import Attempt, Receipt
-from agw_proxy.upstreams.failures import error_of, error_of_event
-from agw_proxy.upstreams.trust import reason
+from agw_proxy.upstreams.failures import error_of, error_of_event, rest, verdict
+from agw_proxy.upstreams.trust import NO_DESCRIPTOR, out_of_descriptors, reason
 
 if TYPE_CHECKING:
     from agw_proxy.edge.full_lane import Connection
@@ -57,8 +61,12 @@ WORDS: dict[str, tuple[type[GatewayError], str]] = {
     "framing": (UpstreamBroken, "The answer of upstream '{name}' broke off (its framing was cut or wrong)."),
     "unfinished": (UpstreamBroken, "The upstream ended its stream without finishing the answer."),
     "error_event": (UpstreamBroken, "The upstream reported an error within its stream."),
+    "reported": (UpstreamFailed, "The upstream ended its answer as a failed one."),
     "event_too_long": (UpstreamBroken, "The upstream sent an event over 16 MB."),
     "first_byte": (UpstreamTimeout, "Upstream '{name}' did not answer within {detail} s."),
+    "write": (UpstreamTimeout, "Upstream '{name}' did not take the request within {detail} s."),
+    "first_token": (UpstreamTimeout, "Upstream '{name}' sent nothing of its answer within {detail} s."),
+    "tokenless": (UpstreamTimeout, "The answer of upstream '{name}' was silent for {detail} s."),
     "silent": (UpstreamTimeout, "The answer of upstream '{name}' was silent for {detail} s."),
     "total": (UpstreamTimeout, "The answer of upstream '{name}' took longer than its total time-out."),
 }
@@ -76,6 +84,7 @@ class Shell:
         self._accounts = edge.accounts
         self._log = edge.accounts.log
         self._metrics = edge.accounts.metrics
+        self._descriptors = edge.descriptors
         self._max_connections = max_connections
         self._head_seconds = head_seconds
         self._loop = asyncio.get_running_loop()
@@ -92,11 +101,31 @@ class Shell:
         """A client has connected; False where it is one too many (it was told so)."""
         self.open += 1
         self._metrics.connections(1)
-        if self.open <= self._max_connections:
+        room = self._descriptors.room(downstream.transport.get_extra_info("socket"))
+        if self.open <= self._max_connections and room:
             return True
-        self._metrics.dropped("connection")
+        self._metrics.dropped("connection" if room else "descriptor")
+        if not room and self._edge.full is None:  # it is read from files: while there is something left to open them
+            self._prepare()
+        if self._descriptors.may_say(time.monotonic()):
+            self._log.events.warning(
+                "connections.full",
+                open=self.open,
+                max_connections=self._max_connections,
+                descriptors_left=room,
+                descriptors_limit=self._descriptors.limit,
+            )
         self._edge.say_full(downstream)
         return False
+
+    def _prepare(self) -> None:
+        async def load() -> None:
+            with contextlib.suppress(Exception):  # whoever needs it is told
+                await self._edge.load_full()
+
+        task = self._loop.create_task(load())
+        self.arriving.add(task)
+        task.add_done_callback(self.arriving.discard)
 
     def closed(self, downstream: Downstream) -> None:  # noqa: ARG002  the lane's call
         """A client's connection has ended."""
@@ -142,17 +171,21 @@ class Shell:
 
         self._loop.call_later(HANGUP_SECONDS, look)
 
-    def dial(self, downstream: Downstream, origin: Origin, serial: int) -> "asyncio.Task[None]":
-        """Connect to an upstream; ``downstream`` is told how it went."""
-        return self._loop.create_task(self._dial(downstream, origin, serial))
+    def dial(
+        self, downstream: Downstream, origin: Origin, serial: int, seconds: float, tls_seconds: float
+    ) -> "asyncio.Task[None]":
+        """Connect to an upstream; ``downstream`` is told how it went. ``seconds``: for all of it."""
+        return self._loop.create_task(self._dial(downstream, origin, serial, seconds, tls_seconds))
 
-    async def _dial(self, downstream: Downstream, origin: Origin, serial: int) -> None:
+    async def _dial(
+        self, downstream: Downstream, origin: Origin, serial: int, seconds: float, tls_seconds: float
+    ) -> None:
         begun = time.monotonic()
         lane = downstream.lane
         name = origin.name
         error: UpstreamError
         try:
-            async with asyncio.timeout(origin.connect_seconds):
+            async with asyncio.timeout(seconds):
                 tls: ssl.SSLContext | None = None
                 if origin.tls is not None:
                     tls = await self._loop.run_in_executor(None, origin.tls)
@@ -162,11 +195,17 @@ class Shell:
                     origin.port,
                     ssl=tls,
                     server_hostname=origin.host if tls is not None else None,
+                    ssl_handshake_timeout=min(tls_seconds, seconds) if tls is not None else None,
                 )
         except TimeoutError:
-            error = UpstreamUnreachable(f"No connection to upstream '{name}' within {origin.connect_seconds:g} s.")
+            error = UpstreamUnreachable(f"No connection to upstream '{name}' within {seconds:g} s.")
+        except ConnectionAbortedError:  # what the loop makes of a handshake that takes too long
+            error = UpstreamUnreachable(f"No TLS connection to upstream '{name}' within {tls_seconds:g} s.")
         except (OSError, ValueError) as failed:  # ValueError: a name that IDNA refuses
-            error = UpstreamUnreachable(f"No connection to upstream '{name}': {reason(failed)}.")
+            if out_of_descriptors(failed):
+                error = OutOfDescriptors(NO_DESCRIPTOR.format(name))
+            else:
+                error = UpstreamUnreachable(f"No connection to upstream '{name}': {reason(failed)}.")
         except Exception as defect:  # noqa: BLE001  whatever it is, the client that waits must hear of it
             self._log.events.error("gateway.defect", error=repr(defect), where=f"dialing {name}")
             error = UpstreamUnreachable(f"No connection to upstream '{name}': {type(defect).__name__}.")
@@ -277,6 +316,16 @@ class Shell:
     def dropped(self, what: str) -> None:
         """Something did not fit."""
         self._metrics.dropped(what)
+
+    def uncommitted(self, error: GatewayError) -> GatewayError:
+        """An answer broke of which the client has seen nothing: as good as none, so it may be asked for again."""
+        return UpstreamReset(error.message) if isinstance(error, UpstreamBroken) else error
+
+    def judged(self, circuit: Circuit, error: GatewayError, others: bool) -> int:
+        """How an attempt counts for its target; one that named a time rests until then, where there are ``others``."""
+        if isinstance(error, UpstreamError) and others:
+            rest(circuit, error)
+        return verdict(error)
 
     def trail(self, target: str, upstream: str, status: int, replayed: bool) -> tuple[Attempt, ...]:
         """The tries of an exchange. ``status``: 0 where nothing was answered; ``replayed``: on a second connection."""

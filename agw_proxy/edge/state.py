@@ -1,11 +1,19 @@
 """The compiled configuration that requests are decided by: immutable, replaced whole by a reload."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 import msgspec
 
-from agw_proxy.config.settings import Settings
+from agw_proxy._hot.circuit import Board
+from agw_proxy._hot.keys import digest
+from agw_proxy._hot.limit import Table
+from agw_proxy.config.settings import Key, Model, Settings
 from agw_proxy.policy.keys import Keys
 from agw_proxy.policy.routes import Routes
-from agw_proxy.upstreams.attempts import Service
+from agw_proxy.upstreams.queue import Told
+from agw_proxy.upstreams.service import Service
+from agw_proxy.upstreams.services import compile_services
+from agw_proxy.upstreams.ways import Way, compile_ways
 
 
 class State(msgspec.Struct, frozen=True):
@@ -15,4 +23,37 @@ class State(msgspec.Struct, frozen=True):
     keys: Keys
     routes: Routes
     services: tuple[Service, ...]
+    models: Mapping[str, Model]
+    """Settings of virtual models by name."""
     scrape_digest: bytes | None
+    ways: Mapping[str, Way] = {}
+    """How the attempts of a virtual model go, by its name."""
+
+
+def compile_state(
+    settings: Settings,
+    keys: Sequence[Key],
+    table: Table,
+    board: Board,
+    old: State | None,
+    on_dead: Callable[[str, str], None],
+    *,
+    told: Told | None = None,
+) -> State:
+    """New tables from settings; what is unchanged (an upstream's pool, its health) is carried over from ``old``.
+
+    ``keys``: those that are let in. ``table``, ``board``: limits and circuits, which outlive a state. ``on_dead``: hears
+    of an upstream's keys that were refused, ``told`` of its queue. Raises ValueError for what the settings' own checks let through.
+    """
+    before = old.settings if old is not None else None
+    routes = Routes(settings.upstreams, settings.models, board, settings.breaker)
+    services = compile_services(settings, before, old.services if old is not None else (), on_dead, told=told)
+    return State(
+        settings=settings,
+        keys=Keys(keys, settings.limits, table),
+        routes=routes,
+        services=services,
+        models={model.name: model for model in settings.models},
+        scrape_digest=digest(settings.metrics.key.get_secret_value().encode()) if settings.metrics.key else None,
+        ways=compile_ways(settings, services, routes.echo, before, old.ways if old is not None else {}),
+    )

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agw_proxy.config.loader import ConfigError, Loaded
+from agw_proxy.config.loader import ConfigError, Loaded, refuse_emptied
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.listeners import Listeners
 from agw_proxy.edge.shared import Shared
@@ -301,6 +301,7 @@ class Supervisor:
         """What a gateway fixes at its start stays as it was there, for replacements too: workers must be alike."""
         try:
             loaded = self._load()
+            refuse_emptied(loaded, self.loaded)
         except ConfigError as error:
             return error
         except Exception as error:  # noqa: BLE001  whatever it is: the workers are not to lose their supervisor
@@ -308,7 +309,7 @@ class Supervisor:
         first, new = self.loaded.settings, loaded.settings
         metrics = new.metrics.model_copy(update={"prometheus": first.metrics.prometheus})
         fixed = {"server": first.server, "log": first.log, "metrics": metrics}
-        return Loaded(new.model_copy(update=fixed), loaded.files, loaded.notes)
+        return Loaded(new.model_copy(update=fixed), loaded.files, loaded.notes, loaded.blank)
 
     def _settle(self, now: float) -> None:
         """Answer for the configurations that all workers have, or that some did not take up in time."""

@@ -40,10 +40,22 @@ TABLE: tuple[tuple[Family, str], ...] = (
     (Family("agw_rate_limited_total", COUNTER, ("rule",)), "Requests refused by a limit."),
     (Family("agw_upstream_requests_total", COUNTER, ("upstream", "target", "outcome"), (), 1024), "Tries at targets, by outcome."),
     (Family("agw_retries_total", COUNTER, ("upstream", "outcome")), "Tries after the first of an exchange."),
+    (Family("agw_hedges_total", COUNTER, ("outcome",), (), 8), "Second attempts for late answers: won, lost, failed, or denied by the budget."),
     (Family("agw_active_requests", GAUGE), "Exchanges in flight."),
     (Family("agw_active_streams", GAUGE), "Streams in flight."),
     (Family("agw_connections", GAUGE), "Open client connections."),
     (Family("agw_dropped_total", COUNTER, ("what",), (), 16), "What a full queue or a bound made the gateway drop."),
+    (Family("agw_queue_depth", GAUGE, ("upstream",)), "Requests that wait for a place at an upstream (max_concurrent)."),
+    (Family("agw_queue_seconds", HISTOGRAM, ("upstream",), LATENCY), "How long those waited that got a place."),
+    (Family("agw_queue_refused_total", COUNTER, ("upstream", "why")), "Those that got none: the queue was full, or the wait too long (late)."),
+    (Family("agw_shedding", GAUGE, ("cause",), (), 4), "Workers that refuse new requests, and why: lag, memory."),
+    (Family("agw_shed_total", COUNTER, ("cause",), (), 5), "Requests refused because a worker had more than it can do: requests, lag, memory."),
+    (Family("agw_loop_lag_seconds", HISTOGRAM, (), OWN), "How late a worker's loop was, looked at now and then."),
+    (Family("agw_memory_bytes", GAUGE), "Resident memory of all workers."),
+    (Family("agw_descriptors", GAUGE), "Open file descriptors of all workers."),
+    (Family("agw_descriptors_limit", GAUGE), "How many they may have open."),
+    (Family("agw_upstream_out", GAUGE, ("upstream",)), "1 while its probes have taken an upstream out."),
+    (Family("agw_probes_total", COUNTER, ("upstream", "outcome")), "Probes of upstreams: good or bad."),
     (Family("agw_lane_total", COUNTER, ("lane", "reason"), (), 128), "Exchanges by lane, and why that lane."),
     (Family("agw_build_info", GAUGE, ("version",), (), 4), "Always 1; the version is a label."),
     (Family("gen_ai_client_operation_duration_seconds", HISTOGRAM, GEN_AI, LATENCY), "GenAI semantic conventions: duration of operations."),
@@ -64,6 +76,9 @@ class Metrics:
         self._streams = meter.series("agw_active_streams")
         self._requests = meter.series("agw_active_requests")
         self._connections = meter.series("agw_connections")
+        self._late = meter.series("agw_loop_lag_seconds")
+        self._process = [meter.series(f"agw_{name}") for name in ("memory_bytes", "descriptors", "descriptors_limit")]
+        self._process_then = [0, 0, 0]
         meter.add(meter.series("agw_build_info", (version,)), int(meter.worker == 0))  # workers are summed
 
     def know(self, names: Iterable[str]) -> None:
@@ -85,6 +100,51 @@ class Metrics:
     def dropped(self, what: str, count: int = 1) -> None:
         """Something was dropped; ``what`` is from a closed set."""
         self.meter.add(self.meter.series("agw_dropped_total", (what,)), count)
+
+    def hedged(self, outcome: str) -> None:
+        """A second attempt has ended, or was not made; ``outcome`` is from a closed set."""
+        self.meter.add(self.meter.series("agw_hedges_total", (outcome,)), 1)
+
+    def queued(self, upstream: str, step: int) -> None:
+        """A request begins (1) or ends (-1) to wait for a place at an upstream."""
+        self.meter.add(self.meter.series("agw_queue_depth", (upstream,)), step)
+
+    def waited(self, upstream: str, nanoseconds: int) -> None:
+        """It got one, after so long."""
+        self.meter.observe(self.meter.series("agw_queue_seconds", (upstream,)), nanoseconds // 1000)
+
+    def turned_away(self, upstream: str, why: str) -> None:
+        """It got none: the queue was ``full``, or the wait too long (``late``)."""
+        self.meter.add(self.meter.series("agw_queue_refused_total", (upstream, why)), 1)
+
+    def shed(self, cause: str) -> None:
+        """A request was refused, since there is too much to do; ``cause`` is from a closed set."""
+        self.meter.add(self.meter.series("agw_shed_total", (cause,)), 1)
+
+    def shedding(self, cause: str | None, step: int) -> None:
+        """All requests begin (1) or cease (-1) to be refused for this cause; None: for none."""
+        if cause is not None:
+            self.meter.add(self.meter.series("agw_shedding", (cause,)), step)
+
+    def loop_late(self, nanoseconds: int) -> None:
+        """The loop came to a call so much later than it should have."""
+        self.meter.observe(self._late, nanoseconds // 1000)
+
+    def process(self, memory: int, descriptors: int, limit: int) -> None:
+        """What this process uses now: bytes of memory, open descriptors (-1: not known), how many of these it may."""
+        for place, now in enumerate((memory, descriptors, limit)):
+            known = max(now, 0)
+            if known != self._process_then[place]:
+                self.meter.add(self._process[place], known - self._process_then[place])
+                self._process_then[place] = known
+
+    def probed(self, upstream: str, *, good: bool) -> None:
+        """An upstream was asked whether it is well."""
+        self.meter.add(self.meter.series("agw_probes_total", (upstream, "good" if good else "bad")), 1)
+
+    def taken_out(self, upstream: str, step: int) -> None:
+        """An upstream is taken out (1) or brought back (-1)."""
+        self.meter.add(self.meter.series("agw_upstream_out", (upstream,)), step)
 
     def account(self, receipt: Receipt) -> None:
         """Add one exchange."""

@@ -24,6 +24,7 @@ class FakeControl:
         self.version = "1.2.3"
         self.draining = False
         self.active = 0
+        self.shedding: str | None = None
         self.fault: str | None = None
         self.served = [
             ServedModel("gpt-4o", "openai", 17),

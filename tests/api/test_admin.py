@@ -45,6 +45,10 @@ async def test_upstreams_are_listed_whole_and_in_order() -> None:
         "last_error": None,
         "requests": 0,
         "failures": 0,
+        "targets": [],
+        "dead_keys": 0,
+        "queue": None,
+        "probe": None,
     }
 
 

@@ -15,6 +15,7 @@ from tests.e2e.lane_cases import (
     ONCE_KEY,
     Case,
 )
+from tests.e2e.lane_ends import ENDS
 from tests.support.behaviours import DONE, silence, stream
 from tests.support.client import Reply
 from tests.support.fake_openai import words
@@ -61,7 +62,7 @@ def policy(upstream: Upstream, lane: str, dead: str = "http://127.0.0.1:1") -> T
         provider(url, "second", models=["other-*"], retries={"attempts": 1}),
         server={"port": 0, "drain_seconds": 1, "body_seconds": 1, "lane": lane},
         timeouts={"connect": "300ms", "first_byte": "400ms", "between_bytes": "400ms", "total": "20s"},
-        retries={"attempts": 3, "base": "1ms", "max": "5ms"},
+        retries={"attempts": 3, "base": "1ms", "max": "5ms", "budget_floor": 1_000_000},
         models=[
             {"name": "swift", "targets": ["fake/gpt-4o"], "balance": "first"},
             {
@@ -201,7 +202,7 @@ def same(one: Told, other: Told) -> None:
     assert one.receipts == other.receipts
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES, *ENDS], ids=lambda case: case.name)
 def test_both_lanes_do_the_same(both: tuple[Gateway, Gateway], upstream: Upstream, case: Case) -> None:
     auto, full = (live(gateway, upstream, case) for gateway in both)
     assert auto.lanes[-1] == case.lane

@@ -54,7 +54,7 @@ def test_weights_reach_every_target(gateway: Gateway, upstream: Upstream, second
 
 
 @pytest.mark.parametrize(
-    "sick", [failure(503), failure(500), limited(), reset(), silence()], ids=["503", "500", "429", "reset", "silence"]
+    "sick", [failure(503), failure(500), limited(()), reset(), silence()], ids=["503", "500", "429", "reset", "silence"]
 )
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
 def test_a_sick_target_falls_back_and_the_trail_tells(

@@ -33,7 +33,6 @@ def origin(headers: list[tuple[bytes, bytes]]) -> Origin:
         headers=headers,
         stream_usage=True,
         replays=True,
-        timeouts=(1.0, 1.0, 1.0, 1.0),
         health=None,
         kept=[],
     )
@@ -46,6 +45,7 @@ def policy(*, head: float = FOREVER, idle: float = FOREVER) -> Policy:
         routes=RouteTable([], []),
         origins=[],
         doors={},
+        terms=lambda _model, _upstream: (None, 1.0, 1.0, 1.0, 1.0, None, 1.0, 1.0, 1.0, False),
         state=None,
         json_depth=64,
         seconds=(head, FOREVER, idle, FOREVER),
@@ -199,6 +199,7 @@ def test_a_policy_needs_its_tables() -> None:
             routes=RouteTable([], []),
             origins=[],
             doors={},
+            terms=None,  # type: ignore[arg-type]  # likewise
             state=None,
             json_depth=64,
             seconds=(1.0, 1.0, 1.0, 1.0),

@@ -45,7 +45,10 @@ def provider(url: str, name: str = "fake", **more: object) -> Tree:
 
 
 def configuration(*upstreams: Tree, **sections: object) -> Tree:
-    """A configuration with short time-outs, a plain key and an admin key; sections given replace whole sections."""
+    """A configuration with short time-outs, a plain key and an admin key; sections given replace whole sections.
+
+    Circuits and retry budgets stay out of the way: tests about them bring their own sections.
+    """
     base: Tree = {
         "server": {"port": 0, "drain_seconds": 1, "body_seconds": 1},
         "upstreams": list(upstreams),
@@ -54,7 +57,8 @@ def configuration(*upstreams: Tree, **sections: object) -> Tree:
             {"name": "boss", "key": ADMIN_KEY, "models": ["*"], "admin": True},
         ],
         "timeouts": {"connect": "300ms", "first_byte": "500ms", "between_bytes": "500ms", "total": "20s"},
-        "retries": {"attempts": 3, "base": "10ms", "max": "50ms"},
+        "retries": {"attempts": 3, "base": "10ms", "max": "50ms", "budget_floor": 1_000_000},
+        "breaker": {"enabled": False},  # one test's failures are not the next one's
     }
     return {**base, **sections}
 
@@ -70,8 +74,14 @@ class Gateway:
         args: Sequence[str] = (),
         files: Mapping[str, str] | None = None,
         key: str = APP_KEY,
+        descriptors: int | None = None,
     ) -> None:
-        """``config`` None: none is written, as in an empty folder. ``files``: more files of that folder."""
+        """``config`` None: none is written, as in an empty folder. ``files``: more files of that folder.
+
+        ``descriptors``: how many the process may have open; None: as many as the test.
+        """
+        limit = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"]
+        self._prefix = limit if descriptors is not None else []
         self.key = key
         self.url = ""
         self.admin_key = ADMIN_KEY
@@ -140,7 +150,7 @@ class Gateway:
         work.mkdir(exist_ok=True)
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "agw_proxy", "serve", *self._args],
+                [*self._prefix, sys.executable, "-m", "agw_proxy", "serve", *self._args],
                 cwd=work,
                 env=self._env,
                 stdin=subprocess.DEVNULL,

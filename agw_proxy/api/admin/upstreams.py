@@ -9,7 +9,7 @@ import orjson
 from agw_proxy.api.admin.paging import page, page_schema, parameters
 from agw_proxy.api.endpoint import Endpoint, Response, Schema
 from agw_proxy.errors import InvalidParameter, ReloadFailed
-from agw_proxy.types import Answer, Asked, Control, UpstreamState
+from agw_proxy.types import Answer, Asked, Control, ProbeState, QueueState, TargetState, UpstreamState
 
 _SORTS: Mapping[str, Callable[[UpstreamState], Any]] = {
     "name": lambda state: state.name,
@@ -26,11 +26,48 @@ _UPSTREAM: Schema = {
         "base_url": {"type": "string"},
         "auth": {"type": "string", "description": "How it is authenticated to; never the credential."},
         "models": {"type": "array", "items": {"type": "string"}, "description": "Names and patterns."},
-        "state": {"enum": ["up", "failing", "unused"]},
+        "state": {
+            "enum": ["up", "failing", "out", "unused"],
+            "description": "`failing`: the last exchange failed; `out`: its probes fail, so that it is not asked.",
+        },
         "since": {"type": ["string", "null"], "description": "Since when it is in that state."},
         "last_error": {"type": ["string", "null"]},
-        "requests": {"type": "integer"},
+        "requests": {"type": "integer", "description": "Of all workers, since the start."},
         "failures": {"type": "integer"},
+        "targets": {
+            "type": "array",
+            "description": "Its models that have been asked for or are configured, as their circuits stand.",
+            "items": {
+                "type": "object",
+                "required": list(TargetState.__struct_fields__),
+                "properties": {
+                    "name": {"type": "string"},
+                    "circuit": {"enum": ["closed", "open", "half_open"]},
+                    "opens_in_ms": {"type": "integer", "description": "Until it may be asked again; 0: it may be."},
+                    "in_flight": {"type": "integer"},
+                },
+            },
+        },
+        "dead_keys": {"type": "integer", "description": "How many of its keys it has refused."},
+        "queue": {
+            "type": ["object", "null"],
+            "description": "In the worker that answers; null: there is no `max_concurrent`.",
+            "required": list(QueueState.__struct_fields__),
+            "properties": {name: {"type": "integer"} for name in QueueState.__struct_fields__},
+        },
+        "probe": {
+            "type": ["object", "null"],
+            "description": "null: it is not probed, or not by the worker that answers.",
+            "required": list(ProbeState.__struct_fields__),
+            "properties": {
+                "path": {"type": "string"},
+                "last": {"type": ["string", "null"], "description": "`ok` or the code of an error."},
+                "at": {"type": ["string", "null"]},
+                "good_in_a_row": {"type": "integer"},
+                "bad_in_a_row": {"type": "integer"},
+                "out_since": {"type": ["string", "null"]},
+            },
+        },
     },
 }
 

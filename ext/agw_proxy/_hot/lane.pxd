@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .http1 cimport MAX_FIELDS, Chunks, Limits1, RequestHead, ResponseHead
+from .circuit cimport BAD, GOOD, NEITHER, Circuit
 from .keys cimport KeyTable
 from .limit cimport Grant, Limits
 from .meter cimport Meter
@@ -88,7 +89,7 @@ cdef class Door:
     cdef readonly str dialect
     cdef bytes upstream_path            # relative to the base URL; None: the asked path behind /v1
     cdef bytes default_model
-    cdef bint asks_usage, needs_json
+    cdef bint asks_usage, known_end, needs_json
     cdef tuple refusals                 # by upstream number: None, or the reason why not from this endpoint
     cdef str operation                  # of the GenAI metrics, or None
 
@@ -97,15 +98,14 @@ cdef class Origin:
     cdef readonly str host
     cdef readonly int port
     cdef readonly object tls            # makes an SSLContext; None: plain text
-    cdef readonly double connect_seconds
     cdef readonly object health
+    cdef readonly object places         # where its requests at once are bounded: take() and give(), else None
     cdef bytes base                     # the path that all requests begin with
     cdef bytes authority                # for Host
     cdef bytes extra                    # whole header lines: credentials, configured headers
     cdef frozenset overridden           # names of those, lower case
     cdef bint stream_usage
     cdef public bint replays            # a request may go out again where an idle connection turns out to be dead
-    cdef uint64_t first_byte_ns, between_ns, total_ns
     cdef list idle
     cdef readonly int open
     cdef bint closed
@@ -123,6 +123,10 @@ cdef class Way:
     cdef uint64_t subject               # of the model, for limits
     cdef str model_label
     cdef tuple trail
+    cdef double connect_seconds, tls_seconds
+    cdef uint64_t write_ns, first_byte_ns, between_bytes_ns, between_tokens_ns, total_ns
+    cdef uint64_t first_token_ns        # 0: not set
+    cdef bint holds                     # a stream is begun with its first content, not with its first event
     cdef bytes line_opening, line_closing   # of its lines in the log, see lane_line.pxi
     cdef int h_requests, h_seconds, h_operation, h_in, h_out, h_in_use, h_out_use, h_ttft, h_gap, h_attempt
 
@@ -132,6 +136,8 @@ cdef class Policy:
     cdef readonly RouteTable routes
     cdef list origins                   # by upstream number; None: in process
     cdef dict doors                     # path -> Door
+    cdef dict sticky                    # name of a virtual model -> "session" or "prefix"
+    cdef object terms                   # (name of a model, upstream number) -> seconds by phase
     cdef dict ways                      # (Door, Route, Target) -> Way
     cdef Way last_way                   # the one asked for last
     cdef readonly object state
@@ -147,6 +153,9 @@ cdef class Lane:
     cdef readonly Wheel wheel
     cdef readonly set connections
     cdef public bint draining
+    cdef public int max_requests        # at once, together with ``others``; 0: no bound
+    cdef public int others              # requests that the full lane relays
+    cdef public bint shedding           # overloaded: the full lane says so to whoever asks
     cdef readonly int active            # exchanges of this lane in flight
     cdef readonly int reading           # requests whose body is on its way
     cdef public Py_ssize_t held         # bytes of request bodies, of both lanes
@@ -231,6 +240,11 @@ cdef class Downstream(Wire):
     cdef int64_t last_index
     cdef Policy last_policy
     cdef Way way
+    cdef Circuit circuit                # of its target, while an attempt counts there
+    cdef int begun_as                   # what Circuit.begin_ gave
+    cdef uint64_t session               # hash of x-session-id, 0: none
+    cdef bint placed                    # it holds a place at its upstream
+    cdef uint64_t sticky                # what ties it to a target, 0: nothing
     cdef Peer peer
     cdef object dialing
     cdef Grant grant
@@ -242,7 +256,7 @@ cdef class Downstream(Wire):
     cdef uint64_t dialed_at, progress
     cdef uint64_t seed, started, asked_at, first_token, last_token, head_at, total_due, stalled
     cdef int64_t body_wait, auth_ns, limit_ns, upstream_ns
-    cdef int64_t prompt_estimate, estimate, content, bytes_out, seen_events
+    cdef int64_t prompt_estimate, estimate, content, bytes_out, seen_progress
     cdef double connect_ms
     cdef Seen seen
     cdef int status

@@ -33,6 +33,7 @@ from .http1 cimport (
     reason_text, refusal_status,
 )
 from .keys cimport CREDENTIAL_HEADERS, Span, bearer_span, rank_of, trim_span
+from .circuit cimport GOOD, NEITHER, Circuit
 from .limit cimport hash_of
 from .peek cimport EDITS, plan, scan, spliced_size
 from .sse cimport append, release
@@ -86,6 +87,7 @@ cdef enum Framing:
 cdef enum:
     MAX_IDLE = 1024             # connections kept for an upstream's next requests
     MAX_INTERIM = 16            # 1xx answers before the one that counts
+    PREFIX_BYTES = 512          # of a body: the beginning of a prompt, with what an SDK puts before it
     PAGE_BYTES = 65536          # of scratch beyond the largest head
 
 cdef uint64_t IDLE_NS = <uint64_t>30 * 1000000000       # shorter than what servers commonly allow an idle connection

@@ -42,18 +42,49 @@ cdef int read_usage(Downstream d, long long *prompt, long long *completion, long
 cdef int finish(Downstream d) except -1:
     """All of the answer is on its way to the client."""
     d.peer = None
-    account(d, None)
+    account(d, reported(d))
     quit_lane(d)
     d.grant = None
     return next_request(d)
 
 
+cdef object reported(Downstream d):
+    """An error where the upstream has ended its answer as a failed one, else None."""
+    if d.stream is not None and d.stream.failed:
+        return d.lane.shell.error("reported", d.way.origin.name, "")
+    return None
+
+
 cdef int abandon(Downstream d) except -1:
     """The client has gone: the upstream is not kept at it."""
     stop_asking(d)
-    account(d, None if d.complete else d.lane.shell.error("gone", "", ""))
+    account(d, reported(d) if d.complete else d.lane.shell.error("gone", "", ""))
     quit_lane(d)
     d.grant = None
+    return 0
+
+
+cdef int judged(Downstream d, object error) except -1:
+    """Tell the target's circuit how the attempt has ended. ``error``: None for an answer, or for an end of our own."""
+    cdef Circuit circuit = d.circuit
+    cdef int how = GOOD
+    if circuit is None:
+        return 0
+    d.circuit = None
+    if error is not None:
+        how = d.lane.shell.judged(
+            circuit, error, len(d.way.route.targets) + len(d.way.route.fallbacks) > 1)
+    elif not d.complete:
+        how = NEITHER
+    circuit.end_(now_ns(), how, d.begun_as, d.upstream_ns if d.upstream_ns and how == GOOD else -1)
+    return 0
+
+
+cdef int leave_place(Downstream d) except -1:
+    """Its place at the upstream is free."""
+    if d.placed:
+        d.placed = False
+        d.way.origin.places.give()
     return 0
 
 
@@ -61,6 +92,7 @@ cdef int quit_lane(Downstream d) except -1:
     """The exchange is no longer this lane's. What it holds of the buckets goes with ``grant``."""
     if d.running:
         d.running = False
+        leave_place(d)
         d.lane.active -= 1
         d.lane.meter.add_(d.lane.h_active, -1)
         if d.stream_counted:
@@ -107,6 +139,7 @@ cdef int account(Downstream d, object error) except -1:
     cdef long long prompt = -1, completion = -1, cached = -1
     cdef long long usage[3]
     settle_as(d, error is not None)
+    judged(d, error)
     d.grant.leave()
     read_usage(d, &prompt, &completion, &cached)
     own = <int64_t>((d.head_at or now) - d.started) - d.body_wait - (d.upstream_ns or <int64_t>(now - d.dialed_at))
@@ -226,5 +259,5 @@ cdef object carry(Downstream d, object error):
     return d.lane.shell.carried(
         error, d.policy.state, d.caller.principal, d.grant, d.request_id.decode(), d.started, d.seed, d.auth_ns,
         d.limit_ns, d.body_wait + d.upstream_ns, d.connect_ms, d.estimate, d.prompt_estimate,
-        bool(d.running and d.replayed),
+        bool(d.running and d.replayed), d.way.target if d.running else None,
     )

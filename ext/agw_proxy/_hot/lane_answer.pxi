@@ -29,6 +29,7 @@ cdef int answer_begins(Downstream d, const unsigned char *text, ResponseHead *he
     d.unframed = False
     if d.streaming:
         d.answer_length = -1
+        d.seen_progress = 0
         d.stream = Stream(strip_usage=True) if d.strip else Stream.__new__(Stream)
     else:
         d.answer_length = 0 if peer.framing == NO_BODY else head.content_length
@@ -223,14 +224,13 @@ cdef int interrupted(Downstream d, object error) except -1:
     """End with ``error``: by the full lane as long as the client has got nothing."""
     if d.state >= RELAY:
         return break_off(d, error, None)
-    return give_up(d, error)
+    return give_up(d, d.lane.shell.uncommitted(error))
 
 
 cdef int answer_expired(Downstream d, uint64_t now) except -1:
     """A deadline of the answer has passed, or has been put off meanwhile."""
-    cdef Origin origin = d.way.origin
     cdef Peer peer = d.peer
-    cdef str kind = None
+    cdef Clock clock = ALL
     if d.stalled and now >= d.stalled + d.policy.write_ns:
         d.transport.abort()         # a client that reads nothing; connection_lost does the rest
         return 0
@@ -241,34 +241,73 @@ cdef int answer_expired(Downstream d, uint64_t now) except -1:
         if peer is not None:
             cut(peer)
         return end_tail(d)
-    if now >= d.total_due:
-        kind = "total"
-    elif d.state == WAIT and now >= d.asked_at + origin.first_byte_ns:
-        kind = "first_byte"
-    elif d.state > WAIT and not d.stalled and now >= d.progress + origin.between_ns:
-        kind = "silent"
-    if kind is None:
+    if d.state == DIAL or d.stalled:
+        if now < d.total_due:
+            return plan_deadline(d)
+    elif now < phase_due(d, &clock):
         return plan_deadline(d)
     stop_asking(d)
     if d.state == REFUSED:
         return refused_upstream(d, b"")
-    detail = "%g" % ((origin.first_byte_ns if kind == "first_byte" else origin.between_ns) / 1e9)
-    return interrupted(d, d.lane.shell.error(kind, origin.name, detail))
+    detail = "%g" % (phase_ns(d, clock) / 1e9)
+    return interrupted(d, d.lane.shell.error(PHASES[clock], d.way.origin.name, detail))
+
+
+cdef enum Clock:
+    ALL, WRITING, FIRST_BYTE, FIRST_TOKEN, SILENT, TOKENLESS
+
+
+PHASES = ("total", "write", "first_byte", "first_token", "silent", "tokenless")
+
+
+cdef uint64_t phase_ns(Downstream d, Clock clock) noexcept:
+    """How long a clock may take."""
+    if clock == WRITING:
+        return d.way.write_ns
+    if clock == FIRST_BYTE:
+        return d.way.first_byte_ns
+    if clock == FIRST_TOKEN:
+        return d.way.first_token_ns
+    if clock == SILENT:
+        return d.way.between_bytes_ns
+    return d.way.between_tokens_ns if clock == TOKENLESS else d.way.total_ns
+
+
+cdef uint64_t phase_due(Downstream d, Clock *clock) noexcept:
+    """When the answer has to be further than it is; ``clock``: which clock that is."""
+    cdef uint64_t due
+    if d.state == WAIT:
+        clock[0] = WRITING if d.peer is not None and d.peer.queued else FIRST_BYTE
+        due = d.asked_at + phase_ns(d, clock[0])
+    elif d.streaming:
+        clock[0] = TOKENLESS
+        due = d.progress + d.way.between_tokens_ns
+    else:
+        clock[0] = SILENT
+        due = d.progress + d.way.between_bytes_ns
+    if d.way.first_token_ns and d.content == 0 and d.asked_at + d.way.first_token_ns < due and (
+        d.state == WAIT or d.streaming
+    ) and d.wants_stream:
+        clock[0] = FIRST_TOKEN
+        due = d.asked_at + d.way.first_token_ns
+    if d.total_due < due:
+        clock[0] = ALL
+        due = d.total_due
+    return due
 
 
 cdef int plan_deadline(Downstream d) except -1:
-    """When to look again, by the phase that the exchange is in."""
+    """When to look again, by the clock that the exchange is in."""
     cdef uint64_t due
+    cdef Clock clock
     if d.state == TAIL:
         due = d.progress + TAIL_NS
     elif d.state == DIAL:
         due = d.total_due
     elif d.stalled:
         due = min(d.stalled + d.policy.write_ns, d.total_due)
-    elif d.state == WAIT:
-        due = min(d.asked_at + d.way.origin.first_byte_ns, d.total_due)
     else:
-        due = min(d.progress + d.way.origin.between_ns, d.total_due)
+        due = phase_due(d, &clock)
     return d.lane.wheel.arm(d, due)
 
 
@@ -295,6 +334,7 @@ cdef int give_up(Downstream d, object error) except -1:
     cdef Py_ssize_t size
     stop_asking(d)
     d.upstream_ns = now_ns() - d.dialed_at
+    judged(d, error)
     d.carried = carry(d, error)
     d.grant = None
     quit_lane(d)

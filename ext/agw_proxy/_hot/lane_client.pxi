@@ -219,6 +219,8 @@ cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, 
         reason = policy.why
     elif lane.draining:
         reason = "draining"
+    elif lane.shedding:
+        reason = "overloaded"
     elif head.method_size != 4 or memcmp(data, <const char *>b"POST", 4) != 0:
         if is_prompt(d, data, size, head):
             return answer_prompt(d, data, head, owner)

@@ -7,7 +7,7 @@ cdef enum Flag:
     READ = 8        # of a request: `which` says what it is to us
 
 cdef enum Which:
-    NOTHING, USER_ID, CHANNEL_ID, REQUEST_ID, TRACE_PARENT
+    NOTHING, USER_ID, CHANNEL_ID, REQUEST_ID, TRACE_PARENT, OWN_WAY, SESSION_ID
 
 
 cdef inline uint32_t name_hash(const unsigned char *name, Py_ssize_t size) noexcept nogil:
@@ -38,7 +38,7 @@ cdef class Names:
             flags[name] = flags.get(name, 0) | SAFE
         which = {
             b"x-user-id": USER_ID, b"x-channel-id": CHANNEL_ID, b"x-request-id": REQUEST_ID,
-            b"traceparent": TRACE_PARENT,
+            b"traceparent": TRACE_PARENT, b"x-agw-timeout": OWN_WAY, b"x-session-id": SESSION_ID,
         }
         for name in which:
             flags[name] = flags.get(name, 0) | READ

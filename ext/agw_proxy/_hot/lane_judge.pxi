@@ -42,10 +42,14 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     d.auth_ns = lane.now - begun
     if reason is not None:
         return reason
+    if lane.max_requests and lane.active + lane.others >= lane.max_requests:
+        return "overloaded"
     if not scan(body, head.content_length, policy.json_depth, seen):
         return "json"
     if seen.model_escaped or seen.user_escaped:
         return "escaped"
+    if seen.fallbacks_name >= 0:
+        return "fallbacks"
     if seen.model:
         if odd_name(body + seen.model_start + 1, seen.model_end - seen.model_start - 2):
             return "model_name"
@@ -60,7 +64,10 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     if not d.caller.models.match_(route.name):
         return "model_forbidden"
     d.seed = next_random(lane)
-    target = route.first_(d.seed)
+    d.sticky = sticky_of(d, route, text, head)
+    target = route.first_(d.seed, lane.now, d.sticky)
+    if target is None:
+        return "no_target"
     way = way_of(lane, policy, door, route, target)
     if way.refusal is not None:
         return way.refusal
@@ -74,13 +81,57 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     d.prompt_estimate = head.content_length // BYTES_PER_TOKEN
     d.estimate = d.prompt_estimate + max(seen.max_tokens, 0)
     begun = now_ns()
+    if not begin_attempt(d, route, target):
+        return "no_target"
+    if way.origin.places is not None:
+        if not way.origin.places.take():
+            leave_attempt(d)
+            return "queue"
+        d.placed = True
     d.grant = d.caller.limits.take(d.caller.subject, user, way.subject, d.estimate, begun)
     lane.now = now_ns()
     d.limit_ns = lane.now - begun
     if not d.grant.granted:
+        leave_attempt(d)
+        leave_place(d)
         d.carried = carry(d, None)
         return "limited"
     return None
+
+
+cdef bint begin_attempt(Downstream d, Route route, Target target) noexcept:
+    """Count an attempt at the target; False where its last probe has gone to somebody else meanwhile."""
+    cdef uint64_t now = d.lane.now
+    d.circuit = target.circuit
+    if d.circuit is None:
+        return True
+    d.begun_as = d.circuit.begin_(now, False)
+    if d.begun_as == 0 and route.panics_(now):
+        d.begun_as = d.circuit.begin_(now, True)
+    if d.begun_as == 0:
+        d.circuit = None
+    return d.begun_as != 0
+
+
+cdef int leave_attempt(Downstream d) except -1:
+    """It is not made after all."""
+    cdef Circuit circuit = d.circuit
+    if circuit is not None:
+        d.circuit = None
+        circuit.end_(d.lane.now, NEITHER, d.begun_as, -1)
+    return 0
+
+
+cdef uint64_t sticky_of(Downstream d, Route route, const unsigned char *text, RequestHead *head) except? 1:
+    """What keeps a request with its like: its session, or the beginning of its body; as ``edge.reading.sticky_of``."""
+    if not d.policy.sticky:
+        return 0
+    kind = d.policy.sticky.get(route.name)
+    if kind is None:
+        return 0
+    if kind == "session":
+        return d.session
+    return hash_of(text + head.size, min(head.content_length, PREFIX_BYTES)) | 1
 
 
 cdef bint json_body(Door door, const unsigned char *text, RequestHead *head) noexcept:
@@ -121,6 +172,7 @@ cdef str read_fields(Downstream d, const unsigned char *text, RequestHead *head)
     best.length = 0
     d.trace_id = d.user = d.channel = None
     d.request_id = None
+    d.session = 0
     for i in range(head.count):
         name = text + head.fields[i].name_at
         known = lane.names.find(name, head.fields[i].name_size)
@@ -139,6 +191,8 @@ cdef str read_fields(Downstream d, const unsigned char *text, RequestHead *head)
             if span.length > 0 and rank < best_rank:
                 best_rank = rank
                 best = span
+        elif known.which == OWN_WAY:
+            return "own_timeouts"
         elif known.flags & READ:
             read_field(d, known.which, value, size)
     if best_rank == CREDENTIAL_HEADERS:
@@ -150,6 +204,8 @@ cdef int read_field(Downstream d, int which, const unsigned char *value, Py_ssiz
     """The first of each counts."""
     if which == USER_ID and d.user is None:
         d.user = label_of(value, size)
+    elif which == SESSION_ID and d.session == 0 and size:
+        d.session = hash_of(value, size) | 1
     elif which == CHANNEL_ID and d.channel is None:
         d.channel = label_of(value, size)
     elif which == REQUEST_ID and d.request_id is None and sane_id(value, size):
@@ -233,6 +289,8 @@ cdef int launch(Downstream d, RequestHead *head) except -1:
     if d.request_id is None:
         d.request_id = new_id(lane)
     d.running = True
+    if d.circuit is not None:
+        d.circuit.vitals.asked_(lane.now)
     d.replayed = d.begun = d.complete = d.settled = d.streaming = False
     d.status = 0
     d.wants_stream = d.seen.stream
@@ -241,7 +299,7 @@ cdef int launch(Downstream d, RequestHead *head) except -1:
     d.content = d.bytes_out = 0
     d.stream = None
     d.document = None
-    d.total_due = d.started + d.way.origin.total_ns
+    d.total_due = d.started + d.way.total_ns
     d.dialed_at = lane.now
     if d.address is None:
         d.address = lane.shell.address(d.transport) or ""
@@ -258,7 +316,8 @@ cdef int dial(Downstream d) except -1:
     d.state = DIAL
     d.serial += 1
     d.lane.wheel.arm(d, d.total_due)
-    d.dialing = d.lane.shell.dial(d, d.way.origin, d.serial)
+    d.dialing = d.lane.shell.dial(
+        d, d.way.origin, d.serial, d.way.connect_seconds, d.way.tls_seconds)
     return 0
 
 

@@ -37,6 +37,9 @@ cdef class Peer(Wire):
 
     def resume_writing(self):
         self.queued = False
+        if self.owner is not None and self.owner.state == WAIT:
+            self.owner.asked_at = self.lane.now = now_ns()      # the request is on its way: the answer's clock starts
+            plan_deadline(self.owner)
 
     def connection_lost(self, exc):
         cdef Downstream owner = self.owner

@@ -20,14 +20,18 @@ cdef class Door:
 
     def __cinit__(
         self, str name not None, str dialect not None, *, upstream_path, default_model, bint asks_usage,
-        bint needs_json, tuple refusals not None, operation,
+        bint known_end, bint needs_json, tuple refusals not None, operation,
     ):
-        """``refusals``: by upstream number why a request from here goes by the full lane, or None."""
+        """``known_end``: a stream without its last event is broken.
+
+        ``refusals``: by upstream number why a request from here goes by the full lane, or None.
+        """
         self.name = name
         self.dialect = dialect
         self.upstream_path = upstream_path.encode() if upstream_path else None
         self.default_model = default_model.encode() if default_model else None
         self.asks_usage = asks_usage
+        self.known_end = known_end
         self.needs_json = needs_json
         self.refusals = refusals
         self.operation = operation
@@ -39,13 +43,12 @@ cdef class Origin:
 
     def __cinit__(
         self, str name not None, *, str host not None, int port, tls, bytes authority not None,
-        bytes base not None, headers, bint stream_usage, bint replays, timeouts, health, kept,
+        bytes base not None, headers, bint stream_usage, bint replays, health, kept, places=None,
     ):
         """``headers``: (name, value) in bytes, sent with every request in place of the caller's own of that name.
 
         ``kept``: names that are not sent on anyway. ``replays``: a request may go out a second time where a
         connection that was idle turns out to be dead.
-        ``timeouts``: seconds (connect, first byte, between bytes, total).
         """
         lines = []
         for field, value in headers:
@@ -62,11 +65,8 @@ cdef class Origin:
         self.overridden = frozenset([field.lower() for field, _ in headers]) - frozenset(kept)
         self.stream_usage = stream_usage
         self.replays = replays
-        self.connect_seconds = timeouts[0]
-        self.first_byte_ns = <uint64_t>(timeouts[1] * 1e9)
-        self.between_ns = <uint64_t>(timeouts[2] * 1e9)
-        self.total_ns = <uint64_t>(timeouts[3] * 1e9)
         self.health = health
+        self.places = places
         self.idle = []
 
     def close(self):
@@ -105,19 +105,24 @@ cdef class Policy:
     """One version of the policy: keys, routes, upstreams, bounds."""
 
     def __cinit__(
-        self, *, KeyTable keys not None, callers, RouteTable routes not None, origins, doors, state, int json_depth,
-        seconds, why=None,
+        self, *, KeyTable keys not None, callers, RouteTable routes not None, origins, doors, terms, state,
+        int json_depth, seconds, sticky=None, why=None,
     ):
         """``origins``: by upstream number, None for one in this process. ``doors``: path -> Door.
 
-        ``seconds``: for a head, for a body, for an idle connection, for a client that reads nothing. ``why``: the
-        reason why all requests go by the full lane, or None.
+        ``terms``: (model, upstream number) -> why the full lane or None, then seconds for connecting, TLS, writing, the
+        first byte, the first token (or None), between bytes, between tokens, in all; and whether a stream is held back
+        until its first content. ``sticky``: model -> what ties requests to a target. ``seconds``: for a head, for a
+        body, for an idle connection, for a client that reads nothing. ``why``: the reason why all requests go by the
+        full lane, or None.
         """
         self.keys = keys
         self.callers = list(callers)
         self.routes = routes
         self.origins = list(origins)
         self.doors = {path.encode(): door for path, door in doors.items()}
+        self.terms = terms
+        self.sticky = dict(sticky or {})
         self.ways = {}
         self.state = state
         self.why = why
@@ -164,6 +169,16 @@ cdef Way way_of(Lane lane, Policy policy, Door door, Route route, Target target)
         way.renames = target.model != route.name
         way.model_label = route.name if route.name in lane.known else route.label
         way.trail = (lane.shell.attempt(target.name, way.origin.name, "200"),)
+        why, *seconds = policy.terms(route.name, target.upstream)
+        way.refusal = way.refusal or why
+        way.connect_seconds, way.tls_seconds = seconds[0], seconds[1]
+        way.write_ns = <uint64_t>(seconds[2] * 1e9)
+        way.first_byte_ns = <uint64_t>(seconds[3] * 1e9)
+        way.first_token_ns = <uint64_t>((seconds[4] or 0.0) * 1e9)
+        way.between_bytes_ns = <uint64_t>(seconds[5] * 1e9)
+        way.between_tokens_ns = <uint64_t>(seconds[6] * 1e9)
+        way.holds = seconds[8]
+        way.total_ns = <uint64_t>(seconds[7] * 1e9)
         count_ways(lane, way)
     policy.ways[key] = policy.last_way = way
     return way

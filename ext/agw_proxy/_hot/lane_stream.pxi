@@ -12,6 +12,10 @@ cdef int stream_body(Downstream d, const unsigned char *data, Py_ssize_t size, b
         if d.state == TAIL:
             return end_tail(d)
         return interrupted(d, d.lane.shell.error("event_too_long", d.way.origin.name, ""))
+    # Comments and pings keep the connection alive, not the answer: they do not put the silence clock off.
+    if stream.progress > d.seen_progress and d.state != TAIL:
+        d.seen_progress = stream.progress
+        d.progress = d.lane.now
     if d.state == HOLD:
         return stream_start(d, ended)
     if d.state == TAIL:
@@ -19,20 +23,20 @@ cdef int stream_body(Downstream d, const unsigned char *data, Py_ssize_t size, b
             d.bytes_out += stream.ready_size
             emit(d, stream.ready, stream.ready_size, NULL, 0, False)
         return end_tail(d) if ended else 0
-    # Comments keep the connection alive, not the answer: they do not put the silence clock off.
-    if stream.events > d.seen_events or (size and data[0] != b":"):
-        d.seen_events = stream.events
-        d.progress = d.lane.now
     return stream_on(d, stream.ready, stream.ready_size, ended)
 
 
 cdef int stream_start(Downstream d, bint ended) except -1:
-    """Hold the answer back until its first event: an error there gets a real status, and perhaps another target."""
+    """Hold the answer back until its first event that is no ping.
+
+    An error there gets a real status, and perhaps another target.
+    """
     cdef Stream stream = d.stream
     cdef str name = d.way.origin.name
     cdef const unsigned char *first = stream.ready
     cdef Py_ssize_t size = stream.ready_size
-    cdef bint all_here = stream.events or stream.done
+    cdef bint all_here = stream.done or stream.error is not None or (
+        stream.content if d.way.holds else stream.events > stream.pings)
     if not (all_here or ended) and d.hold.size + size < MAX_HELD:
         append(&d.hold, first, size)
         return plan_deadline(d)
@@ -42,14 +46,15 @@ cdef int stream_start(Downstream d, bint ended) except -1:
             stream.close()          # an only event without its blank line
             append(&d.hold, stream.ready, stream.ready_size)
         first, size = d.hold.data, d.hold.size
-    if stream.error is not None and stream.events <= 1:
+    if stream.error is not None and (stream.events - stream.pings <= 1 or (d.way.holds and not stream.content)):
         stop_asking(d)
         return give_up(d, d.lane.shell.first_event(d.policy.state, d.way.target.upstream, stream.error))
-    if ended and not stream.events and not stream.done:
+    if ended and not stream.done and not (
+        stream.content or stream.terminal() if d.way.holds else stream.events > stream.pings
+    ):
         return give_up(d, d.lane.shell.error("no_event", name, ""))
     d.progress = d.lane.now
     d.upstream_ns = d.progress - d.dialed_at
-    d.seen_events = stream.events
     forget_request(d)
     d.state = RELAY
     d.lane.meter.add_(d.lane.h_streams, 1)
@@ -73,7 +78,7 @@ cdef int stream_on(Downstream d, const unsigned char *chunk, Py_ssize_t size, bi
         whole = stream.at_boundary
         stream.close()
         rest, rest_size = stream.ready, stream.ready_size
-        if d.way.door.asks_usage and not stream.terminal() and stream.error is None:
+        if d.way.door.known_end and not stream.terminal() and stream.error is None:
             saw_content(d, stream)
             error = d.lane.shell.error("unfinished", d.way.origin.name, "")
             return break_off(d, error, boundary(whole or stream.at_boundary))
@@ -86,7 +91,7 @@ cdef int stream_on(Downstream d, const unsigned char *chunk, Py_ssize_t size, bi
         return break_off(
             d, d.lane.shell.error("error_event", d.way.origin.name, ""),
             d.lane.shell.pass_error_on(d.policy.state, d.way.target.upstream, last, stream.error))
-    if not ended and not stream.done:
+    if not ended and not stream.done and not (d.way.door.known_end and stream.finished):
         if size:
             emit(d, chunk, size, NULL, 0, False)
         return plan_deadline(d)

@@ -1,0 +1,9 @@
+"""OpenAI's Responses: relayed as they come; a stream has to end with ``response.completed``, ``.incomplete`` or ``.failed``."""
+
+from agw_proxy.api.endpoint import Relay
+from agw_proxy.api.passthrough import relayed, with_others
+
+PATH = "/v1/responses"
+_RELAY = Relay("", needs_model=False, json_only=False, sse_usage=False, known_end=True, model_paths=frozenset({PATH}))
+
+ENDPOINTS = with_others(relayed("POST", "responses", PATH, _RELAY))
