@@ -11,6 +11,8 @@ PYTHON ?= python3
 ARGS ?=
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
+SECONDS ?= 60
+SEED ?= 1
 IMAGE ?= agw:latest
 CPUS := $(shell nproc 2>/dev/null || echo 2)
 
@@ -31,7 +33,7 @@ SANITIZED := build/sanitize/.built
 EXT := $(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi') setup.py
 PACKAGE := $(shell find agw_proxy -name '*.py')
 
-.PHONY: help run build test test-full fuzz lint fmt typecheck test-trace test-release coverage bench bench-proxies smoke docker-build lock clean
+.PHONY: help run build test test-full faults soak fuzz lint fmt typecheck test-trace test-release coverage bench bench-proxies smoke docker-build lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' Makefile
@@ -125,6 +127,16 @@ test-full: $(DEV) $(BUILT) $(SANITIZED)  ## the long tier: everything, deep Hypo
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		PYTHONSAFEPATH=1 $(BIN)/python -m pytest -q -p no:cacheprovider --import-mode=importlib --timeout=900 tests/hot \
 		--ignore tests/edge/test_supervisor.py tests/edge
+
+# The page's own test comes last: what has failed is told by the rows.
+faults: $(DEV) $(BUILT)  ## every fault on both lanes; the results go to docs/reliability.md
+	FAULTS_RESULTS=build/faults.json pytest -q --no-header -p no:cacheprovider -n $(CPUS) --dist loadgroup --timeout=300 \
+		tests/faults/test_faults.py tests/faults/test_processes.py $(PYTEST_ARGS)
+	python -m tests.faults.table build/faults.json docs/reliability.md
+	pytest -q --no-header -p no:cacheprovider tests/faults/test_page.py
+
+soak: $(DEV) $(BUILT)  ## two workers under load with random faults for SECONDS (SEED=1); ends with a report
+	python -m tests.faults.soak $(SECONDS) $(SEED)
 
 # The first round reaches every property in seconds; the deep ones after it take their time over each.
 fuzz: $(DEV) $(BUILT)  ## property tests over and over, then the reader of heads against two others, FUZZ_SECONDS each
