@@ -122,7 +122,7 @@ SERVERS = (
     Fault(
         "html-200",
         "An HTML page under a 200 is no answer.",
-        "agw_proxy/upstreams/attempts.py: `_open`, text/html; ext/agw_proxy/_hot/lane_peer.pxi",
+        "agw_proxy/upstreams/opening.py: `_open`, text/html; ext/agw_proxy/_hot/lane_peer.pxi",
         **refused(
             502,
             "upstream_invalid_response",
@@ -172,13 +172,13 @@ SERVERS = (
     Fault(
         "first-event-error-once",
         "A stream whose first event is an error is held back and tried again.",
-        "agw_proxy/upstreams/attempts.py: `_first_event`; the lane's `first_event`",
+        "agw_proxy/upstreams/opening.py: `_first_event`; the lane's `first_event`",
         sse=Scene("whole", (stream([SICK, DONE]),), attempts=2),
     ),
     Fault(
         "first-event-error",
         "A stream whose first event is an error gets a real status.",
-        "agw_proxy/upstreams/attempts.py: `_first_event`; the lane's `first_event`",
+        "agw_proxy/upstreams/opening.py: `_first_event`; the lane's `first_event`",
         sse=Scene(
             "refused", always=stream([SICK]), status=502, code="upstream_failed", attempts=3, outcome="upstream_failed"
         ),
@@ -207,7 +207,7 @@ STALLS = (
     Fault(
         "pings-only",
         "A stream of comments alone has not begun: 504, not an endless wait.",
-        "agw_proxy/upstreams/attempts.py: `_first_event`, `progress`",
+        "agw_proxy/upstreams/opening.py: `_first_event`, `progress`",
         sse=Scene(
             "refused",
             always=stream(PINGS, pace_ms=20),
