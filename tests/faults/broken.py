@@ -48,7 +48,6 @@ def cut(
     stalls: bool = False,
     outcome: str = "upstream_broken",
     guard: str = RELAY,
-    yet: str = "",
 ) -> Fault:
     """A stream of this dialect that begins well, then has ``more``, then ends so."""
     scene = Scene(
@@ -59,7 +58,7 @@ def cut(
         outcome=outcome,
         cut=stalls,
     )
-    return Fault(f"{name}-{api}", promise, guard, sse=scene, yet=yet)
+    return Fault(f"{name}-{api}", promise, guard, sse=scene)
 
 
 def streams(api: Api) -> tuple[Fault, ...]:

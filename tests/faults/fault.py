@@ -56,14 +56,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the table. ``guard``: where in the code the promise is kept. ``yet``: why it does not hold today."""
+    """A row of the table. ``guard``: where in the code the promise is kept."""
 
     name: str
     promise: str
     guard: str
     json: Scene | None = None
     sse: Scene | None = None
-    yet: str = ""
 
     def scene(self, kind: Kind) -> Scene | None:
         """The scene of a plain answer or of a stream."""

@@ -7,13 +7,12 @@ from tests.faults.fault import WORKERS
 
 @dataclass(frozen=True)
 class Promise:
-    """``workers``: the numbers of workers it is about. ``yet``: why it does not hold today."""
+    """``workers``: the numbers of workers it is about."""
 
     name: str
     promise: str
     guard: str
     workers: tuple[int, ...] = WORKERS
-    yet: str = ""
 
 
 PROMISES = (

@@ -16,7 +16,7 @@ from tests.faults.processes import PROMISES
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 COLUMNS = tuple((kind, lane) for kind in KINDS for lane in LANES)
 TITLES = ("JSON, fast lane", "JSON, full lane", "SSE, fast lane", "SSE, full lane")
-OK, NOT_YET, NOT_APPLICABLE, FAILED = "ok", "not yet", "n.a.", "**failed**"
+OK, NOT_APPLICABLE, FAILED = "ok", "n.a.", "**failed**"
 Cell = tuple[str, str, str, int]
 """Name, kind, lane, workers."""
 
@@ -37,7 +37,7 @@ def expected() -> Iterator[tuple[str, str, str, set[Cell]]]:
 
 
 def render(results: Mapping[Cell, str]) -> str:
-    """The lines between the marks. ``results``: ``passed``, ``skipped`` (expected to fail) or ``failed``."""
+    """The lines between the marks. ``results``: ``passed`` or anything else."""
     lines = [f"| Fault | Promise | {' | '.join(TITLES)} |", "|---|---|---|---|---|---|"]
     lines += [
         f"| `{name}` | {promise} | " + " | ".join(cell(cells, results, *column) for column in COLUMNS) + " |"
@@ -54,9 +54,7 @@ def cell(cells: set[Cell], results: Mapping[Cell, str], kind: str, lane: str) ->
     if not mine:
         return NOT_APPLICABLE
     outcomes = {results.get(one, "missing") for one in mine}
-    if outcomes == {"passed"}:
-        return OK
-    return NOT_YET if outcomes <= {"passed", "skipped"} else FAILED
+    return OK if outcomes == {"passed"} else FAILED
 
 
 def replaced(page: str, results: Mapping[Cell, str]) -> str:
@@ -68,7 +66,7 @@ def replaced(page: str, results: Mapping[Cell, str]) -> str:
 
 def told(page: str) -> dict[Cell, str]:
     """The results that a page tells of, to render it again."""
-    marks = {OK: "passed", NOT_YET: "skipped"}
+    marks = {OK: "passed"}
     shown: dict[tuple[str, str, str], str] = {
         (row[1], *column): marks.get(text.strip(), "failed")
         for row in re.finditer(r"^\| `([^`]+)` \|(?:[^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", page, re.MULTILINE)

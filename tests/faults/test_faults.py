@@ -45,8 +45,6 @@ def cases() -> list[object]:
     found: list[object] = []
     for fault, kind, lane, workers, quick in plays():
         marks = [] if quick else [pytest.mark.full]
-        if fault.yet:
-            marks.append(pytest.mark.xfail(strict=True, reason=fault.yet))
         found.append(pytest.param(fault, kind, lane, workers, marks=marks, id=f"{fault.name}-{kind}-{lane}-{workers}"))
     return found
 

@@ -7,7 +7,7 @@ import pytest
 from tests.faults.mutants import MUTANTS
 from tests.faults.order import FAULTS
 from tests.faults.processes import PROMISES
-from tests.faults.table import FAILED, NOT_YET, expected, render, replaced, told
+from tests.faults.table import FAILED, expected, render, replaced, told
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 NAMES = [fault.name for fault in FAULTS] + [promise.name for promise in PROMISES]
@@ -27,12 +27,6 @@ def test_the_table_is_that_of_the_suite() -> None:
 
 def test_no_row_has_failed() -> None:
     assert FAILED not in page()
-
-
-def test_what_does_not_hold_yet_is_what_the_suite_expects_to_fail() -> None:
-    shown = {line.split("`")[1] for line in page().splitlines() if line.startswith("| `") and f"| {NOT_YET} |" in line}
-    yet = {fault.name for fault in FAULTS if fault.yet} | {promise.name for promise in PROMISES if promise.yet}
-    assert shown == yet
 
 
 def test_a_result_that_is_missing_or_bad_is_seen() -> None:

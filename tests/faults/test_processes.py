@@ -36,8 +36,6 @@ def cases(name: str) -> pytest.MarkDecorator:
         for workers in promise.workers:
             chosen = lane == LANES[quick] and workers == promise.workers[-1 if quick else 0]
             marks = [] if chosen else [pytest.mark.full]
-            if promise.yet:
-                marks.append(pytest.mark.xfail(strict=True, reason=promise.yet))
             found.append(pytest.param(name, lane, workers, marks=marks, id=f"{name}-{lane}-{workers}"))
     return pytest.mark.parametrize(("promise", "lane", "workers"), found)
 
