@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.behaviours import answer, gate
+from tests.support.behaviours import answer, counting, gate
 from tests.support.client import Reply, bearer
 from tests.support.gateway import ADMIN_KEY, APP_KEY, Gateway, Tree, chat_body, configuration, provider
 from tests.support.upstream import Upstream
@@ -71,25 +71,11 @@ def test_requests_over_the_bound_are_503_on_a_connection_that_stays(
 
 
 def test_it_never_runs_more_than_its_bound(upstream: Upstream, lane: str, crowd: ThreadPoolExecutor) -> None:
-    lock, running, most = threading.Lock(), 0, 0
-    plain = answer({"ok": True}, delay_ms=10)
-
-    async def counted(exchange: object) -> None:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        try:
-            await plain(exchange)  # type: ignore[arg-type]
-        finally:
-            with lock:
-                running -= 1
-
-    upstream.default = counted
+    most, upstream.default = counting(answer({"ok": True}, delay_ms=10))
     with Gateway(bounded(upstream, lane, max_requests=3)) as gateway:
         replies = list(crowd.map(lambda _: gateway.chat(model=MODEL).status, range(100)))
         assert set(replies) == {200, 503}
-        assert most <= 3
+        assert most() <= 3
         assert len(upstream.requests) == replies.count(200)
         assert shed(gateway) == {"requests": replies.count(503)}
         assert gateway.chat(model=MODEL).status == 200

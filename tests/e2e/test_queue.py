@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.behaviours import answer, failure, gate, reset, silence, stream
+from tests.support.behaviours import answer, counting, failure, gate, reset, silence, stream
 from tests.support.client import Reply, bearer
 from tests.support.fake_openai import spoken
 from tests.support.gateway import APP_KEY, Gateway, Tree, chat_body, configuration, provider
@@ -65,25 +65,11 @@ def holding(upstream: Upstream, behaviour: Behaviour | None = None) -> threading
 def test_no_more_than_its_places_are_asked_and_none_is_lost(
     upstream: Upstream, lane: str, crowd: ThreadPoolExecutor
 ) -> None:
-    lock, running, most = threading.Lock(), 0, 0
-    plain = answer({"ok": True}, delay_ms=5)
-
-    async def counted(exchange: object) -> None:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        try:
-            await plain(exchange)  # type: ignore[arg-type]
-        finally:
-            with lock:
-                running -= 1
-
-    upstream.default = counted
+    most, upstream.default = counting(answer({"ok": True}, delay_ms=5))
     with Gateway(crowded(upstream, lane, most=3)) as gateway:
         replies = list(crowd.map(lambda _: gateway.chat(model=MODEL), range(60)))
         assert {reply.status for reply in replies} == {200}
-        assert most <= 3
+        assert most() <= 3
         assert len(upstream.requests) == 60
         queued(gateway, taken=0, waiting=0)
 

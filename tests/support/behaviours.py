@@ -7,7 +7,7 @@ connection closes, a chunked body lacks its last chunk), ``rst``, ``hang`` (noth
 import asyncio
 import gzip
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import orjson
@@ -156,6 +156,22 @@ def gate(*behaviours: Behaviour) -> tuple[threading.Event, Behaviour]:
         await behaviours[-1](exchange)
 
     return go, behave
+
+
+def counting(behaviour: Behaviour) -> tuple[Callable[[], int], Behaviour]:
+    """The same, and the most that were under way at once so far."""
+    running, most = 0, 0
+
+    async def behave(exchange: Exchange) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            await behaviour(exchange)
+        finally:
+            running -= 1
+
+    return lambda: most, behave
 
 
 async def close(exchange: Exchange) -> None:
