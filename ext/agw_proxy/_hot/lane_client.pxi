@@ -226,8 +226,8 @@ cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, 
             return answer_prompt(d, data, head, owner)
         reason = "endpoint"
     else:
-        found = policy.doors.get(PyBytes_FromStringAndSize(<const char *>data + head.target_at, head.path_size))
-        if found is None:
+        door = door_of(policy, data, head)
+        if door is None:
             reason = "endpoint"
         elif head.content_length <= 0:
             reason = "no_body"
@@ -235,8 +235,6 @@ cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, 
             reason = "body_size"
         elif lane.held + head.content_length > lane.max_held:
             reason = "bodies_full"
-        else:
-            door = <Door>found
     if reason is not None:
         return hand_over(d, reason, head, data, size, owner)
     d.door = door
@@ -264,6 +262,11 @@ cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, 
         append(&d.inbox, data, size)
     lane.wheel.arm(d, d.started + policy.body_ns)
     return 0
+
+
+cdef Door door_of(Policy policy, const unsigned char *data, RequestHead *head):
+    """The endpoint of a head with method POST; None where it is not for the lane."""
+    return policy.doors.get(PyBytes_FromStringAndSize(<const char *>data + head.target_at, head.path_size))
 
 
 cdef bint is_prompt(Downstream d, const unsigned char *data, Py_ssize_t size, RequestHead *head) except -1:
@@ -305,6 +308,11 @@ cdef int decide(Downstream d) except -1:
     parse_request(d.inbox.data, d.inbox.size, &d.lane.limits, head)
     d.body_wait = now_ns() - d.started
     leave_body(d)
+    if d.policy is not d.lane.policy:       # reloaded meanwhile: what the door says of upstreams is by their old numbers
+        d.door = door_of(d.lane.policy, d.inbox.data, head)
+        reason = d.lane.policy.why if d.door is not None else "endpoint"
+        if reason is not None:
+            return hand_over(d, reason, head, d.inbox.data, d.inbox.size, None)
     return judge(d, head)
 
 
