@@ -79,6 +79,19 @@ def test_a_bad_probe_opens_it_for_longer(upstream: Upstream, lane: str) -> None:
         assert len(upstream.requests) == 4
 
 
+def test_a_probe_that_is_answered_closes_it_before_its_stream_has_ended(upstream: Upstream, lane: str) -> None:
+    with Gateway(served(lane, provider(upstream.url))) as gateway, gateway.connect() as connection:
+        upstream.default = failure(500)
+        assert [gateway.chat().status for _ in range(3)] == [502, 502, 502]
+        time.sleep(COOL_MS / 1000)
+        upstream.default = openai_like
+        upstream.script(stream(words()[:2], ending="hang"))
+        body = {"model": "gpt-4o-mini", "messages": [], "stream": True}
+        connection.send("POST", "/v1/chat/completions", body, gateway.headers())
+        assert connection.head().status == 200
+        assert [gateway.chat().status for _ in range(3)] == [200, 200, 200]
+
+
 def test_what_the_caller_did_wrong_opens_nothing(upstream: Upstream, lane: str) -> None:
     with Gateway(served(lane, provider(upstream.url))) as gateway:
         upstream.default = failure(400)

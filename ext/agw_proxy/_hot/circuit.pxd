@@ -13,6 +13,7 @@ cpdef enum:
     NEITHER = 2
 
 cdef enum:
+    PROBE = 2               # what ``begin_`` gives for one
     UPSTREAMS = 256
     CONFIGURED = 1024
     CALLED = 512

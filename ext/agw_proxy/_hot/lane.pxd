@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .http1 cimport MAX_FIELDS, Chunks, Limits1, RequestHead, ResponseHead
-from .circuit cimport BAD, GOOD, NEITHER, Circuit
+from .circuit cimport BAD, GOOD, NEITHER, PROBE, Circuit
 from .keys cimport KeyTable
 from .limit cimport Grant, Limits
 from .meter cimport Meter

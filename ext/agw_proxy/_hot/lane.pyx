@@ -33,7 +33,7 @@ from .http1 cimport (
     reason_text, refusal_status,
 )
 from .keys cimport CREDENTIAL_HEADERS, Span, bearer_span, rank_of, trim_span
-from .circuit cimport GOOD, NEITHER, Circuit
+from .circuit cimport GOOD, NEITHER, PROBE, Circuit
 from .limit cimport hash_of
 from .peek cimport EDITS, plan, scan, spliced_size
 from .sse cimport append, release

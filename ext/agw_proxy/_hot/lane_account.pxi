@@ -80,6 +80,15 @@ cdef int judged(Downstream d, object error) except -1:
     return 0
 
 
+cdef int answered(Downstream d) except -1:
+    """Bytes are good to pass on. A probe has seen enough: a long stream does not keep its circuit half open."""
+    cdef Circuit circuit = d.circuit
+    if circuit is not None and d.begun_as == PROBE:
+        d.circuit = None
+        circuit.end_(d.progress, GOOD, PROBE, d.upstream_ns)
+    return 0
+
+
 cdef int leave_place(Downstream d) except -1:
     """Its place at the upstream is free."""
     if d.placed:

@@ -163,6 +163,7 @@ cdef int document_body(Downstream d, const unsigned char *data, Py_ssize_t size,
             data, size = d.hold.data, d.hold.size
         forget_request(d)
         d.state = RELAY
+        answered(d)
     d.bytes_out += size
     if not ended:
         emit(d, data, size, NULL, 0, False)

@@ -57,6 +57,7 @@ cdef int stream_start(Downstream d, bint ended) except -1:
     d.upstream_ns = d.progress - d.dialed_at
     forget_request(d)
     d.state = RELAY
+    answered(d)
     d.lane.meter.add_(d.lane.h_streams, 1)
     d.stream_counted = True
     stream_on(d, first, size, ended)
