@@ -92,6 +92,17 @@ def test_a_probe_that_is_answered_closes_it_before_its_stream_has_ended(upstream
         assert [gateway.chat().status for _ in range(3)] == [200, 200, 200]
 
 
+@pytest.mark.parametrize(("status", "after"), [(200, 503), (400, 400)])
+def test_a_slow_answer_counts_as_a_failure_but_not_one_to_a_wrong_request(
+    upstream: Upstream, lane: str, status: int, after: int
+) -> None:
+    config = served(lane, provider(upstream.url))
+    config["breaker"] = {**BREAKER, "cool_down": "60s", "slow": "50ms"}
+    with Gateway(config) as gateway:
+        upstream.default = answer(completion(), status=status, delay_ms=80)
+        assert [gateway.chat().status for _ in range(4)] == [status, status, status, after]
+
+
 def test_what_the_caller_did_wrong_opens_nothing(upstream: Upstream, lane: str) -> None:
     with Gateway(served(lane, provider(upstream.url))) as gateway:
         upstream.default = failure(400)

@@ -76,7 +76,7 @@ cdef int judged(Downstream d, object error) except -1:
             circuit, error, len(d.way.route.targets) + len(d.way.route.fallbacks) > 1)
     elif not d.complete:
         how = NEITHER
-    circuit.end_(now_ns(), how, d.begun_as, d.upstream_ns if d.upstream_ns and how == GOOD else -1)
+    circuit.end_(now_ns(), how, d.begun_as, d.upstream_ns if d.begun else -1)
     return 0
 
 
