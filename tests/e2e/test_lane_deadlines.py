@@ -2,13 +2,18 @@
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.gateway import Gateway, Tree, configuration, provider
+from tests.support.behaviours import stream
+from tests.support.fake_openai import chunk
+from tests.support.gateway import Gateway, Tree, chat_body, configuration, provider
+from tests.support.upstream import Upstream
 
 PATIENT = {"connect": "8s", "first_byte": "8s", "between_bytes": "8s", "total": "20s"}
 ONCE = {"attempts": 1}
+SPOKEN = chunk({"content": "x" * 65536})
 
 
 @pytest.fixture(params=["auto", "full"])
@@ -52,3 +57,21 @@ def test_one_that_stalls_past_its_own_deadline_alone_is_a_502(mute: str, lane: s
     with Gateway(served(mute, lane, connect="150ms")) as gateway:
         reply = gateway.chat()
         assert (reply.status, reply.error["code"]) == (502, "upstream_unreachable")
+
+
+def test_readers_that_were_slow_hear_of_the_silence_that_follows(upstream: Upstream, lane: str) -> None:
+    """The clock of the upstream goes on when a client reads again, not when the client's own would have ended.
+
+    Some of many lengths make the gateway's socket full with the last bytes.
+    """
+    with Gateway(served(upstream.url, lane, between_tokens="300ms")) as gateway, ThreadPoolExecutor(12) as crowd:
+
+        def ask(number: int) -> tuple[int, bool, bool]:
+            with gateway.connect(receive_buffer=4096) as connection:
+                connection.send("POST", "/v1/chat/completions", chat_body(stream=True), gateway.headers())
+                reply = connection.reply()
+            return reply.status, reply.complete, b"was silent for 0.3 s" in reply.body
+
+        for number in range(12):
+            upstream.script(stream([SPOKEN] * (64 + number), ending="hang"))
+        assert set(crowd.map(ask, range(12))) == {(200, False, True)}

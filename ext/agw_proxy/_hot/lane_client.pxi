@@ -62,8 +62,12 @@ cdef class Downstream(Wire):
             if self.inbox.size:
                 read_request(self, self.inbox.data, self.inbox.size, None)
         elif self.peer is not None:
+            self.lane.now = now_ns()
+            if self.stalled and self.state != TAIL:
+                self.progress = self.lane.now       # the upstream could not be heard: its silence begins here
             self.stalled = 0
             hold_answer(self.peer, False)
+            plan_deadline(self)
 
     def connection_lost(self, exc):
         cdef int state = self.state
