@@ -312,7 +312,7 @@ cdef int decide(Downstream d) except -1:
     parse_request(d.inbox.data, d.inbox.size, &d.lane.limits, head)
     d.body_wait = now_ns() - d.started
     leave_body(d)
-    if d.policy is not d.lane.policy:       # reloaded meanwhile: what the door says of upstreams is by their old numbers
+    if d.policy is not d.lane.policy:       # reloaded meanwhile: the door has the old numbers of upstreams
         d.door = door_of(d.lane.policy, d.inbox.data, head)
         reason = d.lane.policy.why if d.door is not None else "endpoint"
         if reason is not None:
