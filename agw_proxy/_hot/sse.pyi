@@ -93,7 +93,10 @@ class Stream:
         """At the end of the body: what was held. A last event without its blank line is counted as an event."""
     @property
     def complete(self) -> bool:
-        """A terminal state was reached (``done``, ``finished``, or a chat's finish_reason): a clean end now is one."""
+        """A terminal state was reached: a clean end now is one.
+
+        That is ``done``, ``finished``, or the finish_reason of each of a chat's choices that has begun.
+        """
 
 class Document:
     """Follows one JSON answer, fed in any chunking, in constant memory.

@@ -2,10 +2,11 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 LAST = {"message_stop", "response.completed", "response.failed", "response.incomplete"}
+MAX_CHOICES = 64
 COUNTING = {"usage", "message", "response"}
 LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
 
@@ -27,6 +28,8 @@ class Followed:
     prompt_tokens: int = -1
     completion_tokens: int = -1
     cached_tokens: int = -1
+    begun: set[int] = field(default_factory=set, compare=False)
+    ended: set[int] = field(default_factory=set, compare=False)
 
 
 def parse(data: bytes) -> Any:
@@ -84,10 +87,12 @@ def read(tree: Any, into: Followed, kind: str | None = None) -> None:
     for choice in choices if isinstance(choices, list) else []:
         if not isinstance(choice, dict):
             continue
+        index = max(_count(choice, "index"), 0)
+        into.begun |= {index} if index < MAX_CHOICES else set()
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
             into.finish_reason = shortened(reason)
-            into.complete = True
+            into.ended |= {index} & into.begun
         delta = choice.get("delta")
         texts = [choice.get("text")]
         if isinstance(delta, dict):
@@ -99,7 +104,7 @@ def read(tree: Any, into: Followed, kind: str | None = None) -> None:
     into.pings += kind in {"ping", "keepalive"}
     into.finished |= kind in LAST
     into.failed |= kind == "response.failed"
-    into.complete |= into.finished
+    into.complete = into.done or into.finished or (bool(into.begun) and into.begun == into.ended)
 
 
 def shortened(reason: str) -> str:

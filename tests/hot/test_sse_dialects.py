@@ -30,6 +30,20 @@ def fed(*events: bytes) -> Stream:
     return stream
 
 
+def choice(index: int, reason: str | None) -> bytes:
+    return event({"choices": [{"index": index, "delta": {"content": "a"}, "finish_reason": reason}]})
+
+
+def test_a_chat_ends_with_the_last_of_its_choices() -> None:
+    stream = fed(choice(0, None), choice(1, None), choice(0, "stop"))
+    assert (stream.complete, stream.finish_reason) == (False, "stop")
+    assert fed(choice(0, "stop"), choice(1, None)).complete is False
+    stream.feed(choice(1, "length"))
+    assert (stream.complete, stream.finish_reason) == (True, "length")
+    stream.feed(choice(0, None))  # as some servers tell the usage
+    assert stream.complete is True
+
+
 def test_a_message_ends_with_message_stop_alone() -> None:
     stream = fed(*MESSAGE[:-1])
     assert (stream.complete, stream.finished, stream.finish_reason) == (False, False, "end_turn")

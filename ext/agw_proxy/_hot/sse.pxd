@@ -14,7 +14,8 @@ cdef enum:
     PING_BYTES = 64             # of data; an unfinished event that is longer is no ping
     DEEPEST_WORDS = 4           # 64 containers inside one another each; beyond them the text is not looked at
     KEPT_BYTES = 262144         # a buffer larger than this is given back as soon as it is empty
-    NUMBERS = 8                 # of the usage object, see Role of sse_names.pxi
+    NUMBERS = 9                 # of the usage object and a choice, see Role of sse_names.pxi
+    CHOICES_TOLD_APART = 64     # of one chat, a bit each; what is said of others ends nothing
     TYPE_BYTES = 64             # of an event's type; the longest that we know has some 50
 
 # One JSON text, scanned as it comes. Plain memory: copy and clear freely.
@@ -35,6 +36,8 @@ cdef struct Json:
     bint choices_empty                  # the top-level member is an empty array
     bint error                          # the top-level member is there and not null
     bint content                        # a choice carries something
+    bint stopped                        # the open one has told its finish_reason
+    uint64_t choices, ended             # which were there, and which of them had a finish_reason
     int type                            # Type of sse_names.pxi, by the top-level member
     bint response                       # the top-level ``object`` is "response"
     long long numbers[NUMBERS]
@@ -71,7 +74,7 @@ cdef class Stream:
     cdef int _prefix_size
     cdef unsigned char _prefix[TYPE_BYTES]  # the field's name (and a byte order mark), then the event's type
     cdef bint _first_line, _skip_lf, _ended
-    cdef bint _stopped                  # a choice has told its finish_reason
+    cdef uint64_t _choices, _ended_choices  # of a chat, by their index: which began, and which told their finish_reason
     cdef bint _dropped                  # the event before was, and a line feed that belongs to it goes as well
     # The event
     cdef Py_ssize_t _event_size         # bytes of it in earlier chunks

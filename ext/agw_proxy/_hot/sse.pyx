@@ -123,7 +123,7 @@ cdef class Stream:
         release(&self._data)
 
     cdef bint terminal(self) noexcept:
-        return self.done or self.finished or self._stopped
+        return self.done or self.finished or (self._choices != 0 and self._choices == self._ended_choices)
 
     cdef void _begin_event(self) noexcept:
         self._event_size = self._data_size = self._data.size = self._piece_size = self._seen_size = 0
@@ -258,7 +258,8 @@ cdef class Stream:
             self.prompt_tokens, self.completion_tokens, self.cached_tokens = prompt, completion, cached
         if json.reason_size and (json.reason_role != IS_STATUS or type_ == LAST or type_ == FAILED):
             self.finish_reason = json.reason[:json.reason_size].decode("utf-8", "replace")
-            self._stopped = self._stopped or json.reason_role == IS_REASON
+        self._choices |= json.choices
+        self._ended_choices |= json.ended
         if type_ == LAST or type_ == FAILED:
             self.finished = True
             self.failed = self.failed or type_ == FAILED

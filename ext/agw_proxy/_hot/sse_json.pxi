@@ -13,7 +13,8 @@ cdef void json_clear(Json *json) noexcept nogil:
     json.role = NOTHING
     json.layers[0] = ELSEWHERE
     json.usage = ABSENT
-    json.choices_empty = json.error = json.content = json.response = json.counted = False
+    json.choices_empty = json.error = json.content = json.response = json.counted = json.stopped = False
+    json.choices = json.ended = 0
     json.reason_size = 0
     json.type = UNTYPED
     no_numbers(json)
@@ -99,6 +100,7 @@ cdef void string_ends(Json *json, const unsigned char *text, Py_ssize_t size) no
             while json.reason_size and text[json.reason_size] & 0xC0 == 0x80:
                 json.reason_size -= 1
         memcpy(json.reason, text, json.reason_size)
+        json.stopped = json.stopped or json.role == IS_REASON
     elif json.role >= IS_TEXT and json.role <= IS_OBJECT:
         text_ends(json, text, size)
     after_value(json)
@@ -206,7 +208,19 @@ cdef inline void token_begins(Json *json, bint keep) noexcept nogil:
     json.length = 0
 
 
+cdef void choice_ends(Json *json) noexcept nogil:
+    """One without an index is the first, and the only one."""
+    cdef long long index = max(json.numbers[<int>CHOICE_INDEX], 0)
+    if index < CHOICES_TOLD_APART:
+        json.choices |= <uint64_t>1 << index
+        json.ended |= <uint64_t>json.stopped << index
+    json.numbers[<int>CHOICE_INDEX] = -1
+    json.stopped = False
+
+
 cdef inline void container_ends(Json *json) noexcept nogil:
+    if layer_of(json) == CHOICE:
+        choice_ends(json)
     json.depth -= 1
     after_value(json)
 

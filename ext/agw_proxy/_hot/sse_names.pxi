@@ -9,7 +9,7 @@ cdef enum Layer:
 # strings of which only what they are is kept, those from IS_TYPE to IS_STATUS are kept where they come in pieces.
 cdef enum Role:
     PROMPT_TOKENS, INPUT_TOKENS, COMPLETION_TOKENS, OUTPUT_TOKENS, PROMPT_CACHED, INPUT_CACHED, CACHE_READ
-    CACHE_CREATED
+    CACHE_CREATED, CHOICE_INDEX
     NOTHING, IS_TEXT, IS_TYPE, IS_OBJECT, IS_REASON, IS_STOP, IS_STATUS
     IS_USAGE, IS_CHOICES, IS_ERROR, IS_DELTA, IS_TOOL_CALLS, IS_CALL, IS_PROMPT_DETAILS, IS_INPUT_DETAILS
     IS_TURN, IS_MESSAGE, IS_RESPONSE, IS_INNER_USAGE
@@ -63,6 +63,8 @@ cdef int role_of(int layer, const unsigned char *name, Py_ssize_t size) noexcept
             return IS_REASON
         elif size == 4 and same(name, b"text", 4):
             return IS_TEXT
+        elif size == 5 and same(name, b"index", 5):
+            return CHOICE_INDEX
     elif layer == DELTA:
         return delta_role(name, size)
     elif layer == USAGE:
