@@ -14,8 +14,9 @@ from tests.support.fake_openai import completion, openai_like, words
 from tests.support.gateway import ADMIN_KEY, Gateway, Tree, configuration, provider
 from tests.support.upstream import Upstream
 
-COOL_MS = 300
-BREAKER = {"consecutive": 3, "cool_down": f"{COOL_MS}ms", "cool_down_max": "10s", "min_requests": 1000}
+COOL_MS = 1000  # long enough for the next request to come within it on a busy machine
+BREAKER = {"consecutive": 3, "cool_down": "60s", "min_requests": 1000}
+BRIEF = {**BREAKER, "cool_down": f"{COOL_MS}ms", "cool_down_max": "10s"}
 
 
 @pytest.fixture(params=["auto", "full"])
@@ -35,6 +36,11 @@ def served(lane: str, *upstreams: Tree, **more: object) -> Tree:
     return {**config, **more}
 
 
+def brief(lane: str, *upstreams: Tree) -> Tree:
+    """Open for a moment only."""
+    return {**served(lane, *upstreams), "breaker": BRIEF}
+
+
 def pair(lane: str, one: Upstream, two: Upstream, **model: object) -> Tree:
     targets = ["fake/gpt-4o", "second/gpt-4o"]
     models = [{"name": "m", "targets": targets, **model}]
@@ -50,7 +56,7 @@ def state(gateway: Gateway, name: str = "fake") -> dict[str, str]:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_target_that_fails_is_left_alone_probed_and_comes_back(upstream: Upstream, lane: str, streamed: bool) -> None:
-    with Gateway(served(lane, provider(upstream.url))) as gateway:
+    with Gateway(brief(lane, provider(upstream.url))) as gateway:
         upstream.default = failure(500)
         assert [gateway.chat(stream=streamed).status for _ in range(3)] == [502, 502, 502]
         refused = gateway.chat(stream=streamed)
@@ -67,7 +73,7 @@ def test_a_target_that_fails_is_left_alone_probed_and_comes_back(upstream: Upstr
 
 
 def test_a_bad_probe_opens_it_for_longer(upstream: Upstream, lane: str) -> None:
-    with Gateway(served(lane, provider(upstream.url))) as gateway:
+    with Gateway(brief(lane, provider(upstream.url))) as gateway:
         upstream.default = failure(500)
         for _ in range(3):
             gateway.chat()
@@ -80,7 +86,7 @@ def test_a_bad_probe_opens_it_for_longer(upstream: Upstream, lane: str) -> None:
 
 
 def test_a_probe_that_is_answered_closes_it_before_its_stream_has_ended(upstream: Upstream, lane: str) -> None:
-    with Gateway(served(lane, provider(upstream.url))) as gateway, gateway.connect() as connection:
+    with Gateway(brief(lane, provider(upstream.url))) as gateway, gateway.connect() as connection:
         upstream.default = failure(500)
         assert [gateway.chat().status for _ in range(3)] == [502, 502, 502]
         time.sleep(COOL_MS / 1000)
@@ -97,7 +103,7 @@ def test_a_slow_answer_counts_as_a_failure_but_not_one_to_a_wrong_request(
     upstream: Upstream, lane: str, status: int, after: int
 ) -> None:
     config = served(lane, provider(upstream.url))
-    config["breaker"] = {**BREAKER, "cool_down": "60s", "slow": "50ms"}
+    config["breaker"] = {**BREAKER, "slow": "50ms"}
     with Gateway(config) as gateway:
         upstream.default = answer(completion(), status=status, delay_ms=80)
         assert [gateway.chat().status for _ in range(4)] == [status, status, status, after]
@@ -164,7 +170,6 @@ def test_where_most_are_out_all_are_asked(upstream: Upstream, second: Upstream, 
 
 def test_workers_share_what_they_know(upstream: Upstream, lane: str) -> None:
     config = served(lane, provider(upstream.url))
-    config["breaker"] = {**BREAKER, "cool_down": "60s"}
     config["server"]["workers"] = 2
     with Gateway(config) as gateway:
         upstream.default = failure(500)
