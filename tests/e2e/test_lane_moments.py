@@ -110,7 +110,8 @@ def test_a_reload_in_between_changes_nothing_for_what_runs(upstream: Upstream, r
         assert line["upstream"] == "old"
 
 
-def test_a_reload_while_a_body_is_on_its_way_decides_by_the_new_upstreams(upstream: Upstream) -> None:
+@pytest.mark.parametrize("lane", ["fast", "full"])
+def test_a_reload_while_a_body_is_on_its_way_decides_by_the_new_upstreams(upstream: Upstream, lane: str) -> None:
     """Where they stand now: one that has come first since then is not taken for the one that was first before."""
     passed = provider(upstream.url, "passed", auth="passthrough", api_key=None, models=["other-*"])
     own = provider(upstream.url, "own", models=["gpt-*"])
@@ -119,14 +120,16 @@ def test_a_reload_while_a_body_is_on_its_way_decides_by_the_new_upstreams(upstre
     with Gateway(configuration(passed, timeouts=PATIENT)) as gateway:
         with half_sent(gateway, "x-request-id: half\r\n") as half:
             gateway.until(lambda: gateway.get("/health/ready", key=None).json["active"] == 2, "the body is not read")
-            gateway.write(configuration(own, passed, moved, timeouts=PATIENT))
+            changed = configuration(own, passed, moved, timeouts=PATIENT)
+            changed["server"]["lane"] = "auto" if lane == "fast" else "full"
+            gateway.write(changed)
             gateway.process.send_signal(signal.SIGHUP)
             gateway.until(lambda: [line for line in gateway.logs() if line["event"] == "config.reloaded"], "no reload")
             half.sendall(body[1:])
             assert half.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert (len(body), upstream.last.json["model"]) == (100, "later-1")
         line = gateway.receipt("half")
-        assert (line["lane"], line["upstream"], line["outcome"]) == ("fast", "moved", "ok")
+        assert (line["lane"], line["upstream"], line["outcome"]) == (lane, "moved", "ok")
 
 
 def test_a_body_that_is_on_its_way_at_the_end_of_a_drain_is_answered(upstream: Upstream) -> None:
