@@ -5,6 +5,7 @@ Nothing here runs for a request that goes well on a connection that exists, but 
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from agw_proxy._hot.circuit import Circuit
-from agw_proxy._hot.lane import Downstream, Origin, Peer
+from agw_proxy._hot.lane import Downstream, Lane, Origin, Peer
 from agw_proxy.edge.arriving import Arriving
 from agw_proxy.edge.exchange import Carried
 from agw_proxy.edge.hangup import HANGUP_SECONDS, hung_up
@@ -37,6 +38,7 @@ from agw_proxy.errors import (
 )
 from agw_proxy.types import Attempt, Receipt
 from agw_proxy.upstreams.failures import error_of, error_of_event, rest, verdict
+from agw_proxy.upstreams.names import Names, literal
 from agw_proxy.upstreams.trust import NO_DESCRIPTOR, out_of_descriptors, reason
 
 if TYPE_CHECKING:
@@ -87,7 +89,8 @@ class Shell:
         self._descriptors = edge.descriptors
         self._max_connections = max_connections
         self._head_seconds = head_seconds
-        self._loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
+        self._names = Names(lambda host, port: loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), loop.time)
         self.prompt = edge.prompt.targets
         self.writes_receipts = self._log.writes_receipts
         self.writes_lines = self._log.writes_lines
@@ -189,14 +192,7 @@ class Shell:
                 tls: ssl.SSLContext | None = None
                 if origin.tls is not None:
                     tls = await self._loop.run_in_executor(None, origin.tls)
-                _, peer = await self._loop.create_connection(
-                    lambda: Peer(lane, origin),
-                    origin.host,
-                    origin.port,
-                    ssl=tls,
-                    server_hostname=origin.host if tls is not None else None,
-                    ssl_handshake_timeout=min(tls_seconds, seconds) if tls is not None else None,
-                )
+                peer = await self._connect(lane, origin, tls, min(tls_seconds, seconds))
         except TimeoutError:
             error = UpstreamUnreachable(f"No connection to upstream '{name}' within {seconds:g} s.")
         except ConnectionAbortedError:  # what the loop makes of a handshake that takes too long
@@ -214,6 +210,31 @@ class Shell:
             downstream.dialed(serial, peer)
             return
         downstream.dial_failed(serial, error)
+
+    async def _connect(self, lane: Lane, origin: Origin, tls: ssl.SSLContext | None, tls_seconds: float) -> Peer:
+        """At the first of its addresses that takes the connection. Raises what the last of them did."""
+        hosts = [origin.host]
+        if not literal(origin.host):
+            found = await self._names.find(origin.host, origin.port)
+            hosts = [str(address[0]) for *_, address in found]
+        failed: OSError | None = None
+        for host in hosts:
+            try:
+                _, peer = await self._loop.create_connection(
+                    lambda: Peer(lane, origin),
+                    host,
+                    origin.port,
+                    ssl=tls,
+                    server_hostname=origin.host if tls is not None else None,
+                    ssl_handshake_timeout=tls_seconds if tls is not None else None,
+                )
+            except (ssl.SSLError, ConnectionAbortedError):
+                raise  # somebody is there
+            except OSError as error:
+                failed = error
+            else:
+                return peer
+        raise failed or socket.gaierror(socket.EAI_NONAME, "no address")
 
     # -- errors
 

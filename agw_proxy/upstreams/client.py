@@ -6,6 +6,7 @@ A running answer is watched by one coarse timer, not by one a read: ``read`` onl
 import asyncio
 import functools
 import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -29,6 +31,7 @@ from agw_proxy.errors import (
 )
 from agw_proxy.types import Call, RawHeaders
 from agw_proxy.upstreams import trust as words
+from agw_proxy.upstreams.names import Names
 from agw_proxy.upstreams.strict import MAX_HEAD_LINE_BYTES, Connection
 from agw_proxy.upstreams.trust import system_trust
 
@@ -127,6 +130,28 @@ class HttpReply:
         self._broken = UpstreamTimeout(f"The answer of upstream '{self._name}' {what}.")
         self._response.content.set_exception(self._broken)
         self._response.close()
+
+
+class Resolver(AbstractResolver):
+    """aiohttp's, on the threads of the loop, with one look-up of a name at a time."""
+
+    def __init__(self) -> None:
+        plain = aiohttp.ThreadedResolver()
+        self._names = Names(
+            lambda host, port: plain.resolve(host, port, socket.AF_UNSPEC), asyncio.get_running_loop().time
+        )
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002  addresses of all families are wanted
+    ) -> list[ResolveResult]:
+        """See ``AbstractResolver``."""
+        return await self._names.find(host, port)
+
+    async def close(self) -> None:
+        """See ``AbstractResolver``."""
 
 
 class Connector(aiohttp.TCPConnector):
@@ -271,6 +296,7 @@ class Client:
                 limit=0,  # the limits and gates of the gateway decide how many requests run
                 keepalive_timeout=IDLE_SECONDS,
                 ssl=context,
+                resolver=Resolver(),
                 use_dns_cache=False,  # a name is looked up, off the loop, for each new connection: an outage may be a move
             )
             made = functools.partial(Connection, loop=asyncio.get_running_loop())
