@@ -181,6 +181,8 @@ class UpstreamError(GatewayError):
     """The upstream did not give a usable answer."""
 
     code, status, kind, alias = "upstream_error", 502, "api_error", "upstream_error"
+    hurried: bool = False
+    """It was not given the time that it may take: neither its health nor its circuit hears of it."""
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -71,6 +71,8 @@ class Call(msgspec.Struct):
     """What the route and the caller make of an upstream's deadlines; None: nothing."""
     on_wait: Callable[[int], None] | None = None
     """Hears how many nanoseconds a try has waited for a place at its upstream."""
+    on_sent: Callable[[], None] | None = None
+    """Called when the upstream has the whole request, once or more: the clocks of its answer start."""
     timeouts: Timeouts | None = None
     """The deadlines of this try; None for the upstream's own."""
     holds: bool = False

@@ -186,9 +186,10 @@ class _Exchange:
         how = NEITHER
         try:
             async with asyncio.timeout_at(self.deadline):
-                opened = await open_target(turn.target, service, call)
+                opened = await open_target(turn.target, service, _heard(call, underway))
         except TimeoutError:
             late = self._late(turn.target)
+            late.hurried = underway.queued
             how = self._note(turn, late, key)
             raise late from None
         except UpstreamError as error:
@@ -244,6 +245,18 @@ class _Exchange:
     def _late(self, target: Target) -> UpstreamTimeout:
         name = self._services[target.upstream].upstream.name
         return UpstreamTimeout(f"Upstream '{name}' did not answer within the time for the whole exchange.")
+
+
+def _heard(call: Call, underway: Underway) -> Call:
+    """The call, whose attempt hears of its wait for a place and of its request's end."""
+    on_wait = call.on_wait
+
+    def waited(nanoseconds: int) -> None:
+        underway.waited(nanoseconds)
+        if on_wait is not None:
+            on_wait(nanoseconds)
+
+    return msgspec.structs.replace(call, on_wait=waited, on_sent=underway.sent)
 
 
 def _outcome(error: UpstreamError) -> str:

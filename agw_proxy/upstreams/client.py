@@ -4,6 +4,7 @@ A running answer is watched by one coarse timer, not by one a read: ``read`` onl
 """
 
 import asyncio
+import contextlib
 import functools
 import os
 import socket
@@ -198,7 +199,7 @@ class Client:
         loop = asyncio.get_running_loop()
         timeouts = call.timeouts or self._timeouts
         deadline = loop.time() + timeouts.total
-        times = SimpleNamespace(connect_ms=0.0, begun=0.0, sent=True)
+        times = SimpleNamespace(connect_ms=0.0, begun=0.0, sent=True, on_head=None)
         url = f"{self._base}{call.path}" + (f"?{call.query}" if call.query else "")
         body = call.body
         headers = self._headers(call)
@@ -207,19 +208,26 @@ class Client:
         try:
             async with asyncio.timeout_at(deadline) as clock:
 
+                def restart(seconds: float) -> None:
+                    # Out of the clock's time the answer is here already, and the rest of the request still goes out.
+                    with contextlib.suppress(RuntimeError):
+                        clock.reschedule(min(loop.time() + seconds, deadline))
+
                 def begun() -> None:
                     times.sent = False
-                    clock.reschedule(min(loop.time() + timeouts.write, deadline))
+                    restart(timeouts.write)
 
                 def sent() -> None:
                     times.sent = True
-                    clock.reschedule(min(loop.time() + timeouts.first_byte, deadline))
+                    restart(timeouts.first_byte)
+                    if call.on_sent is not None:
+                        call.on_sent()
 
                 if isinstance(body, bytes) and len(body) > SLICE_BYTES:
                     data: bytes | AsyncIterator[bytes] | None = _then(slices(body), begun, sent)
                 elif body is None or isinstance(body, bytes):
                     data = body
-                    sent()
+                    times.on_head = sent  # with the head goes all of it
                 else:
                     data = _then(body, None, sent)
                 response = await (await self._open_session()).request(
@@ -291,6 +299,7 @@ class Client:
             trace = aiohttp.TraceConfig()
             trace.on_connection_create_start.append(_connect_begins)
             trace.on_connection_create_end.append(_connect_ends)
+            trace.on_request_headers_sent.append(_head_sent)
             connector = Connector(
                 tls_seconds=self._timeouts.tls or self._timeouts.connect,
                 limit=0,  # the limits and gates of the gateway decide how many requests run
@@ -357,3 +366,9 @@ async def _connect_begins(_session: object, context: SimpleNamespace, _params: o
 async def _connect_ends(_session: object, context: SimpleNamespace, _params: object) -> None:
     times = context.trace_request_ctx
     times.connect_ms = (time.monotonic() - times.begun) * 1000.0
+
+
+async def _head_sent(_session: object, context: SimpleNamespace, _params: object) -> None:
+    on_head = context.trace_request_ctx.on_head
+    if on_head is not None:
+        on_head()

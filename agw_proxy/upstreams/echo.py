@@ -19,6 +19,8 @@ class Echo:
     async def open(self, target: Target, call: Call) -> "EchoReply":  # noqa: ARG002 - there is one model
         """Answer ``call`` after the delay it asks for. A request that cannot be served gets a reply with status 4xx."""
         answered = answer(call.method, call.path, call.body)
+        if call.on_sent is not None:
+            call.on_sent()
         if answered.directives.delay_ms:
             await asyncio.sleep(answered.directives.delay_ms / 1000)
         return EchoReply(answered)

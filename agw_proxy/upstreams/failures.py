@@ -119,11 +119,11 @@ def verdict(error: GatewayError | None) -> int:
     """How an attempt that ended so was, for the circuit of its target.
 
     GOOD: an answer, also one that refuses what the caller asked for. NEITHER: it says nothing of the target (the caller
-    has gone, the gateway shuts down), or the target said itself when to come again (then it rests). BAD: all else.
+    has gone, the gateway shuts down, it was hurried), or the target said itself when to come again (then it rests). BAD: all else.
     """
     if error is None:
         return GOOD
-    if not isinstance(error, UpstreamError) or error.blameless:
+    if not isinstance(error, UpstreamError) or error.blameless or error.hurried:
         return NEITHER
     if not isinstance(error, UpstreamRejected):
         return BAD

@@ -24,7 +24,7 @@ class Health:
 
     def failed(self, error: UpstreamError) -> None:
         """A call failed; a 4xx is an answer like any other and no failure of the upstream's."""
-        if error.blameless:  # it was never asked
+        if error.blameless or error.hurried:  # it was never asked, or not given its time
             return
         self.requests += 1
         if error.status < 500 and error.code == "upstream_rejected":

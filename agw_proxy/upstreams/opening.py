@@ -1,6 +1,7 @@
 """One attempt at one target, until its answer is good to pass on: the head, then the first event or the first bytes."""
 
 import asyncio
+import contextlib
 import time
 
 import msgspec
@@ -22,13 +23,24 @@ PROBE = 2  # what Circuit.begin gives for one
 class Underway:
     """An attempt that its circuit counts, until ``end``."""
 
-    __slots__ = ("_begun", "_circuit", "_first_ns", "_started")
+    __slots__ = ("_begun", "_circuit", "_first_ns", "_started", "queued")
 
     def __init__(self, circuit: Circuit | None, begun: int) -> None:
         """``begun``: what ``circuit.begin`` gave."""
         self._circuit, self._begun = circuit, begun
         self._started = time.monotonic_ns()
         self._first_ns = -1
+        self.queued = False
+        """It has waited for a place at its upstream, and the upstream has not got its request yet."""
+
+    def waited(self, nanoseconds: int) -> None:
+        """So long for a place, which the upstream had no part in."""
+        self._started += nanoseconds
+        self.queued = True
+
+    def sent(self) -> None:
+        """The upstream has the request."""
+        self.queued = False
 
     def answered(self) -> None:
         """The first byte is here. A probe has seen enough: a long stream does not keep its circuit half open."""
@@ -74,9 +86,18 @@ async def open_target(target: Target, service: Service, call: Call) -> Opened:
         times = call.deadlines(times)
         call = msgspec.structs.replace(call, timeouts=times)
     patience = times.first_token if call.stream else None
+    loop, told = asyncio.get_running_loop(), call.on_sent
     try:
-        async with asyncio.timeout(patience) as clock:
-            return await _open(target, service, call)
+        async with asyncio.timeout(None) as clock:
+
+            def sent() -> None:
+                if told is not None:
+                    told()
+                if patience is not None and clock.when() is None:
+                    with contextlib.suppress(RuntimeError):  # the answer was good before the request had all gone
+                        clock.reschedule(loop.time() + patience)
+
+            return await _open(target, service, msgspec.structs.replace(call, on_sent=sent))
     except UpstreamBroken as error:
         raise UpstreamReset(error.message) from None  # nobody has seen any of it: as good as none
     except TimeoutError:
@@ -96,6 +117,8 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
         model = target.model if call.by_model and target.model != seen.model else None
         wire = msgspec.structs.replace(call, body=rewrite(call.body, seen, model, strip))
     reply = await service.upstream.open(target, wire)
+    if call.on_sent is not None:
+        call.on_sent()  # at the latest: there is an answer to wait for
     name = service.upstream.name
     if reply.status >= 400:
         raise await refused(reply, name, service.secrets, ours=service.auth == "key")

@@ -1,6 +1,7 @@
 """What bounds the attempts besides their number: circuits, the budget of retries, keys, a rival, and a last resort."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 
 from agw_proxy._hot.circuit import Board, Circuit
 from agw_proxy._hot.route import RouteTable, Target
-from agw_proxy.config.resilience import Hedge
+from agw_proxy.config.resilience import Hedge, Timeouts
 from agw_proxy.errors import UpstreamError, UpstreamReset, UpstreamTimeout, UpstreamUnavailable
 from agw_proxy.types import Attempt, Call
 from agw_proxy.upstreams.attempts import HEDGED_LOST, Skipped, open_first
@@ -18,7 +19,7 @@ from agw_proxy.upstreams.keyring import Keyring
 from agw_proxy.upstreams.opening import Opened
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.ways import PLAIN, Way
-from tests.upstreams.scripted import Answered, Scripted, call, service
+from tests.upstreams.scripted import SSE, Answered, Scripted, call, service
 
 FOREVER_NS = 60 * 10**9
 
@@ -27,7 +28,12 @@ class Shop:
     """Upstreams with circuits on one board, and exchanges with them one after the other."""
 
     def __init__(
-        self, *services: Service, models: Sequence[str] = ("m",), consecutive: int = 3, way: Way = PLAIN
+        self,
+        *services: Service,
+        models: Sequence[str] = ("m",),
+        consecutive: int = 3,
+        way: Way = PLAIN,
+        slow_ns: int = 0,
     ) -> None:
         board = Board()
         self.services = services
@@ -37,7 +43,7 @@ class Shop:
         def made(upstream: int, target: str, configured: bool) -> Circuit:
             return board.circuit(
                 target, vitals[names[upstream]], enabled=True, consecutive=consecutive, ratio=0.9, min_requests=1000,
-                window_ns=FOREVER_NS, cool_down_ns=FOREVER_NS, cool_down_max_ns=FOREVER_NS, probes=1, slow_ns=0,
+                window_ns=FOREVER_NS, cool_down_ns=FOREVER_NS, cool_down_max_ns=FOREVER_NS, probes=1, slow_ns=slow_ns,
                 configured=configured,
             )  # fmt: skip
 
@@ -333,3 +339,49 @@ async def test_the_callers_own_fault_is_no_case_for_the_last_resort() -> None:
     with pytest.raises(UpstreamError) as caught:
         await shop.run()
     assert (caught.value.status, shop.told) == (400, [("a/m", "400")])
+
+
+class Busy(Scripted):
+    """An upstream with a queue: there is no place for ``seconds``."""
+
+    def __init__(self, seconds: float, *script: Answered | UpstreamError) -> None:
+        super().__init__("a", *script)
+        self.seconds = seconds
+
+    async def open(self, target: Target, call: Call) -> Answered:
+        begun = time.monotonic_ns()
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            assert call.on_wait is not None
+            call.on_wait(time.monotonic_ns() - begun)
+        return await super().open(target, call)
+
+
+STREAM = b'{"model":"m","stream":true}'
+EVENT = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+
+
+async def test_a_wait_for_a_place_is_no_wait_for_the_first_token() -> None:
+    times = Timeouts(first_token=0.05, total=10)
+    shop = Shop(msgspec.structs.replace(service(Busy(0.2, Answered(EVENT, kind=SSE))), timeouts=times))
+    opened = await shop.run(call(STREAM))
+    assert opened.first == EVENT
+
+
+async def test_a_wait_for_a_place_makes_no_answer_slow() -> None:
+    shop = Shop(service(Busy(0.2, good())), consecutive=1, slow_ns=100_000_000)
+    (await shop.run()).end(None)
+    assert shop.circuit().state(time.monotonic_ns()) == "closed"
+
+
+async def test_who_was_given_no_place_in_time_says_nothing_of_the_upstream() -> None:
+    item = service(Busy(60, good()), total=0.05)
+    shop = Shop(item, consecutive=1)
+    heard: list[int] = []
+    with pytest.raises(UpstreamTimeout):
+        await shop.run(msgspec.structs.replace(call(), on_wait=heard.append))
+    assert len(heard) == 1
+    assert shop.circuit().state(time.monotonic_ns()) == "closed"
+    assert (item.health.failures, item.health.state) == (0, "unused")
+    assert shop.told == [("a/m", "upstream_timeout")]

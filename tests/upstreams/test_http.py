@@ -20,7 +20,7 @@ from agw_proxy.errors import (
     UpstreamUnreachable,
 )
 from agw_proxy.types import Call, Reply
-from agw_proxy.upstreams.client import SLICE_BYTES
+from agw_proxy.upstreams.client import SLICE_BYTES, Resolver
 from agw_proxy.upstreams.http import HttpUpstream
 from tests.support.behaviours import answer, huge, raw, redirect, reset, silence, stream
 from tests.support.upstream import Behaviour, Exchange, Upstream, unreachable
@@ -376,3 +376,42 @@ async def test_an_answer_that_nobody_reads_is_not_taken_from_the_upstream(upstre
 async def test_an_upstream_that_nobody_asked_closes_too() -> None:
     async with towards("http://127.0.0.1:9") as up:
         assert up._client is None
+
+
+async def test_the_first_bytes_clock_starts_when_there_is_a_connection(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow(_self: object, host: str, port: int = 0, **_: object) -> list[dict[str, object]]:
+        await asyncio.sleep(0.3)
+        found = {"hostname": host, "host": "127.0.0.1", "port": port, "family": socket.AF_INET}
+        return [{**found, "proto": 0, "flags": socket.AI_NUMERICHOST}]
+
+    monkeypatch.setattr(Resolver, "resolve", slow)
+    url = upstream.url.replace("127.0.0.1", "slow.invalid")
+    async with towards(url, timeouts={"connect": 5, "first_byte": 0.15}) as up:
+        assert await whole(await up.open(TARGET, call())) == b'{"ok":true}'
+
+
+async def test_an_answer_that_begins_before_the_request_has_ended_is_read_to_its_end() -> None:
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(b"k")
+        await reader.read()
+        writer.close()
+
+    opened = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        await opened.wait()
+        yield b"two"
+
+    server = await asyncio.start_server(early, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with towards(f"http://127.0.0.1:{port}") as up:
+            reply = await up.open(TARGET, call(body()))
+            opened.set()
+            assert await whole(reply) == b"ok"
