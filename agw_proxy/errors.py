@@ -181,6 +181,8 @@ class UpstreamError(GatewayError):
     """The upstream did not give a usable answer."""
 
     code, status, kind, alias = "upstream_error", 502, "api_error", "upstream_error"
+    out_of_time: bool = False
+    """A clock of the gateway's has run out."""
     hurried: bool = False
     """It was not given the time that it may take: neither its health nor its circuit hears of it."""
 
@@ -213,6 +215,7 @@ class UpstreamTimeout(UpstreamError):
     """The upstream did not answer in time."""
 
     code, status, kind, alias, retryable = "upstream_timeout", 504, "timeout", "upstream_timeout", True
+    out_of_time = True
 
 
 class UpstreamRefused(UpstreamError):

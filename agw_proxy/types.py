@@ -69,6 +69,8 @@ class Call(msgspec.Struct):
     own_credentials: list[tuple[str, str]] | None = None
     deadlines: Callable[[Timeouts], Timeouts] | None = None
     """What the route and the caller make of an upstream's deadlines; None: nothing."""
+    impatient: bool = False
+    """The caller has set deadlines of its own: where one runs out, that is nothing for the upstream's circuit to hear."""
     on_wait: Callable[[int], None] | None = None
     """Hears how many nanoseconds a try has waited for a place at its upstream."""
     on_sent: Callable[[], None] | None = None

@@ -243,6 +243,7 @@ class Handler:
                 repeatable=exchange.model is not None,
                 own_credentials=self._own_credentials(request, state, routed),
                 deadlines=deadlines(model, request.headers.get(HEADER)),
+                impatient=HEADER in request.headers,
                 holds=model is not None and model.on_break == "restart_if_uncommitted",
                 on_wait=exchange.queued,
             )

@@ -189,10 +189,11 @@ class _Exchange:
                 opened = await open_target(turn.target, service, _heard(call, underway))
         except TimeoutError:
             late = self._late(turn.target)
-            late.hurried = underway.queued
+            late.hurried = underway.queued or call.impatient
             how = self._note(turn, late, key)
             raise late from None
         except UpstreamError as error:
+            error.hurried = call.impatient and error.out_of_time
             how = self._note(turn, error, key)
             raise
         else:

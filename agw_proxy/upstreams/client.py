@@ -240,9 +240,9 @@ class Client:
                     trace_request_ctx=times,
                 )
         except aiohttp.ConnectionTimeoutError:
-            raise UpstreamUnreachable(
-                f"No connection to upstream '{self.name}' within {timeouts.connect:g} s."
-            ) from None
+            late = UpstreamUnreachable(f"No connection to upstream '{self.name}' within {timeouts.connect:g} s.")
+            late.out_of_time = True
+            raise late from None
         except TimeoutError:
             if not times.sent:
                 raise UpstreamTimeout(

@@ -65,7 +65,9 @@ def error_of(
         if status in {503, 529}:
             return UpstreamUnavailable(f"Upstream '{name}' is overloaded or down ({status}).", retry_after_ms=wait)
         if status == 504:
-            return UpstreamTimeout(f"Upstream '{name}' ran into a time-out of its own (504).", retry_after_ms=wait)
+            error = UpstreamTimeout(f"Upstream '{name}' ran into a time-out of its own (504).", retry_after_ms=wait)
+            error.out_of_time = False
+            return error
         return UpstreamFailed(f"Upstream '{name}' failed to answer ({status}).", retry_after_ms=wait)
     if status == 401 and ours:
         return UpstreamRefused(

@@ -10,7 +10,14 @@ from agw_proxy._hot.circuit import GOOD, NEITHER, Circuit
 from agw_proxy._hot.peek import rewrite
 from agw_proxy._hot.route import Target
 from agw_proxy._hot.sse import Document, EventTooLong, Stream
-from agw_proxy.errors import GatewayError, UpstreamBroken, UpstreamInvalid, UpstreamReset, UpstreamTimeout
+from agw_proxy.errors import (
+    GatewayError,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamInvalid,
+    UpstreamReset,
+    UpstreamTimeout,
+)
 from agw_proxy.types import Call, Reply
 from agw_proxy.upstreams.failures import error_of_event, refused, verdict
 from agw_proxy.upstreams.service import Service
@@ -66,9 +73,13 @@ class Opened(msgspec.Struct):
     stream: Stream | None
     first: bytes
     underway: Underway | None = None
+    impatient: bool = False
+    """See ``Call``."""
 
     def end(self, error: GatewayError | None) -> None:
         """The answer is over: whole, or broken by ``error``."""
+        if self.impatient and isinstance(error, UpstreamError):
+            error.hurried = error.out_of_time
         if self.underway is not None:
             self.underway.end(verdict(error))
 
@@ -125,7 +136,8 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
     kind = content_type(reply)
     try:
         if kind == b"text/event-stream":
-            return await _first_event(reply, target, service, strip=strip, holds=call.holds or _patient(service, call))
+            holds = call.holds or _patient(service, call)
+            return await _first_event(reply, target, service, strip=strip, holds=holds, impatient=call.impatient)
         if kind == b"text/html" and call.seen is not None:
             raise UpstreamInvalid(f"Upstream '{name}' answered with an HTML page instead of JSON; check its base_url.")
         first = b"" if call.stream else await reply.read()
@@ -137,7 +149,7 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
     except BaseException:
         reply.close()
         raise
-    return Opened(reply, target, None, first)
+    return Opened(reply, target, None, first, impatient=call.impatient)
 
 
 def _patient(service: Service, call: Call) -> bool:
@@ -145,7 +157,9 @@ def _patient(service: Service, call: Call) -> bool:
     return (call.timeouts or service.timeouts).first_token is not None
 
 
-async def _first_event(reply: Reply, target: Target, service: Service, *, strip: bool, holds: bool) -> Opened:
+async def _first_event(
+    reply: Reply, target: Target, service: Service, *, strip: bool, holds: bool, impatient: bool
+) -> Opened:
     """Hold the stream back until its first event that is no ping.
 
     An error there gets a real status, and another target may take over.
@@ -168,7 +182,7 @@ async def _first_event(reply: Reply, target: Target, service: Service, *, strip:
         raise error_of_event(stream.error, name, service.secrets, ours=service.auth == "key")
     if reply.ended and not (_begun(stream, holds) or (holds and stream.complete)):
         raise UpstreamReset(f"Upstream '{name}' ended its stream before the first event.")
-    return Opened(reply, target, stream, held)
+    return Opened(reply, target, stream, held, impatient=impatient)
 
 
 def _begun(stream: Stream, holds: bool) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.behaviours import answer, failure, gate, limited, stream
+from tests.support.behaviours import answer, failure, gate, limited, silence, stream
 from tests.support.client import Reply
 from tests.support.fake_openai import completion, openai_like, words
 from tests.support.gateway import ADMIN_KEY, Gateway, Tree, configuration, provider
@@ -223,3 +223,24 @@ def test_both_lanes_keep_a_session_to_the_same_target(upstream: Upstream, second
             replies = [gateway.chat(model="m", headers={"x-session-id": f"s{number}"}) for number in range(12)]
             found.append([gateway.receipts(reply.request_id)[0]["upstream"] for reply in replies])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("sent", ["50ms", "first_byte=50ms", "connect=0.000001s", "between_bytes=50ms"])
+def test_a_caller_in_a_hurry_opens_no_circuit(upstream: Upstream, lane: str, sent: str) -> None:
+    """Whoever has a key could else keep everybody from an upstream that is well."""
+    with Gateway(served(lane, provider(upstream.url))) as gateway:
+        slow = stream(words()[:2], ending="hang") if sent.startswith("between") else silence()
+        upstream.script(*[slow] * 4)
+        hurried = [gateway.chat(stream=True, headers={"x-agw-timeout": sent}) for _ in range(4)]
+        assert not any(reply.status == 200 and reply.complete for reply in hurried)
+        upstream.reset()
+        assert gateway.chat().status == 200
+        found: Any = gateway.get("/upstreams", key=ADMIN_KEY).json["data"]
+        assert found[0]["failures"] == 0
+
+
+def test_an_upstream_that_fails_somebody_in_a_hurry_has_failed(upstream: Upstream, lane: str) -> None:
+    with Gateway(served(lane, provider(upstream.url))) as gateway:
+        upstream.default = failure(504)
+        assert [gateway.chat(headers={"x-agw-timeout": "10s"}).status for _ in range(3)] == [504] * 3
+        assert gateway.chat().status == 503
