@@ -5,13 +5,14 @@ not ask or is limited (401, 404, 429) has found somebody at home. One worker pro
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from agw_proxy.config.resilience import Probe
-from agw_proxy.errors import UpstreamError, UpstreamReset
+from agw_proxy.errors import InternalError, UpstreamError, UpstreamReset
 from agw_proxy.types import Call, ProbeState, Reply
 
 JITTER = 0.1  # of the interval, either way: upstreams of many gateways are not asked all at once
@@ -84,6 +85,10 @@ class Streak:
         return None
 
 
+class NotAsked(Exception):
+    """The gateway could not ask at all: that tells nothing of the upstream."""
+
+
 class Probes:
     """All probes of a process: a task for each upstream that has a path to ask."""
 
@@ -103,14 +108,31 @@ class Probes:
                 continue
             task.cancel()
             del self._running[name]
-            if new is None and subject.vitals.out:  # nobody would bring it back
-                subject.vitals.out = False
+            if subject.vitals.out:
                 self._told.taken_out(name, -1)
-                self._say("upstream.back", upstream=name)
+            if new is None:
+                self._bring_back(subject)
+        for subject in subjects:
+            if subject.probe.path is None:  # a process before this one may have found it out
+                self._bring_back(subject)
         for name, subject in wanted.items():
             streak = Streak(subject.probe, subject.vitals)
+            if subject.vitals.out:
+                self._told.taken_out(name, 1)
             task = asyncio.get_running_loop().create_task(self._probe(subject, streak))
             self._running[name] = (subject, streak, task)
+
+    def _note(self, subject: Subject, streak: Streak, error: str | None) -> None:
+        name = subject.upstream.name
+        turned = streak.note(error)
+        self._told.probed(name, good=error is None)
+        if turned is None:
+            return
+        self._told.taken_out(name, 1 if turned else -1)
+        if turned:
+            self._say("upstream.out", upstream=name, error=error)
+        else:
+            self._say("upstream.back", upstream=name)
 
     def state(self, name: str) -> ProbeState | None:
         """What is known of an upstream's probes; None where this process does not probe it."""
@@ -135,25 +157,21 @@ class Probes:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _probe(self, subject: Subject, streak: Streak) -> None:
-        name = subject.upstream.name
+    def _bring_back(self, subject: Subject) -> None:
+        """Nobody would, who probes it."""
         if subject.vitals.out:
-            self._told.taken_out(name, 1)
+            subject.vitals.out = False
+            self._say("upstream.back", upstream=subject.upstream.name)
+
+    async def _probe(self, subject: Subject, streak: Streak) -> None:
         while True:
-            error = await ask(subject.upstream, subject.probe)
-            turned = streak.note(error)
-            self._told.probed(name, good=error is None)
-            if turned is not None:
-                self._told.taken_out(name, 1 if turned else -1)
-                if turned:
-                    self._say("upstream.out", upstream=name, error=error)
-                else:
-                    self._say("upstream.back", upstream=name)
+            with contextlib.suppress(NotAsked):
+                self._note(subject, streak, await ask(subject.upstream, subject.probe))
             await asyncio.sleep(subject.probe.interval * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311  spreads load
 
 
 async def ask(upstream: Asked, probe: Probe) -> str | None:
-    """One probe; gives the code of what was wrong, None where nothing was."""
+    """One probe; gives the code of what was wrong, None where nothing was. Raises NotAsked."""
     try:
         async with asyncio.timeout(probe.timeout):
             try:
@@ -161,9 +179,13 @@ async def ask(upstream: Asked, probe: Probe) -> str | None:
             except UpstreamReset:  # perhaps only a connection that has been idle for too long
                 return await _ask(upstream, probe)
     except UpstreamError as error:
-        return error.code if not error.blameless else None
+        if error.blameless:
+            raise NotAsked from None
+        return error.code
     except TimeoutError:
         return "upstream_timeout"
+    except Exception:  # noqa: BLE001  whatever it is, it must not end the probing: nobody would bring the upstream back
+        return InternalError.code
 
 
 async def _ask(upstream: Asked, probe: Probe) -> str | None:

@@ -97,8 +97,16 @@ async def test_a_connection_that_was_idle_for_too_long_is_tried_once_more() -> N
     assert len(upstream.calls) == 2
 
 
-async def test_what_is_the_gateways_own_fault_does_not_count() -> None:
-    assert await ask(Scripted(OutOfDescriptors("x")), probe()) is None
+async def test_what_is_the_gateways_own_fault_counts_neither_way() -> None:
+    heard, vitals = Heard(), SimpleNamespace(out=True)
+    upstream = Scripted(OutOfDescriptors("x"))
+    probes = Probes(heard, heard.say)
+    probes.take_up([Subject(upstream, probe(healthy=1, unhealthy=1), vitals)])
+    await until(lambda: len(upstream.calls) > 3)
+    found = probes.state("u")
+    await probes.close()
+    assert found is not None
+    assert (vitals.out, found.good_in_a_row, found.bad_in_a_row, heard.probes) == (True, 0, 0, [])
 
 
 async def test_a_probe_has_its_time() -> None:
@@ -188,3 +196,41 @@ async def test_a_new_process_goes_on_where_the_old_one_found_it_out() -> None:
     await probes.close()
     assert heard.said == [("upstream.back", None)]
     assert heard.out == 0
+
+
+async def test_an_upstream_that_a_reload_replaces_is_out_once() -> None:
+    heard, vitals = Heard(), SimpleNamespace(out=False)
+    probes = Probes(heard, heard.say)
+    probes.take_up([Subject(Scripted(500), probe(unhealthy=1), vitals)])
+    await until(lambda: vitals.out)
+    replaced = Scripted(500)
+    probes.take_up([Subject(replaced, probe(unhealthy=1), vitals)])
+    assert heard.out == 1
+    probes.take_up([Subject(replaced, probe(unhealthy=2), vitals)])  # before the probe has begun
+    await until(lambda: replaced.calls)
+    assert (vitals.out, heard.out) == (True, 1)
+    probes.take_up([])
+    await probes.close()
+    assert (vitals.out, heard.out) == (False, 0)
+
+
+async def test_who_is_out_and_probed_no_more_comes_back_in_a_new_process_too() -> None:
+    heard, vitals = Heard(), SimpleNamespace(out=True)
+    probes = Probes(heard, heard.say)
+    probes.take_up([Subject(Scripted(500), Probe(), vitals)])
+    assert (vitals.out, heard.out, heard.said) == (False, 0, [("upstream.back", None)])
+
+
+async def test_a_defect_ends_no_probing() -> None:
+    class Broken(Scripted):
+        async def ask(self, call: Call) -> Reply:
+            self.calls.append(call)
+            raise OSError("what nobody has thought of")
+
+    heard, vitals = Heard(), SimpleNamespace(out=False)
+    upstream = Broken(200)
+    probes = Probes(heard, heard.say)
+    probes.take_up([Subject(upstream, probe(unhealthy=2), vitals)])
+    await until(lambda: vitals.out)
+    await probes.close()
+    assert heard.said == [("upstream.out", "gateway_internal")]
