@@ -188,6 +188,7 @@ class _Exchange:
             async with asyncio.timeout_at(self.deadline):
                 opened = await open_target(turn.target, service, _heard(call, underway))
         except TimeoutError:
+            self.deadline = 0.0  # the loop's clock is coarse, and may not have come to it yet: nobody else is asked
             late = self._late(turn.target)
             late.hurried = underway.queued or call.impatient
             how = self._note(turn, late, key)
