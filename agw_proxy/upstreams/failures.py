@@ -27,6 +27,7 @@ RESTING = frozenset({429, 503})  # statuses with which a named time means the wh
 EARLY_NS = 2_000_000  # what rests does so a little shorter than told: our own next try comes at that very time
 AGAIN = frozenset({408, 409, 425, 429})
 SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+TOO_DEEP = b'{"error":{"message":"The upstream\'s error is nested too deeply to be shown.","type":"upstream_error"}}'
 STATUS_OF_KIND = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -148,7 +149,10 @@ def scrubbed(data: bytes, secrets: Sequence[str]) -> bytes:
         tree = orjson.loads(data)
     except orjson.JSONDecodeError:
         tree = None
-    plain = orjson.dumps(tree) if tree is not None else data
+    try:
+        plain = orjson.dumps(tree) if tree is not None else data
+    except orjson.JSONEncodeError:  # it reads deeper than it writes
+        return TOO_DEEP
     found = [secret.encode() for secret in secrets if secret.encode() in plain or secret.encode() in data]
     if not found:
         return data

@@ -215,3 +215,14 @@ async def test_an_endless_refusal_is_read_to_a_bound() -> None:
     assert found.payload is None
     assert len(reply.progress) <= MAX_ERROR_BYTES // 32768 + 2
     assert reply.closed
+
+
+@pytest.mark.parametrize("depth", [300, 1000])
+def test_an_error_that_is_nested_deeper_than_can_be_written_is_none_of_ours(depth: int) -> None:
+    body = b'{"error":{"message":"sk-0123456789","x":' + b"[" * depth + b"]" * depth + b"}}"
+    error = error_of(400, body, [], "up", ["sk-0123456789"], ours=True)
+    assert isinstance(error, UpstreamRejected)
+    assert error.status == 400
+    assert error.payload is not None
+    assert b"nested too deeply" in error.payload
+    assert b"sk-" not in error.payload
