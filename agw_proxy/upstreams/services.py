@@ -52,7 +52,7 @@ def compile_services(
                 places=places,
             )
         )
-    services.append(old[-1] if old else _echo(settings))
+    services.append(_echo(settings, old[-1] if old else None))
     return tuple(services)
 
 
@@ -75,11 +75,12 @@ def _keyring(upstream: Upstream, on_dead: Callable[[str, str], None]) -> Keyring
     return Keyring(upstream.name, [header_of(upstream.dialect, key) for key in keys], on_dead)
 
 
-def _echo(settings: Settings) -> Service:
+def _echo(settings: Settings, old: Service | None) -> Service:
+    """The built-in model's; ``old``: what keeps its health."""
     return Service(
-        upstream=Echo(),
+        upstream=old.upstream if old is not None else Echo(),
         retries=settings.retries,
-        health=Health(),
+        health=old.health if old is not None else Health(),
         secrets=(),
         timeouts=settings.timeouts,
         auth="none",

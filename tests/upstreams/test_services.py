@@ -1,0 +1,46 @@
+"""A reload makes services anew, and carries over what has not changed: pools, places, keys' state, health."""
+
+from collections.abc import Mapping, Sequence
+
+from agw_proxy.config.settings import Settings
+from agw_proxy.upstreams.service import Service
+from agw_proxy.upstreams.services import compile_services
+
+
+def settings(**more: object) -> Settings:
+    """Two upstreams; ``more`` replaces members of the first, or sections."""
+    first = {
+        "name": "a",
+        "base_url": "http://127.0.0.1:9/v1",
+        "api_keys": ["key-one-1", "key-two-2"],
+        "models": ["a-*"],
+    }
+    second = {"name": "b", "base_url": "http://127.0.0.1:9/v1", "api_key": "key-three-3", "models": ["b-*"]}
+    sections = {name: value for name, value in more.items() if isinstance(value, Mapping)}
+    members = {name: value for name, value in more.items() if name not in sections}
+    return Settings.model_validate({"upstreams": [{**first, **members}, second], **sections})
+
+
+def reloaded(before: Settings, after: Settings) -> tuple[Sequence[Service], Sequence[Service]]:
+    old = compile_services(before, None, ())
+    return old, compile_services(after, before, old)
+
+
+def test_what_is_the_same_keeps_its_pool() -> None:
+    old, new = reloaded(settings(), settings())
+    assert [one.upstream is two.upstream for one, two in zip(old, new, strict=True)] == [True] * 3
+    assert [one.health is two.health for one, two in zip(old, new, strict=True)] == [True] * 3
+    assert old[0].keys is new[0].keys
+
+
+def test_what_has_changed_has_a_new_pool_and_the_health_of_its_name() -> None:
+    old, new = reloaded(settings(), settings(models=["a-1"]))
+    assert [one.upstream is two.upstream for one, two in zip(old, new, strict=True)] == [False, True, True]
+    assert [one.health is two.health for one, two in zip(old, new, strict=True)] == [True] * 3
+
+
+def test_general_sections_reach_every_service_of_a_reload() -> None:
+    old, new = reloaded(settings(), settings(timeouts={"total": 7}, retries={"attempts": 5}))
+    assert {service.timeouts.total for service in new} == {7.0}
+    assert {service.retries.attempts for service in new} == {5}
+    assert new[-1].upstream is old[-1].upstream
