@@ -214,18 +214,19 @@ class Gateway:
         kept = {id(service.upstream) for service in new.services}
         for service in old.services:
             if id(service.upstream) not in kept:
-                self._retire(service)
+                routes = (model.timeouts.total or 0.0 for model in old.settings.models)
+                self._retire(service, max(service.timeouts.total, *routes, 0.0))
         if self._link is None:
             files = [str(file) for file in loaded.files]
             self.log.events.info("config.reloaded", version=self._reloader.version, files=files)
         return self.configuration()
 
-    def _retire(self, service: Service) -> None:
-        """Close a replaced upstream's pool once its longest exchange must have ended."""
+    def _retire(self, service: Service, seconds: float) -> None:
+        """Close a replaced upstream's pool in so many seconds: its longest exchange must have ended by then."""
 
         async def close() -> None:
             try:
-                await asyncio.sleep(self.state.settings.timeouts.total)
+                await asyncio.sleep(seconds)
             finally:
                 await service.upstream.close()
 

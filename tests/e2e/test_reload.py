@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.behaviours import stream
+from tests.support.behaviours import gate, silence, stream
 from tests.support.fake_openai import spoken
 from tests.support.gateway import Gateway, Tree, chat_body, configuration, provider
 from tests.support.upstream import Upstream
@@ -122,3 +122,22 @@ def test_a_limit_survives_the_reload_of_its_rule(reloading: Gateway, config: Tre
     assert reloading.chat(key=NEW_KEY).status == 200
     assert reloading.post("/security/refresh", key=reloading.admin_key).status == 200
     assert reloading.chat(key=NEW_KEY).status == 429
+
+
+def test_a_shorter_deadline_cuts_nothing_that_runs(upstream: Upstream) -> None:
+    """Connections of a replaced upstream last as long as its own exchanges may."""
+    config = configuration(provider(upstream.url), retries={"attempts": 1})
+    config["server"]["lane"] = "full"
+    with Gateway(config) as gateway, gateway.connect() as running:
+        words = spoken()
+        go, held = gate(stream(words))
+        upstream.script(held)
+        running.send("POST", "/v1/chat/completions", chat_body(stream=True), gateway.headers())
+        upstream.wait(1)
+        gateway.write({**config, "timeouts": {**config.get("timeouts", {}), "total": "50ms"}})
+        assert gateway.post("/security/refresh", key=gateway.admin_key).status == 200
+        upstream.default = silence()
+        assert [gateway.chat().status for _ in range(2)] == [504] * 2  # so the new deadline has passed, twice
+        go.set()
+        reply = running.reply()
+        assert (reply.status, reply.complete) == (200, True)
