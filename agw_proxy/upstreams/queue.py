@@ -29,23 +29,61 @@ class Told(Protocol):
         ...
 
 
-class Places:
-    """The places at one upstream. Used on one loop."""
+class Crowd:
+    """Who has a place at one upstream and who waits for one, whatever the bounds were when they came."""
 
-    def __init__(self, upstream: str, *, most: int, size: int, wait: float, told: Told | None = None) -> None:
-        """``most``: places; ``size``: how many may wait for one, each for ``wait`` seconds at most."""
+    __slots__ = ("most", "taken", "version", "waiting")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.version = 0
+        """Of the bounds in force."""
+        self.taken = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    def serve(self) -> None:
+        """Give what is free to those who have waited longest."""
+        while self.waiting and self.taken < self.most:
+            first = self.waiting.popleft()
+            if not first.done():  # one that was cancelled has yet to run
+                self.taken += 1
+                first.set_result(None)
+
+
+class Places:
+    """The places at one upstream, within bounds. Used on one loop, but for its making."""
+
+    def __init__(
+        self,
+        upstream: str,
+        *,
+        most: int,
+        size: int,
+        wait: float,
+        told: Told | None = None,
+        before: "Places | None" = None,
+    ) -> None:
+        """``most``: places; ``size``: how many may wait for one, each for ``wait`` seconds at most.
+
+        ``before``: with other bounds. Who has a place there has one here; these bounds are in force from their first use.
+        """
         self.most = most
         self.size = size
         self.wait_seconds = wait
-        self.taken = 0
         self._upstream = upstream
         self._told = told
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.crowd: Crowd = before.crowd if before is not None else Crowd(most)
+        self.version: int = before.version + 1 if before is not None else 0
+
+    @property
+    def taken(self) -> int:
+        """How many have a place."""
+        return self.crowd.taken
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._waiting)
+        return len(self.crowd.waiting)
 
     def like(self, *, most: int, size: int, wait: float) -> bool:
         """These are its bounds."""
@@ -53,19 +91,19 @@ class Places:
 
     def take(self) -> bool:
         """Take a place if one is free; never past somebody who waits."""
-        if self.taken >= self.most or self._waiting:
+        crowd = self.crowd
+        if crowd.version < self.version:
+            crowd.version, crowd.most = self.version, self.most
+            crowd.serve()
+        if crowd.taken >= crowd.most or crowd.waiting:
             return False
-        self.taken += 1
+        crowd.taken += 1
         return True
 
     def give(self) -> None:
         """Give a place back: it goes to whoever has waited longest."""
-        while self._waiting:
-            first = self._waiting.popleft()
-            if not first.done():  # one that was cancelled has yet to run
-                first.set_result(None)
-                return
-        self.taken -= 1
+        self.crowd.taken -= 1
+        self.crowd.serve()
 
     async def wait(self) -> int:
         """Take a place, in turn; gives the nanoseconds that it took. Raises UpstreamQueueFull.
@@ -74,11 +112,11 @@ class Places:
         """
         if self.take():
             return 0
-        if len(self._waiting) >= self.size:
+        if self.waiting >= self.size:
             raise self._no_place("full", f"{self.size} requests wait for one already" if self.size else "none may wait")
         begun = time.monotonic_ns()
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self.crowd.waiting.append(turn)
         self._tell(1)
         try:
             async with asyncio.timeout(self.wait_seconds):
@@ -102,8 +140,8 @@ class Places:
         """Out of the queue; whether the place had come already."""
         if turn.done() and not turn.cancelled():
             return True
-        if turn in self._waiting:
-            self._waiting.remove(turn)
+        if turn in self.crowd.waiting:
+            self.crowd.waiting.remove(turn)
         return False
 
     def _no_place(self, why: str, words: str) -> UpstreamQueueFull:

@@ -24,7 +24,7 @@ def compile_services(
     """One for each upstream in the settings' order, then the built-in echo model's.
 
     ``old``: what this made of the settings ``before``. An upstream that is the same in both keeps its pool and its keys'
-    state, one of the same name its health and, where their bounds are the same, its places. ``on_dead``: see
+    state, one of the same name its health, and who has a place there. ``on_dead``: see
     ``Keyring``; ``told``: hears of queues. Raises ValueError where an upstream cannot be used.
     """
     known = {}
@@ -57,14 +57,14 @@ def compile_services(
 
 
 def _places(upstream: Upstream, service: Service | None, told: Told | None) -> Places | None:
-    """An upstream's places; those that it has had where nothing about them has changed."""
+    """An upstream's places; those that it has had where nothing about them has changed, else with who has one of them."""
     most, queue = upstream.max_concurrent, upstream.queue
     if most is None:
         return None
     kept = service.places if service is not None else None
     if kept is not None and kept.like(most=most, size=queue.size, wait=queue.wait):
         return kept
-    return Places(upstream.name, most=most, size=queue.size, wait=queue.wait, told=told)
+    return Places(upstream.name, most=most, size=queue.size, wait=queue.wait, told=told, before=kept)
 
 
 def _keyring(upstream: Upstream, on_dead: Callable[[str, str], None]) -> Keyring | None:

@@ -176,3 +176,27 @@ def test_places_are_never_lost_and_never_too_many(most: int, size: int, steps: l
         assert (there.taken, there.waiting, heard.depth) == (0, 0, 0)
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+async def test_new_bounds_count_those_who_have_a_place_by_the_old_ones(most: int) -> None:
+    old, heard = places(most=3)
+    assert [old.take() for _ in range(3)] == [True] * 3
+    waiting = [asyncio.create_task(old.wait()) for _ in range(2)]
+    await turn()
+    new = Places("u", most=most, size=10, wait=LONG_SECONDS, told=heard, before=old)
+    assert (old.taken, old.waiting) == (3, 2)  # made, but not in force: it may be refused yet
+    waiting += [asyncio.create_task(new.wait()) for _ in range(2)]
+    seen = []
+    given = 0
+    while True:
+        await turn()
+        seen.append(new.taken)
+        if new.taken == 0:
+            break
+        (old if given % 2 else new).give()
+        given += 1
+    assert seen[0] == max(most, 3)
+    assert max(seen[3:]) <= most
+    assert given == 7
+    assert (old.waiting, new.waiting, heard.depth, [task.done() for task in waiting]) == (0, 0, 0, [True] * 4)

@@ -39,6 +39,18 @@ def test_what_has_changed_has_a_new_pool_and_the_health_of_its_name() -> None:
     assert [one.health is two.health for one, two in zip(old, new, strict=True)] == [True] * 3
 
 
+def test_places_with_new_bounds_know_who_has_one() -> None:
+    old, new = reloaded(settings(max_concurrent=2), settings(max_concurrent=1))
+    one, two = old[0].places, new[0].places
+    assert one is not None
+    assert two is not None
+    assert one.take()
+    assert not two.take()
+    one.give()
+    assert two.take()
+    assert not two.take()
+
+
 def test_general_sections_reach_every_service_of_a_reload() -> None:
     old, new = reloaded(settings(), settings(timeouts={"total": 7}, retries={"attempts": 5}))
     assert {service.timeouts.total for service in new} == {7.0}
