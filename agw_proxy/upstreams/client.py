@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,6 +40,7 @@ from agw_proxy.upstreams.trust import system_trust
 SLICE_BYTES = 65536  # a large body is handed to the socket in slices, so that it never blocks the loop
 READ_BUFFER_BYTES = 65536  # above twice this an answer's socket is no longer read: the bound of a slow reader's memory
 IDLE_SECONDS = 30.0  # shorter than what servers commonly allow an idle connection
+TLS_SECONDS: ContextVar[float] = ContextVar("tls_seconds")  # of the try that this task makes
 SKIPPED = frozenset({hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE})
 
 
@@ -156,16 +158,12 @@ class Resolver(AbstractResolver):
 
 
 class Connector(aiohttp.TCPConnector):
-    """aiohttp's, with a deadline of its own for the TLS handshake."""
-
-    def __init__(self, *, tls_seconds: float, **options: Any) -> None:
-        super().__init__(**options)
-        self._tls_seconds = tls_seconds
+    """aiohttp's, with a deadline of its own for the TLS handshake: that of the try for which it connects."""
 
     async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
         """See ``aiohttp.TCPConnector``; held by the contract test."""
         if kwargs.get("ssl"):
-            kwargs["ssl_handshake_timeout"] = self._tls_seconds
+            kwargs["ssl_handshake_timeout"] = TLS_SECONDS.get()
         return await super()._wrap_create_connection(*args, **kwargs)
 
 
@@ -201,6 +199,7 @@ class Client:
         deadline = loop.time() + timeouts.total
         times = SimpleNamespace(connect_ms=0.0, begun=0.0, sent=True, on_head=None)
         url = f"{self._base}{call.path}" + (f"?{call.query}" if call.query else "")
+        TLS_SECONDS.set(min(timeouts.tls or timeouts.connect, timeouts.connect))
         body = call.body
         headers = self._headers(call)
         if isinstance(body, bytes) and len(body) > SLICE_BYTES:
@@ -252,6 +251,12 @@ class Client:
         except (aiohttp.ClientConnectorError, aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError) as error:
             if words.out_of_descriptors(error):
                 raise OutOfDescriptors(words.NO_DESCRIPTOR.format(self.name)) from None
+            if isinstance(getattr(error, "os_error", None), ConnectionAbortedError):  # what the loop makes of it
+                late = UpstreamUnreachable(
+                    f"No TLS connection to upstream '{self.name}' within {TLS_SECONDS.get():g} s."
+                )
+                late.out_of_time = True
+                raise late from None
             raise UpstreamUnreachable(f"No connection to upstream '{self.name}': {reason(error)}.") from None
         except UnicodeError as error:
             raise UpstreamUnreachable(f"No connection to upstream '{self.name}': {reason(error)}.") from None
@@ -301,7 +306,6 @@ class Client:
             trace.on_connection_create_end.append(_connect_ends)
             trace.on_request_headers_sent.append(_head_sent)
             connector = Connector(
-                tls_seconds=self._timeouts.tls or self._timeouts.connect,
                 limit=0,  # the limits and gates of the gateway decide how many requests run
                 keepalive_timeout=IDLE_SECONDS,
                 ssl=context,

@@ -150,3 +150,21 @@ async def test_the_authorities_are_not_read_on_the_path_of_a_request(
         assert await ask(up) == 200
     assert on_loop
     assert not any(on_loop)
+
+
+async def test_a_try_has_its_own_deadline_for_the_handshake() -> None:
+    """A route's, or its caller's: it is not the upstream's."""
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    async with server:
+        up = over_tls(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", None)
+        call = Call("GET", "/models", "", [], None, None, "req-1", timeouts=Timeouts(connect=3, tls=0.1))
+        with pytest.raises(UpstreamUnreachable, match=r"No TLS connection to upstream '\w+' within 0.1 s") as caught:
+            await up.open(TARGET, call)
+        await up.close()
+        await asyncio.sleep(0.01)  # its side closes, too
+    assert caught.value.out_of_time
