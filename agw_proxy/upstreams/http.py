@@ -117,10 +117,11 @@ class HttpUpstream:
         return client
 
     def _with_key(self, call: Call) -> Call:
-        """A question of the gateway's own takes a key as any other call, where there are several."""
+        """A question of the gateway's own takes a key as any other call, where there are several; none where none may be used."""
         if self.keys is not None and call.credential is None:
             number = self.keys.take(asyncio.get_running_loop().time())
-            return msgspec.structs.replace(call, credential=self.keys.header(number or 0))
+            if number is not None:
+                return msgspec.structs.replace(call, credential=self.keys.header(number))
         return call
 
     def address(self) -> Address:

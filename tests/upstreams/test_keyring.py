@@ -2,8 +2,14 @@
 
 import pytest
 
+from agw_proxy.config.resilience import Timeouts
+from agw_proxy.config.settings import Upstream as UpstreamSettings
 from agw_proxy.errors import UpstreamError, UpstreamFailed, UpstreamRefused, UpstreamRejected
+from agw_proxy.types import Call
+from agw_proxy.upstreams.http import HttpUpstream
 from agw_proxy.upstreams.keyring import REST_SECONDS, Keyring, blames_key
+from tests.support.behaviours import answer
+from tests.support.upstream import Upstream
 
 
 def ring(size: int = 3) -> tuple[Keyring, list[tuple[str, str]]]:
@@ -79,3 +85,19 @@ def test_doubted_keys_are_passed_over() -> None:
 )
 def test_only_what_may_be_the_keys_fault_is(error: UpstreamError, blamed: bool) -> None:
     assert blames_key(error) is blamed
+
+
+async def test_the_gateways_own_questions_use_no_key_that_was_refused() -> None:
+    with Upstream(answer({"ok": True})) as running:
+        entry = {"name": "a", "base_url": running.url, "api_keys": ["key-one-1", "key-two-2"]}
+        keys = Keyring(
+            "a", [("Authorization", "Bearer key-one-1"), ("Authorization", "Bearer key-two-2")], lambda *_: None
+        )
+        up = HttpUpstream(UpstreamSettings.model_validate(entry), Timeouts(), keys)
+        sent = []
+        for dead in (0, 1):
+            keys.bury(dead)
+            (await up.ask(Call("GET", "/models", "", [], None, None, "req-1"))).close()
+            sent.append(dict(running.last.headers).get("Authorization"))
+        await up.close()
+        assert sent == ["Bearer key-two-2", None]
