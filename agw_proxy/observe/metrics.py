@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 MAX_KNOWN_NAMES = 4096  # model names that may become label values of their own
 REQUEST = ("endpoint", "model", "upstream", "status", "lane")
 GEN_AI = ("gen_ai_operation_name", "gen_ai_request_model")
-OPERATIONS = {"chat_completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
+OPERATIONS = {
+    "chat_completions": "chat",
+    "completions": "text_completion",
+    "embeddings": "embeddings",
+    "messages": "chat",
+    "responses": "chat",
+}
+"""Of the GenAI conventions (``gen_ai.operation.name``), by endpoint."""
 
 
 def _us(*seconds: float) -> tuple[int, ...]:

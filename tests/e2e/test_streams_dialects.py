@@ -1,6 +1,6 @@
 """Streams of Messages and Responses by either lane: their ends, their errors, what the log says of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import orjson
 import pytest
@@ -9,7 +9,7 @@ from tests.e2e.lane_cases import ANTHROPIC_EVENTS, RESPONSE, RESPONSE_EVENTS
 from tests.e2e.lane_ends import FAILED, INCOMPLETE, OVERLOADED, SICK
 from tests.support.behaviours import answer, event, stream
 from tests.support.client import Reply
-from tests.support.gateway import UPSTREAM_KEY, Gateway, configuration, provider
+from tests.support.gateway import ADMIN_KEY, UPSTREAM_KEY, Gateway, configuration, provider
 from tests.support.upstream import Behaviour, Upstream
 
 PING = ANTHROPIC_EVENTS[2]
@@ -61,6 +61,22 @@ def test_a_whole_message_is_relayed_untouched_and_counted(gateway: Gateway, upst
     receipt = gateway.receipt(reply.request_id)
     told = [receipt[name] for name in ("endpoint", "outcome", "prompt_tokens", "completion_tokens", "finish_reason")]
     assert told == ["messages", "ok", 11, 7, "end_turn"]
+
+
+@pytest.mark.parametrize("ask", [message, response], ids=["messages", "responses"])
+def test_they_are_operations_of_the_genai_metrics(
+    gateway: Gateway, upstream: Upstream, ask: Callable[[Gateway, Upstream, Behaviour], Reply]
+) -> None:
+    before = chats(gateway)
+    assert ask(gateway, upstream, stream(ANTHROPIC_EVENTS if ask is message else RESPONSE_EVENTS)).complete
+    gateway.until(lambda: chats(gateway) == before + 1, "it is not counted")
+
+
+def chats(gateway: Gateway) -> int:
+    """Operations of the kind ``chat`` so far."""
+    found = gateway.get("/metrics", key=ADMIN_KEY).json.get("gen_ai_client_operation_duration_seconds", [])
+    assert isinstance(found, list)
+    return sum(entry["count"] for entry in found if entry["labels"]["gen_ai_operation_name"] == "chat")
 
 
 def test_what_a_cache_gave_belongs_to_the_prompt(gateway: Gateway, upstream: Upstream) -> None:

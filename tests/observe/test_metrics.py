@@ -94,6 +94,17 @@ def test_streams_tokens_and_refusals_are_counted_where_they_are_known(metrics: M
     assert value(metrics, "gen_ai_client_operation_duration_seconds_count", **conventions) == 1
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "operation"),
+    [("completions", "text_completion"), ("messages", "chat"), ("responses", "chat"), ("embeddings", "embeddings")],
+)
+def test_every_generation_has_the_conventions_name_for_it(metrics: Metrics, endpoint: str, operation: str) -> None:
+    metrics.account(receipt(endpoint=endpoint, prompt_tokens=11))
+    conventions = {"gen_ai_operation_name": operation, "gen_ai_request_model": "gpt-4o"}
+    assert value(metrics, "gen_ai_client_operation_duration_seconds_count", **conventions) == 1
+    assert value(metrics, "gen_ai_client_token_usage_sum", gen_ai_token_type="input", **conventions) == 11
+
+
 def test_tries_and_retries_are_counted_by_target(metrics: Metrics) -> None:
     trail = (
         Attempt("fake/gpt-4o", "fake", "upstream_reset"),
