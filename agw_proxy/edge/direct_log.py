@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from agw_proxy.observe.log import Log, LogWriter
+from agw_proxy.observe.log import Log, LogWriter, open_log
 
 
 class DirectWriter(LogWriter):
@@ -38,15 +38,5 @@ class DirectWriter(LogWriter):
 
 
 def open_direct(*, level: str, form: str, file: Path | None, environ: Mapping[str, str]) -> Log:
-    """The log as ``observe.log.open_log`` opens it, without its thread. Raises OSError."""
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        stream: TextIO = os.fdopen(descriptor, "w", encoding="utf-8")
-    else:
-        stream = sys.stderr
-    terminal = stream.isatty()
-    pretty = form == "pretty" or (form == "auto" and terminal)
-    return Log(
-        DirectWriter(stream), level=level, pretty=pretty, colour=pretty and terminal and "NO_COLOR" not in environ
-    )
+    """The log as ``open_log`` opens it, without its thread. Raises OSError."""
+    return open_log(level=level, form=form, file=file, environ=environ, writer=DirectWriter)

@@ -229,8 +229,18 @@ def now_text() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def open_log(*, level: str, form: str, file: Path | None, environ: Mapping[str, str]) -> Log:
-    """The log as configured. ``form``: auto, json or pretty; ``file``: None for standard error. Raises OSError."""
+def open_log(
+    *,
+    level: str,
+    form: str,
+    file: Path | None,
+    environ: Mapping[str, str],
+    writer: Callable[[TextIO], LogWriter] | None = None,
+) -> Log:
+    """The log as configured. ``form``: auto, json or pretty; ``file``: None for standard error. Raises OSError.
+
+    ``writer``: makes what writes the lines; None: a thread of its own does.
+    """
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -240,4 +250,4 @@ def open_log(*, level: str, form: str, file: Path | None, environ: Mapping[str, 
     terminal = stream.isatty()
     pretty = form == "pretty" or (form == "auto" and terminal)
     colour = pretty and terminal and "NO_COLOR" not in environ
-    return Log(LogWriter(stream), level=level, pretty=pretty, colour=colour)
+    return Log((writer or LogWriter)(stream), level=level, pretty=pretty, colour=colour)
