@@ -12,7 +12,6 @@ from agw_proxy.types import Dialect
 MODEL_PATHS = frozenset(
     {
         "/v1/responses/input_tokens",
-        "/v1/messages/count_tokens",
         "/v1/images/generations",
         "/v1/audio/speech",
         "/v1/rerank",
@@ -22,10 +21,13 @@ MODEL_PATHS = frozenset(
 
 _RELAY = Relay("", needs_model=False, json_only=False, sse_usage=False, model_paths=MODEL_PATHS)
 METHODS: tuple[Method, ...] = tuple(method for method in get_args(Method) if method != "HEAD")  # HEAD follows GET
+_SUMMARY = "Any other path of the OpenAI API (files, images, audio, responses, batches ...)"
 _ANSWERS = {200: Response("The upstream's answer, with its own status.", {"*/*": {}})}
 
 
-def relayed(method: Method, name: str, path: str, relay: Relay, *, dialect: Dialect = "openai") -> Endpoint:
+def relayed(
+    method: Method, name: str, path: str, relay: Relay, *, dialect: Dialect = "openai", summary: str = _SUMMARY
+) -> Endpoint:
     """An endpoint that leaves to the upstream what is there."""
     return Endpoint(
         name=name,
@@ -34,7 +36,7 @@ def relayed(method: Method, name: str, path: str, relay: Relay, *, dialect: Dial
         access="key",
         dialect=dialect,
         relay=relay,
-        summary="Any other path of the OpenAI API (files, images, audio, responses, batches ...)",
+        summary=summary,
         description="Relayed as it comes to an upstream that offers it.",
         tag="Models at work",
         responses=_ANSWERS,
@@ -46,7 +48,7 @@ def with_others(post: Endpoint) -> tuple[Endpoint, ...]:
     """``post`` with all other methods of its path, which stay the upstream's to answer."""
     relay = post.relay or _RELAY
     others = (
-        relayed(method, f"{post.name}_{method.lower()}", post.path, relay, dialect=post.dialect)
+        relayed(method, f"{post.name}_{method.lower()}", post.path, relay, dialect=post.dialect, summary=post.summary)
         for method in METHODS
         if method != post.method
     )

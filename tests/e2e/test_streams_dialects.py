@@ -9,10 +9,11 @@ from tests.e2e.lane_cases import ANTHROPIC_EVENTS, RESPONSE, RESPONSE_EVENTS
 from tests.e2e.lane_ends import FAILED, INCOMPLETE, OVERLOADED, SICK
 from tests.support.behaviours import answer, event, stream
 from tests.support.client import Reply
-from tests.support.gateway import ADMIN_KEY, UPSTREAM_KEY, Gateway, configuration, provider
+from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Gateway, configuration, provider
 from tests.support.upstream import Behaviour, Upstream
 
 PING = ANTHROPIC_EVENTS[2]
+STRANGER = "agw-not-a-known-key-5d20c7"
 CACHED = event(
     {
         "type": "message_start",
@@ -177,3 +178,36 @@ def test_refusals_on_messages_have_anthropics_form(gateway: Gateway) -> None:
     reply = gateway.post("/v1/messages", {"model": "no-such"}, key=None)
     assert (reply.status, reply.json["type"], reply.error["type"]) == (401, "error", "authentication_error")
     assert reply.json["request_id"] == reply.value("request-id") == reply.request_id
+
+
+COUNT = "/v1/messages/count_tokens"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "key", "status", "kind"),
+    [
+        (COUNT, {"model": "claude-small", "messages": []}, STRANGER, 401, "authentication_error"),
+        (COUNT, b"{", APP_KEY, 400, "invalid_request_error"),
+        (COUNT, {"model": "nowhere-1", "messages": []}, APP_KEY, 404, "not_found_error"),
+        ("/v1/messages/batches", {"requests": []}, STRANGER, 401, "authentication_error"),
+    ],
+    ids=["key", "json", "model", "batches"],
+)
+def test_what_lies_below_messages_is_refused_in_anthropics_form(
+    gateway: Gateway, upstream: Upstream, path: str, body: object, key: str, status: int, kind: str
+) -> None:
+    reply = gateway.post(path, body, key=key, headers={"Content-Type": "application/json"})
+    assert (reply.status, reply.json["type"], reply.error["type"]) == (status, "error", kind)
+    assert reply.json["request_id"] == reply.value("request-id") == reply.request_id
+    assert upstream.requests == []
+
+
+def test_counting_tokens_is_relayed_to_the_models_upstream(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.script(answer({"input_tokens": 9}))
+    reply = gateway.post(f"{COUNT}?beta=true", {"model": "claude/claude-small", "messages": []})
+    assert (reply.status, reply.json) == (200, {"input_tokens": 9})
+    assert (upstream.last.target, upstream.last.json["model"]) == (
+        "/v1/messages/count_tokens?beta=true",
+        "claude-small",
+    )
+    assert gateway.receipt(reply.request_id)["endpoint"] == "messages_below_post"
