@@ -283,6 +283,11 @@ class Gateway:
         """See ``types.Control``; the asking request is one of them."""
         return len(self.accounts.active) + sum(edge.lane.active + edge.lane.reading for edge in self._edges)
 
+    def shows_upstreams(self, principal: Principal | None) -> bool:
+        """See ``types.Control``."""
+        who = self.state.settings.server.readiness
+        return who == "open" or (who == "admin" and principal is not None and principal.admin)
+
     def models(self, principal: Principal) -> list[ServedModel]:
         """See ``types.Control``."""
         return [ServedModel(id=name, owner=owner) for name, owner in self._served if principal.models.match(name)]

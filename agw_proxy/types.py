@@ -273,6 +273,10 @@ class Control(Protocol):
         """Why new requests are refused at the moment: ``lag`` or ``memory``; None: they are not."""
         ...
 
+    def shows_upstreams(self, principal: Principal | None) -> bool:
+        """Whoever asks for readiness as this principal (None: nobody known) may hear of the upstreams."""
+        ...
+
     def models(self, principal: Principal) -> list[ServedModel]:
         """The models that this principal may use, in order."""
         ...

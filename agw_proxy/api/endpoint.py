@@ -88,6 +88,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What can go wrong beyond what follows from ``access`` and ``relay``."""
     prompt: bool = False
     """Open to all, and its handler never waits: the fast lane answers by itself."""
+    knows_keys: bool = False
+    """Open to all, and its handler hears who asks where a good key comes along; a bad one changes nothing."""
     listed: bool = True
     """Stands in the OpenAPI document; not so where only an upstream knows what is there."""
 

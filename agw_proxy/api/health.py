@@ -2,7 +2,7 @@
 
 import orjson
 
-from agw_proxy.api.endpoint import Endpoint, Response, Schema
+from agw_proxy.api.endpoint import Endpoint, Parameter, Response, Schema
 from agw_proxy.types import Answer, Asked, Control
 
 # A probe must never be answered from a cache (RFC 9111 section 5.2.2.5).
@@ -13,6 +13,7 @@ _ALIVE: Schema = {
     "required": ["status", "version"],
     "properties": {"status": {"const": "ok"}, "version": {"type": "string"}},
 }
+_SHOWN = ("name", "state", "since", "last_error")  # of an upstream: nothing that leads there
 _READY: Schema = {
     "type": "object",
     "required": ["status", "active", "version"],
@@ -20,6 +21,20 @@ _READY: Schema = {
         "status": {"enum": ["ready", "draining", "overloaded"]},
         "active": {"type": "integer", "minimum": 0, "description": "Exchanges in flight."},
         "version": {"type": "string"},
+        "upstreams": {
+            "type": "array",
+            "description": "With `verbose`, for those who may know (`server.readiness`).",
+            "items": {
+                "type": "object",
+                "required": list(_SHOWN),
+                "properties": {
+                    "name": {"type": "string"},
+                    "state": {"enum": ["up", "failing", "out", "unused"]},
+                    "since": {"type": ["string", "null"]},
+                    "last_error": {"type": ["string", "null"], "description": "The code of an error."},
+                },
+            },
+        },
     },
 }
 
@@ -29,14 +44,17 @@ async def alive(control: Control, _: Asked) -> Answer:
     return Answer(200, orjson.dumps({"status": "ok", "version": control.version}), headers=_FRESH)
 
 
-async def ready(control: Control, _: Asked) -> Answer:
+async def ready(control: Control, asked: Asked) -> Answer:
     """Readiness: 200, or 503 once the gateway is draining or while it is over its memory limit.
 
     Not for upstreams that fail, which another instance would ask as well, nor for a loop that is late, which passes
-    sooner than a prober notices. Open to all, so it tells nothing of the configuration.
+    sooner than a prober notices. Open to all, so it tells nothing of the configuration; but ``verbose`` names the
+    upstreams to those who may know. To all others it answers as without: a probe must not fail for its key.
     """
     status = "draining" if control.draining else "overloaded" if control.shedding == "memory" else "ready"
-    body = {"status": status, "active": control.active, "version": control.version}
+    body: dict[str, object] = {"status": status, "active": control.active, "version": control.version}
+    if "verbose" in asked.query and control.shows_upstreams(asked.principal):
+        body["upstreams"] = [{name: getattr(item, name) for name in _SHOWN} for item in control.upstreams()]
     return Answer(200 if status == "ready" else 503, orjson.dumps(body), headers=_FRESH)
 
 
@@ -65,9 +83,11 @@ ENDPOINTS = (
         path="/health/ready",
         access="open",
         prompt=True,
+        knows_keys=True,
         handler=ready,
         summary="Readiness",
         tag="Health",
+        query=(Parameter("verbose", {"type": "string"}, "With the upstreams, for those who may know; any value."),),
         responses={
             200: Response("Send traffic.", {"application/json": _READY}),
             503: Response("Send none: it is shutting down, or over its memory limit.", {"application/json": _READY}),

@@ -80,6 +80,11 @@ class Server(Part):
     admin_port: Port | None = Field(
         None, description="A port of its own for the admin endpoints; null serves them on `port`."
     )
+    readiness: Literal["admin", "open", "plain"] = Field(
+        "admin",
+        description="Who is told of the upstreams by `/health/ready?verbose`: callers with an `admin` key; all (`open`); "
+        "nobody (`plain`).",
+    )
     max_body_mb: Whole = Field(32, ge=1, le=1024, description="Largest request body in MiB; over it 413.")
     max_header_kb: Whole = Field(32, ge=4, le=1024, description="Largest request head in KiB; over it 431.")
     json_depth: Whole = Field(64, ge=8, le=512, description="Deepest nesting of a JSON body; deeper is 400.")

@@ -5,7 +5,6 @@ gives back what it took.
 """
 
 import asyncio
-import hmac
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -13,13 +12,14 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from agw_proxy._hot.keys import DuplicateCredential, bearer, credential, digest
+from agw_proxy._hot.keys import bearer
 from agw_proxy._hot.lane import Lane
 from agw_proxy._hot.limit import subject
 from agw_proxy._hot.peek import Peek
 from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
 from agw_proxy.edge import respond
 from agw_proxy.edge.accounts import Accounts
+from agw_proxy.edge.authentication import authenticate
 from agw_proxy.edge.body import Bodies, check_json
 from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.edge.fallbacks import begun_with, named, planned, without
@@ -31,7 +31,6 @@ from agw_proxy.edge.reading import CONTROL, HOST, look_into, sticky_of, target_o
 from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.state import State
 from agw_proxy.errors import (
-    AdminOnly,
     CallerError,
     CallerGone,
     Draining,
@@ -145,7 +144,7 @@ class Handler:
                 "This gateway serves no WebSocket or other upgrade here. Use plain HTTP; streams come as server-sent events."
             )
         state = exchange.carried.state if exchange.carried is not None else self._state()
-        self._authenticate(exchange, request, endpoint, state)
+        authenticate(exchange, request.raw_headers, endpoint.access, state, knows_keys=endpoint.knows_keys)
         if endpoint.handler is not None:
             response = await self._answer(exchange, request, endpoint, values, query)
         elif endpoint.relay is not None:
@@ -165,21 +164,6 @@ class Handler:
         if self._accounts.draining:
             response.force_close()
         return response
-
-    def _authenticate(self, exchange: Exchange, request: web.BaseRequest, endpoint: Endpoint, state: State) -> None:
-        if endpoint.access == "open" or exchange.carried is not None:
-            return
-        begun = time.monotonic_ns()
-        try:
-            if endpoint.access == "scrape" and self._may_scrape(request, state):
-                return
-            exchange.principal, _ = state.keys.authenticate(request.raw_headers)
-            if endpoint.access in {"admin", "scrape"} and not exchange.principal.admin:
-                raise AdminOnly(
-                    f"The key '{exchange.principal.name}' is not an admin key; this endpoint needs one (admin: true)."
-                )
-        finally:
-            exchange.auth_ns = time.monotonic_ns() - begun
 
     async def _answer(
         self, exchange: Exchange, request: web.BaseRequest, endpoint: Endpoint, values: Mapping[str, str], query: str
@@ -307,15 +291,6 @@ class Handler:
             )
         if HOST.fullmatch(request.headers.get("Host", "")) is None:
             raise InvalidHTTP("The Host header is not a host and an optional port (RFC 9110 section 7.2).")
-
-    def _may_scrape(self, request: web.BaseRequest, state: State) -> bool:
-        if state.scrape_digest is None:
-            return False
-        try:
-            sent = credential(request.raw_headers)
-        except DuplicateCredential:
-            return False  # told by the look-up that follows
-        return sent is not None and hmac.compare_digest(digest(sent.value), state.scrape_digest)
 
     def _route(
         self,

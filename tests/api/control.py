@@ -33,6 +33,9 @@ class FakeControl:
         ]
         self.known = [state(name) for name in ("openai", "claude", "local")]
 
+    def shows_upstreams(self, principal: Principal | None) -> bool:
+        return principal is not None and principal.admin
+
     def models(self, principal: Principal) -> list[ServedModel]:
         return [model for model in self.served if principal.models.match(model.id)]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.api.control import FakeControl, ask, by_name, tree
+from tests.api.control import FakeControl, ask, by_name, principal, state, tree
 
 
 async def test_it_is_alive_while_draining_too() -> None:
@@ -21,6 +21,26 @@ async def test_it_is_ready_until_it_drains() -> None:
     control.draining = True
     answer = await ask(control, "/health/ready")
     assert (answer.status, tree(answer)) == (503, {"status": "draining", "active": 3, "version": "1.2.3"})
+
+
+async def test_readiness_names_the_upstreams_to_those_who_may_know_and_ask() -> None:
+    control = FakeControl()
+    control.known = [state("openai", state="failing", since="2026-01-02T03:04:05+00:00", last_error="upstream_reset")]
+    plain = {"status": "ready", "active": 0, "version": "1.2.3"}
+    boss, app = principal(admin=True), principal()
+    for caller, query in ((boss, {}), (app, {"verbose": ""}), (None, {"verbose": ""})):
+        assert tree(await ask(control, "/health/ready", caller=caller, query=query)) == plain
+    for control.draining, status in ((False, 200), (True, 503)):
+        answer = await ask(control, "/health/ready", caller=boss, query={"verbose": ""})
+        assert answer.status == status
+        assert tree(answer)["upstreams"] == [
+            {
+                "name": "openai",
+                "state": "failing",
+                "since": "2026-01-02T03:04:05+00:00",
+                "last_error": "upstream_reset",
+            }
+        ]
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready"])

@@ -3,10 +3,11 @@
 import pytest
 
 from tests.support.behaviours import answer, failure, reset
-from tests.support.gateway import ADMIN_KEY, UPSTREAM_KEY, Gateway, Tree, configuration, provider
+from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Gateway, Tree, configuration, provider
 from tests.support.upstream import Behaviour, Exchange, Upstream
 
 MODEL = "gpt-4o-mini"
+STRANGER = "agw-not-a-known-key-5d20c7"
 HEALTH = {"path": "/up", "interval": "10ms", "timeout": "200ms", "unhealthy": 3, "healthy": 2}
 
 
@@ -125,3 +126,28 @@ def test_targets_show_their_circuits(upstream: Upstream) -> None:
         target = line["targets"][0]
         assert target["circuit"] == "open"
         assert 50_000 < target["opens_in_ms"] <= 60_000
+
+
+@pytest.mark.parametrize(
+    ("readiness", "told"),
+    [("admin", [ADMIN_KEY]), ("open", [ADMIN_KEY, APP_KEY, STRANGER, None]), ("plain", [])],
+)
+def test_readiness_tells_of_the_upstreams_only_those_who_may_know(
+    upstream: Upstream, readiness: str, told: list[str | None]
+) -> None:
+    config = configuration(provider(upstream.url, models=[MODEL]), retries={"attempts": 1})
+    config["server"]["readiness"] = readiness
+    with Gateway(config) as gateway:
+        upstream.script(failure(500))
+        assert gateway.chat(model=MODEL).status == 502
+        plain = gateway.get("/health/ready", key=ADMIN_KEY)
+        assert (plain.status, set(plain.json)) == (200, {"status", "active", "version"})
+        for key in (ADMIN_KEY, APP_KEY, STRANGER, None):
+            reply = gateway.get("/health/ready?verbose", key=key)
+            assert (reply.status, reply.json["status"]) == (200, "ready")
+            assert ("upstreams" in reply.json) is (key in told)
+            assert upstream.url.rpartition(":")[2].encode() not in reply.body
+            if key in told:
+                (line,) = [item for item in reply.json["upstreams"] if item["name"] == "fake"]
+                assert (line["state"], line["last_error"]) == ("failing", "upstream_failed")
+                assert line["since"] == standing(gateway)["since"] is not None
