@@ -239,7 +239,7 @@ class UpstreamState(msgspec.Struct, frozen=True):
     auth: str
     models: tuple[str, ...]
     state: str
-    """``up``, ``failing`` (the last exchange failed), ``out`` (its probes fail) or ``unused``."""
+    """``up``, ``failing`` (the last exchange failed), ``out`` (its probes fail) or ``unused``; to all workers the same."""
     since: str | None
     last_error: str | None
     requests: int

@@ -62,6 +62,14 @@ class Vitals:
         """Attempts noted since the start."""
     @property
     def failures(self) -> int: ...
+    @property
+    def failing(self) -> bool:
+        """The last attempt that was noted, by any worker, was a failure."""
+    @property
+    def since_ns(self) -> int:
+        """When ``failing`` last changed; 0: nothing has been noted yet."""
+    fault: int
+    """A number for what the last failure was, of the callers' choosing; 0 until one sets it."""
     def asked(self, now_ns: int) -> None:
         """One first attempt: retries are a share of these."""
     def may_retry(self, now_ns: int, share: float, floor: int) -> bool:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from agw_proxy._hot.circuit import BAD
 from agw_proxy._hot.keys import bearer
 from agw_proxy._hot.lane import Lane
 from agw_proxy._hot.limit import subject
@@ -44,11 +45,13 @@ from agw_proxy.errors import (
     ModelForbidden,
     UnknownPath,
     UpgradeRefused,
+    UpstreamError,
     UpstreamReset,
 )
 from agw_proxy.policy.limits import estimate_tokens, refusal
 from agw_proxy.types import Asked, Attempt, Call, Control, Routed
 from agw_proxy.upstreams.attempts import open_first
+from agw_proxy.upstreams.failures import verdict
 from agw_proxy.upstreams.ways import PLAIN
 
 MAX_QUERY_FIELDS = 100
@@ -280,6 +283,8 @@ class Handler:
             return await pump.run()
         finally:
             opened.end(exchange.error)
+            if isinstance(exchange.error, UpstreamError) and verdict(exchange.error) == BAD:
+                service.health.broke(exchange.error)
             pump.note_usage()
             self._metrics.streams(-1 if exchange.streaming else 0)
 

@@ -13,7 +13,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from agw_proxy._hot.circuit import Circuit
+from agw_proxy._hot.circuit import BAD, Circuit
 from agw_proxy._hot.lane import Downstream, Lane, Origin, Peer
 from agw_proxy.edge.arriving import Arriving
 from agw_proxy.edge.exchange import Carried
@@ -38,6 +38,7 @@ from agw_proxy.errors import (
 )
 from agw_proxy.types import Attempt, Receipt
 from agw_proxy.upstreams.failures import error_of, error_of_event, rest, verdict
+from agw_proxy.upstreams.health import NUMBERS
 from agw_proxy.upstreams.names import Names, literal
 from agw_proxy.upstreams.trust import NO_DESCRIPTOR, out_of_descriptors, reason
 
@@ -346,7 +347,10 @@ class Shell:
         """How an attempt counts for its target; one that named a time rests until then, where there are ``others``."""
         if isinstance(error, UpstreamError) and others:
             rest(circuit, error)
-        return verdict(error)
+        how = verdict(error)
+        if how == BAD:
+            circuit.vitals.fault = NUMBERS[error.code]
+        return how
 
     def trail(self, target: str, upstream: str, status: int, replayed: bool) -> tuple[Attempt, ...]:
         """The tries of an exchange. ``status``: 0 where nothing was answered; ``replayed``: on a second connection."""

@@ -48,6 +48,8 @@ def compile_state(
     before = old.settings if old is not None else None
     routes = Routes(settings.upstreams, settings.models, board, settings.breaker)
     services = compile_services(settings, before, old.services if old is not None else (), on_dead, told=told)
+    for upstream, service in zip(settings.upstreams, services, strict=False):  # not the echo model, which cannot fail
+        service.health.vitals = board.vitals(upstream.name)
     return State(
         settings=settings,
         keys=Keys(keys, settings.limits, table),

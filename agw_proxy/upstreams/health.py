@@ -2,15 +2,24 @@
 
 from datetime import UTC, datetime
 
-from agw_proxy.errors import UpstreamError
+from agw_proxy._hot.circuit import Vitals
+from agw_proxy.errors import CODES, UpstreamError
+
+FAULTS = (None, *CODES)
+"""By the number of a fault: 0 is none. All workers are of one program, so that they mean the same by it."""
+NUMBERS = {code: number for number, code in enumerate(FAULTS) if code is not None}
 
 
 class Health:
-    """Counts and the last change of one upstream. ``state``: unused, up or failing."""
+    """Counts and the last change of one upstream, as this process sees it. ``state``: unused, up or failing.
 
-    __slots__ = ("failures", "last_error", "requests", "since", "state")
+    ``vitals``: where all workers can read the last failure; None for what is asked in this process.
+    """
+
+    __slots__ = ("failures", "last_error", "requests", "since", "state", "vitals")
 
     def __init__(self) -> None:
+        self.vitals: Vitals | None = None
         self.state = "unused"
         self.since: str | None = None
         self.last_error: str | None = None
@@ -31,8 +40,14 @@ class Health:
             self._turn("up")
             return
         self.failures += 1
-        self.last_error = error.code
+        self.broke(error)
         self._turn("failing")
+
+    def broke(self, error: UpstreamError) -> None:
+        """The last failure is this one; of an answer that was counted as begun, nothing else changes."""
+        self.last_error = error.code
+        if self.vitals is not None:
+            self.vitals.fault = NUMBERS[error.code]
 
     def _turn(self, state: str) -> None:
         if state != self.state:

@@ -1,6 +1,7 @@
 """How the upstreams stand, for ``GET /upstreams``: what traffic, circuits, probes and queues say of each."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -8,6 +9,7 @@ from agw_proxy._hot.circuit import Board, Circuit
 from agw_proxy._hot.route import RouteTable
 from agw_proxy.config.settings import Upstream
 from agw_proxy.types import QueueState, TargetState, UpstreamState
+from agw_proxy.upstreams.health import FAULTS
 from agw_proxy.upstreams.http import HttpUpstream
 from agw_proxy.upstreams.probes import Probes, Subject
 from agw_proxy.upstreams.service import Service
@@ -29,20 +31,20 @@ def standing(
 ) -> list[UpstreamState]:
     """One line an upstream, in the order of ``services``, then ``echo``.
 
-    ``table``: numbers upstreams as ``services`` does. Counts are of all workers since the start; the state and the last
-    error are what this process has seen.
+    ``table``: numbers upstreams as ``services`` does. States, last errors and counts are of all workers; queues and probes
+    are this process's own. ``now_ns``: on the monotonic clock.
     """
     circuits = _circuits(table)
     settled = [
         msgspec.structs.replace(
-            _one(service, board, probes),
+            _one(service, board, probes, now_ns),
             base_url=settings.base_url,
             models=tuple(settings.models),
             targets=tuple(_target(circuit, now_ns) for circuit in circuits.get(place, {}).values()),
         )
         for place, (service, settings) in enumerate(services)
     ]
-    return [*settled, _one(echo, board, probes)]
+    return [*settled, _one(echo, board, probes, now_ns)]
 
 
 def _circuits(table: RouteTable) -> dict[int, dict[str, Circuit]]:
@@ -56,10 +58,12 @@ def _circuits(table: RouteTable) -> dict[int, dict[str, Circuit]]:
     return found
 
 
-def _one(service: Service, board: Board, probes: Probes) -> UpstreamState:
+def _one(service: Service, board: Board, probes: Probes, now_ns: int) -> UpstreamState:
     name, health, vitals = service.upstream.name, service.health, board.vitals(service.upstream.name)
     probe, places = probes.state(name), service.places
     state, since = health.state, health.since
+    if vitals.since_ns:
+        state, since = "failing" if vitals.failing else "up", _stamp(now_ns - vitals.since_ns)
     if vitals.out:
         state, since = "out", probe.out_since if probe is not None else None
     return UpstreamState(
@@ -70,13 +74,18 @@ def _one(service: Service, board: Board, probes: Probes) -> UpstreamState:
         models=(f"{name}/echo",),
         state=state,
         since=since,
-        last_error=health.last_error,
+        last_error=FAULTS[vitals.fault] or health.last_error,
         requests=max(health.requests, vitals.requests),
         failures=max(health.failures, vitals.failures),
         dead_keys=service.keys.dead if service.keys is not None else 0,
         queue=QueueState(places.most, places.taken, places.waiting) if places is not None else None,
         probe=probe,
     )
+
+
+def _stamp(ago_ns: int) -> str:
+    """The time so long ago, in RFC 3339 to the second."""
+    return (datetime.now(UTC) - timedelta(microseconds=ago_ns // 1000)).isoformat(timespec="seconds")
 
 
 def _target(circuit: Circuit, now_ns: int) -> TargetState:

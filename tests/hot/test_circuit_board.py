@@ -235,3 +235,15 @@ def test_memory_with_something_else_in_it_is_refused() -> None:
         Board(memoryview(mmap.mmap(-1, Board.size() + 64))[8:])
     with pytest.raises(BufferError):
         Board(memoryview(bytes(Board.size())))
+
+
+def test_how_an_upstream_fares_is_one_for_all_workers() -> None:
+    memory = mmap.mmap(-1, Board.size())
+    mine, yours = (Board(memory, worker=worker).vitals("up") for worker in range(2))
+    assert (mine.failing, mine.since_ns, mine.fault) == (False, 0, 0)
+    for turn, good in enumerate((True, True, False, False, True)):
+        (mine, yours)[turn % 2].note(START + turn, good)
+        assert (mine.failing, mine.since_ns) == (yours.failing, yours.since_ns)
+        assert (yours.failing, yours.since_ns - START) == (not good, (0, 0, 2, 2, 4)[turn])
+    yours.fault = 17
+    assert (mine.fault, mine.requests, mine.failures) == (17, 5, 2)

@@ -28,10 +28,10 @@ _UPSTREAM: Schema = {
         "models": {"type": "array", "items": {"type": "string"}, "description": "Names and patterns."},
         "state": {
             "enum": ["up", "failing", "out", "unused"],
-            "description": "`failing`: the last exchange failed; `out`: its probes fail, so that it is not asked.",
+            "description": "`failing`: the last exchange of any worker failed; `out`: its probes fail, so that it is not asked.",
         },
         "since": {"type": ["string", "null"], "description": "Since when it is in that state."},
-        "last_error": {"type": ["string", "null"]},
+        "last_error": {"type": ["string", "null"], "description": "The code of the last failure of any worker."},
         "requests": {"type": "integer", "description": "Of all workers, since the start."},
         "failures": {"type": "integer"},
         "targets": {

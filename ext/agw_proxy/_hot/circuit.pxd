@@ -32,7 +32,9 @@ cdef struct VitalLine:
     uint64_t out
     uint64_t requests
     uint64_t failures
-    uint64_t[4] spare
+    uint64_t turned         # nanoseconds of the last change << 1 | failing; 0: nothing was noted yet
+    uint64_t fault          # the last one's number
+    uint64_t[2] spare
     uint64_t[PARTS] window  # index << 44 | requests << 20 | retries
 
 cdef struct Line:
@@ -78,7 +80,7 @@ cdef class Vitals:
     cdef readonly str name
     cdef void asked_(self, uint64_t now) noexcept nogil
     cdef bint may_retry_(self, uint64_t now, double share, int64_t floor) noexcept nogil
-    cdef void note_(self, bint good) noexcept nogil
+    cdef void note_(self, uint64_t now, bint good) noexcept nogil
     cdef void sum_(self, uint64_t index, uint64_t* requests, uint64_t* retries) noexcept nogil
 
 

@@ -194,7 +194,7 @@ cdef class Circuit:
                 self.learn(now, first)
             if how == GOOD and self.slow_ns > 0 and first > self.slow_ns:
                 how = BAD
-            self.vitals.note_(how == GOOD)
+            self.vitals.note_(now, how == GOOD)
             if here and self.enabled:
                 if how == GOOD:
                     self.good(now, begun)

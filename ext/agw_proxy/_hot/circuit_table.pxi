@@ -207,6 +207,22 @@ cdef class Vitals:
     def failures(self):
         return load(&self.at.failures)
 
+    @property
+    def failing(self):
+        return load(&self.at.turned) & 1 != 0
+
+    @property
+    def since_ns(self):
+        return load(&self.at.turned) >> 1
+
+    @property
+    def fault(self):
+        return load(&self.at.fault)
+
+    @fault.setter
+    def fault(self, uint64_t number):
+        store(&self.at.fault, number)
+
     def asked(self, uint64_t now_ns):
         self.asked_(now_ns)
 
@@ -214,12 +230,16 @@ cdef class Vitals:
         return self.may_retry_(now_ns, share, floor)
 
     def note(self, uint64_t now_ns, bint good):
-        self.note_(good)
+        self.note_(now_ns, good)
 
-    cdef void note_(self, bint good) noexcept nogil:
+    cdef void note_(self, uint64_t now, bint good) noexcept nogil:
+        cdef uint64_t seen = load(&self.at.turned)
+        cdef uint64_t failing = 0 if good else 1
         add(&self.at.requests, 1)
-        if not good:
+        if failing:
             add(&self.at.failures, 1)
+        if not seen or seen & 1 != failing:     # workers that differ at the same time: the last one tells
+            store(&self.at.turned, now << 1 | failing)
 
     cdef void asked_(self, uint64_t now) noexcept nogil:
         cdef uint64_t index = now // BUDGET_PART_NS
