@@ -3,8 +3,8 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
@@ -18,7 +18,7 @@ from agw_proxy.api.openapi import document
 from agw_proxy.api.table import ENDPOINTS
 from agw_proxy.config import devkey
 from agw_proxy.config.loader import ConfigError, Loaded
-from agw_proxy.config.reload import Reloader
+from agw_proxy.config.reload import Reloader, needs_restart
 from agw_proxy.config.settings import Key, Settings, Upstream
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.accounts import Accounts
@@ -28,7 +28,7 @@ from agw_proxy.edge.lane import Origins, compile_policy
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.prompt import Prompt
 from agw_proxy.edge.server import Edge
-from agw_proxy.edge.state import State, compile_state
+from agw_proxy.edge.state import State, compile_state, longest_seconds
 from agw_proxy.edge.worker_link import WorkerLink
 from agw_proxy.errors import ReloadFailed
 from agw_proxy.observe.log import Log
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 BODIES_BYTES = 256 * 1024 * 1024  # all request bodies in memory together, unless one alone may be larger
 DEVELOPMENT_KEY_NAME = "development"
+T = TypeVar("T")
 
 
 class Gateway:
@@ -66,6 +67,7 @@ class Gateway:
         self._link = link
         self.log = log
         self._environ = environ
+        self._started = loaded.settings
         self._reloader = Reloader(lambda: self._prepare(load()), loaded)
         self._table = Table() if link is None else link.shared.table(link.worker)
         self._board = Board() if link is None else link.shared.board(link.worker)
@@ -74,7 +76,7 @@ class Gateway:
             self._reloader.version = link.version
         self._catalog = Catalog()
         self._discovery: asyncio.Task[None] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[Any]] = set()
         self._reloading = asyncio.Lock()
         self._served: list[tuple[str, str]] = []
         self._edges: list[Edge] = []
@@ -84,7 +86,7 @@ class Gateway:
         self._next: State | None = None
         self.state = self._compile(loaded.settings, None)
         self._know_models()
-        self.development_key = _development_key(loaded.settings, environ)
+        self.development_key = devkey.generated(loaded.settings, environ)
         settings = loaded.settings
         self._bounds = Bounds(
             max_head_bytes=settings.server.max_header_kb << 10,
@@ -150,7 +152,7 @@ class Gateway:
     def _compile(self, settings: Settings, old: State | None) -> State:
         """New tables from settings; what is unchanged (an upstream's pool, its health) is carried over."""
         keys = settings.keys
-        development = _development_key(settings, self._environ)
+        development = devkey.generated(settings, self._environ)
         if development is not None:
             keys = (Key(name=DEVELOPMENT_KEY_NAME, key=SecretStr(development), admin=True),)
 
@@ -160,12 +162,36 @@ class Gateway:
         return compile_state(settings, keys, self._table, self._board, old, on_dead, told=self.metrics)
 
     async def reload(self) -> Mapping[str, object]:
-        """Read the configuration again and swap; a bad one leaves the old tables serving. Raises ReloadFailed."""
+        """Read the configuration again and swap; a bad one leaves the old tables serving. Raises ReloadFailed.
+
+        Once begun it goes to its end, also where whoever asked for it has gone: what was read is what is served.
+        """
         if self._link is not None:
             await self._link.reload(discover=False)
             return self.configuration()
-        async with self._reloading:  # one after the other: an older reading must not replace a newer one
+        return await asyncio.shield(self._begin_reload())
+
+    def _begin_reload(self) -> asyncio.Task[Mapping[str, object]]:
+        def heard(task: asyncio.Task[Mapping[str, object]]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error, ReloadFailed):  # those are in the log
+                self.log.events.error("config.rejected", error=repr(error), version=self._reloader.version)
+
+        task = self._keep(self._reload_in_turn())
+        task.add_done_callback(heard)
+        return task
+
+    async def _reload_in_turn(self) -> Mapping[str, object]:
+        """One after the other: an older reading must not replace a newer one."""
+        async with self._reloading:
             return await self._reload()
+
+    def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do it beside all else, at the latest until the gateway closes."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
 
     async def take_up(self, version: int, *, discover: bool) -> str | None:
         """Put in force what the supervisor has handed over, as ``version``; gives why not."""
@@ -214,15 +240,16 @@ class Gateway:
         kept = {id(service.upstream) for service in new.services}
         for service in old.services:
             if id(service.upstream) not in kept:
-                routes = (model.timeouts.total or 0.0 for model in old.settings.models)
-                self._retire(service, max(service.timeouts.total, *routes, 0.0))
+                self._retire(service, longest_seconds(old))
         if self._link is None:
             files = [str(file) for file in loaded.files]
             self.log.events.info("config.reloaded", version=self._reloader.version, files=files)
+            if fixed := needs_restart(self._started, new.settings):
+                self.log.events.warning("config.needs_restart", settings=fixed)
         return self.configuration()
 
     def _retire(self, service: Service, seconds: float) -> None:
-        """Close a replaced upstream's pool in so many seconds: its longest exchange must have ended by then."""
+        """Close a replaced upstream's pool ``seconds`` from now, when its longest exchange must have ended."""
 
         async def close() -> None:
             try:
@@ -230,9 +257,7 @@ class Gateway:
             finally:
                 await service.upstream.close()
 
-        task = asyncio.get_running_loop().create_task(close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._keep(close())
 
     async def refresh_upstreams(self) -> Mapping[str, object]:
         """See ``types.Control``."""
@@ -264,6 +289,7 @@ class Gateway:
             **self._reloader.told(),
             "keys": len(self.state.keys.principals),
             "upstreams": len(self.state.services) - 1,
+            **({"needs_restart": needs_restart(self._started, self.state.settings)} if self._link is None else {}),
         }
 
     # -- what the gateway's own endpoints ask for (types.Control)
@@ -276,7 +302,7 @@ class Gateway:
     @property
     def shedding(self) -> str | None:
         """See ``types.Control``."""
-        return self._overload.shedding
+        return self._overload.refuses
 
     @property
     def active(self) -> int:
@@ -343,7 +369,7 @@ class Gateway:
             await self._link.open(self._edges, self, told_to_stop)
         else:
             loop.add_signal_handler(signal.SIGINT, on_stop)
-            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+            loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
             url = await edge.listen(settings.host, settings.port)
             if admin_edge is not None:
                 near = settings.host if not settings.host.startswith("unix:") else "127.0.0.1"
@@ -355,8 +381,9 @@ class Gateway:
         await stop.wait()
         if self._link is not None:
             self._link.shut_doors()
-        self.log.events.info("server.draining", active=self.active, seconds=settings.drain_seconds)
-        drain = loop.create_task(edge.drain(settings.drain_seconds))
+        seconds = self.state.settings.server.drain_seconds
+        self.log.events.info("server.draining", active=self.active, seconds=seconds)
+        drain = loop.create_task(edge.drain(seconds))
         second = loop.create_task(hurry.wait())
         await asyncio.wait({drain, second}, return_when=asyncio.FIRST_COMPLETED)
         second.cancel()
@@ -385,25 +412,7 @@ class Gateway:
         if self._link is None or self._link.worker == 0:
             self._probes.take_up(subjects(_pairs(self.state), self._board))
 
-    def _on_hangup(self) -> None:
-        async def attempt() -> None:
-            try:
-                await self.reload()
-            except ReloadFailed:
-                return  # said in the log, with the reason
-
-        task = asyncio.get_running_loop().create_task(attempt())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
 
 def _pairs(state: State) -> list[tuple[Service, Upstream]]:
     """The services over HTTP with their settings, in order; the built-in echo model's has none."""
     return list(zip(state.services[:-1], state.settings.upstreams, strict=True))
-
-
-def _development_key(settings: Settings, environ: Mapping[str, str]) -> str | None:
-    """Without any key configured there is a generated one. Raises ConfigError where it cannot be kept."""
-    if settings.keys:
-        return None
-    return devkey.ensure(devkey.state_dir(settings.server.state_dir, environ))

@@ -92,6 +92,19 @@ async def test_an_upstream_that_changed_gets_a_pool_of_its_own_and_the_old_one_f
     assert upstream.last.value("authorization") == "Bearer another-upstream-key-01"
 
 
+async def test_a_stream_keeps_the_time_that_it_began_with(config: Tree, upstream: Upstream, tmp_path: Path) -> None:
+    upstream.script(stream(spoken(), pace_ms=30))
+    config["server"]["lane"] = "full"
+    async with serving(config, tmp_path) as running:
+        going = asyncio.create_task(running.chat(stream=True))
+        await asyncio.to_thread(upstream.wait)
+        config["timeouts"]["total"] = "1ms"  # every upstream's pool is replaced by this
+        write(running.file, config)
+        await running.gateway.reload()
+        reply = await going
+    assert (reply.complete, reply.body) == (True, b"".join(spoken()))
+
+
 async def test_reloads_at_once_end_with_the_newest_file(config: Tree, tmp_path: Path) -> None:
     async with serving(config, tmp_path) as running:
         first = asyncio.create_task(running.gateway.reload())

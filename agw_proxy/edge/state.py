@@ -59,3 +59,13 @@ def compile_state(
         scrape_digest=digest(settings.metrics.key.get_secret_value().encode()) if settings.metrics.key else None,
         ways=compile_ways(settings, services, routes.echo, before, old.ways if old is not None else {}),
     )
+
+
+def longest_seconds(state: State) -> float:
+    """After how long the last exchange that this state has decided must have ended: its body, and all its tries.
+
+    A virtual model's deadlines come before its upstreams', and those of its first target are for all of them.
+    """
+    totals = [service.timeouts.total for service in state.services]
+    totals += [model.timeouts.total for model in state.settings.models if model.timeouts.total is not None]
+    return state.settings.server.body_seconds + max(totals)
