@@ -151,11 +151,13 @@ class Handler:
         if endpoint.handler is not None:
             response = await self._answer(exchange, request, endpoint, values, query)
         elif endpoint.relay is not None:
-            if self._accounts.draining:
+            carried = exchange.carried
+            begun = carried is not None and carried.error is not None  # before the drain, by the fast lane
+            if self._accounts.draining and not begun:
                 raise Draining(
                     "This gateway is shutting down. Try again; another instance may answer.", retry_after_ms=1000
                 )
-            if exchange.carried is None:
+            if carried is None:
                 self._overload.check()
             self._overload.entered()
             try:

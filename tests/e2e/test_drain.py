@@ -2,10 +2,11 @@
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.behaviours import stream
+from tests.support.behaviours import answer, failure, gate, stream
 from tests.support.client import Connection
 from tests.support.fake_openai import spoken, words
 from tests.support.gateway import Gateway, chat_body, configuration, provider
@@ -60,6 +61,23 @@ def test_a_stream_over_the_limit_ends_in_an_error_event(draining: Gateway, upstr
     lines = draining.receipts(reply.request_id)
     assert len(lines) == 1
     assert lines[0]["outcome"] != "ok"
+
+
+@pytest.mark.parametrize("lane", ["auto", "full"])
+def test_what_runs_is_tried_again_while_it_drains(upstream: Upstream, lane: str) -> None:
+    config = configuration(provider(upstream.url, models=["gpt-4o-mini"]))
+    config["server"] |= {"lane": lane, "drain_seconds": 20}
+    config["timeouts"]["first_byte"] = "20s"
+    go, held = gate(failure(500))
+    upstream.script(held, answer({"ok": True}))
+    with Gateway(config) as gateway, ThreadPoolExecutor(1) as pool:
+        going = pool.submit(gateway.chat, model="gpt-4o-mini")
+        upstream.wait()
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.until(lambda: refuses(gateway), "new connections were still accepted")
+        go.set()
+        assert (going.result().status, len(upstream.requests)) == (200, 2)
+        assert gateway.wait() == 0
 
 
 def test_new_connections_are_refused_and_a_kept_one_is_not_ready(draining: Gateway, upstream: Upstream) -> None:
