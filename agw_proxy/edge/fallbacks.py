@@ -6,6 +6,7 @@ The member is the gateway's own: it never goes upstream.
 import time
 from collections.abc import Sequence
 
+import msgspec
 import orjson
 
 from agw_proxy._hot.peek import Peek
@@ -13,7 +14,7 @@ from agw_proxy._hot.route import Route, Target
 from agw_proxy.edge.state import State
 from agw_proxy.errors import CallerError, InvalidParameter, PolicyError, UpstreamUnavailable
 from agw_proxy.policy.routes import Routes, shown
-from agw_proxy.types import Principal, Routed
+from agw_proxy.types import Dialect, Principal, Routed
 from agw_proxy.upstreams.ways import PLAIN
 
 MAX_FALLBACKS = 8  # each may be a virtual model with targets of its own
@@ -54,10 +55,12 @@ def planned(
     seed: int,
     now_ns: int,
     sticky: int = 0,
+    spoken: Dialect | None = None,
 ) -> Routed:
     """The targets to try: the route's, those of ``names`` behind them, each once; the last resort where there are none.
 
-    ``seed``: draws the order of each model's own; ``sticky``: what ties the request to a target, or 0.
+    ``seed``: draws the order of each model's own; ``sticky``: what ties the request to a target, or 0; ``spoken``: only
+    upstreams of this dialect understand it, None: any may.
     Raises PolicyError where the key may not name any, ModelForbidden and ModelNotFound for a name as for a model,
     InvalidParameter where an upstream speaks another dialect than the model's, and UpstreamUnavailable where nothing may
     be asked now.
@@ -77,9 +80,9 @@ def planned(
             unavailable = unavailable or error
             continue
         panic = panic or routed.panic
-        for target in routed.plan:
+        for target in understanding(routed.plan, state.routes, spoken):
             plan.setdefault(target.name, target)
-    if not plan and (limited := resting(routes, now_ns)):
+    if not plan and (limited := understanding(resting(routes, now_ns), state.routes, spoken)):
         return Routed(route=route, plan=limited, panic=True)
     if not plan:
         resort = state.ways.get(route.name, PLAIN).last_resort
@@ -123,8 +126,19 @@ def same_dialect(route: Route, target: Target, routes: Routes) -> bool:
     return routes.dialects[route.targets[0].upstream] == routes.dialects[target.upstream]
 
 
-def begun_with(target: Target, route: Route, seed: int) -> Routed:
+def understanding(targets: Sequence[Target], routes: Routes, spoken: Dialect | None) -> tuple[Target, ...]:
+    """Those whose upstreams speak this dialect; None: all."""
+    return tuple(target for target in targets if spoken in {None, routes.dialects[target.upstream]})
+
+
+def begun_with(target: Target, route: Route, seed: int, routes: Routes, spoken: Dialect | None) -> Routed:
     """The plan of an exchange whose first target the fast lane has asked already, whatever its circuit says by now."""
     now = time.monotonic_ns()
-    rest = tuple(item for item in route.plan(seed, now) if item.name != target.name)
+    rest = (item for item in understanding(route.plan(seed, now), routes, spoken) if item.name != target.name)
     return Routed(route=route, plan=(target, *rest), panic=route.panics(now))
+
+
+def with_our_credentials(routed: Routed, state: State) -> Routed:
+    """Without the targets that are asked with a caller's own credential, for one who brings none; where others are left."""
+    plan = tuple(target for target in routed.plan if state.services[target.upstream].auth != "passthrough")
+    return msgspec.structs.replace(routed, plan=plan) if plan else routed

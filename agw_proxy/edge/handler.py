@@ -23,7 +23,7 @@ from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.authentication import authenticate
 from agw_proxy.edge.body import Bodies, check_json
 from agw_proxy.edge.exchange import Bounds, Exchange
-from agw_proxy.edge.fallbacks import begun_with, named, planned, without
+from agw_proxy.edge.fallbacks import begun_with, named, planned, with_our_credentials, without
 from agw_proxy.edge.full_lane import Connection
 from agw_proxy.edge.headers import label, own_credentials, towards_upstream
 from agw_proxy.edge.overload import Overload
@@ -216,6 +216,8 @@ class Handler:
             exchange.user = (seen.user if seen is not None else None) or label(request.headers, "x-user-id")
             exchange.channel = label(request.headers, "x-channel-id")
             routed = self._route(exchange, relay, state, seen if by_model else None, request, fallbacks, body)
+            if "x-agw-key" not in request.headers:
+                routed = with_our_credentials(routed, state)
             self._limit(exchange, body, seen)
             model = state.models.get(routed.route.name)
             call = Call(
@@ -325,18 +327,19 @@ class Handler:
         seed = carried.seed if carried is not None else random.getrandbits(64)
         route = state.routes.find(model, principal)
         exchange.model_label = route.label
-        dialect = state.routes.dialects[route.targets[0].upstream]
-        if dialect != exchange.dialect and relay.upstream_path:
+        dialects = {state.routes.dialects[target.upstream] for target in route.targets}
+        spoken = exchange.dialect if relay.upstream_path else None  # else the path is the upstream's to understand
+        if spoken is not None and spoken not in dialects:
             raise CallerError(
-                f"The model '{model}' is served by an upstream of the {dialect} dialect, and this version does not translate. "
+                f"The model '{model}' is served by an upstream of the {dialects.pop()} dialect, and this version does not translate. "
                 "Use an endpoint of that dialect, or the upstream's OpenAI-compatible base_url.",
                 param="model",
             )
         if carried is not None and carried.target is not None:  # asked already, and maybe left alone since then
-            return begun_with(carried.target, route, seed)
+            return begun_with(carried.target, route, seed, state.routes, spoken)
         kind = state.models[route.name].sticky if route.name in state.models else None
         sticky = sticky_of(kind, request.headers.get("x-session-id"), body or b"")
-        return planned(route, fallbacks, state, principal, seed, time.monotonic_ns(), sticky)
+        return planned(route, fallbacks, state, principal, seed, time.monotonic_ns(), sticky, spoken)
 
     def _route_without_model(self, exchange: Exchange, state: State, request: web.BaseRequest) -> Routed:
         """Paths that name no model go to the upstream in ``x-agw-upstream``, or the first; for keys that may use all of it."""

@@ -141,3 +141,48 @@ def test_the_echo_model_keeps_out_where_the_target_answers_or_the_request_is_wro
     upstream.default = failure(400)
     reply = gateway.chat(model="safe")
     assert (reply.status, reply.value("x-agw-fallback")) == (400, None)
+
+
+@pytest.mark.parametrize("lane", ["auto", "full"])
+def test_a_target_that_needs_the_callers_own_credential_is_passed_over_without_one(
+    upstream: Upstream, second: Upstream, lane: str
+) -> None:
+    own = provider(second.url, "own", models=["own-*"], auth="passthrough", api_key=None)
+    config = configuration(
+        provider(upstream.url, models=["gpt-4o"]),
+        own,
+        models=[{"name": "mixed", "targets": ["fake/gpt-4o"], "fallbacks": ["own/own-1"]}],
+        retries={"attempts": 1},
+    )
+    config["server"]["lane"] = lane
+    with Gateway(config) as gateway:
+        assert gateway.chat(model="mixed").status == 200
+        upstream.default = failure(500)
+        refused = gateway.chat(model="mixed")
+        assert (refused.status, refused.value("x-agw-error")) == (502, "upstream_failed")
+        assert second.requests == []
+        assert gateway.chat(model="own/own-1").status == 401
+        headers = {"x-agw-key": APP_KEY, "Authorization": "Bearer sk-own-credential"}
+        assert gateway.chat(model="mixed", key=None, headers=headers).status == 200
+        assert second.last.value("authorization") == "Bearer sk-own-credential"
+
+
+@pytest.mark.parametrize("lane", ["auto", "full"])
+def test_only_targets_of_the_endpoints_dialect_are_asked(upstream: Upstream, second: Upstream, lane: str) -> None:
+    config = configuration(
+        provider(upstream.url, models=["gpt-4o"]),
+        {"name": "claude", "dialect": "anthropic", "base_url": second.url, "models": ["claude-*"]},
+        models=[
+            {"name": "both", "targets": ["claude/claude-1", "fake/gpt-4o"], "balance": "first"},
+            {"name": "chain", "targets": ["fake/gpt-4o"], "fallbacks": ["claude/claude-1"]},
+            {"name": "other", "targets": ["claude/claude-1"], "fallbacks": ["claude/claude-2"]},
+        ],
+        retries={"attempts": 1},
+    )
+    config["server"]["lane"] = lane
+    with Gateway(config) as gateway:
+        assert gateway.chat(model="both").status == 200
+        assert gateway.chat(model="other").status == 400
+        upstream.default = failure(500)
+        assert [gateway.chat(model=name).status for name in ("both", "chain")] == [502, 502]
+        assert (len(upstream.requests), second.requests) == (3, [])
