@@ -45,7 +45,7 @@ async def alive(control: Control, _: Asked) -> Answer:
 
 
 async def ready(control: Control, asked: Asked) -> Answer:
-    """Readiness: 200, or 503 once the gateway is draining or while it is over its memory limit.
+    """Readiness: 200, or 503 once the gateway is draining or while it refuses requests for want of memory.
 
     Not for upstreams that fail, which another instance would ask as well, nor for a loop that is late, which passes
     sooner than a prober notices. Open to all, so it tells nothing of the configuration; but ``verbose`` names the

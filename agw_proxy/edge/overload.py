@@ -103,13 +103,16 @@ class Overload:
         for lane in self._lanes:
             lane.shedding, lane.max_requests, lane.others = bool(self.shedding), self.max_requests or 0, self._running
 
+    @property
+    def refuses(self) -> str | None:
+        """Why the next request would be refused, whatever their number; None: it would not."""
+        return None if self.shedding == "memory" and not self.requests else self.shedding
+
     def why(self) -> str | None:
         """Why one more request cannot be taken, ``requests``, ``lag`` or ``memory``; None: it can."""
         if self.max_requests is not None and self.requests >= self.max_requests:
             return "requests"
-        if self.shedding == "memory" and not self.requests:
-            return None
-        return self.shedding
+        return self.refuses
 
     def check(self) -> None:
         """Refuse one more request where it cannot be taken. Raises Overloaded."""

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.behaviours import answer, failure, reset, stream
+from tests.support.client import Reply
 from tests.support.fake_openai import spoken
 from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Gateway, Tree, configuration, provider
 from tests.support.upstream import Behaviour, Exchange, Upstream
@@ -33,6 +34,12 @@ def standing(gateway: Gateway) -> Tree:
     assert isinstance(data, list)
     found: Tree = data[0]
     return found
+
+
+def upstreams_of(reply: Reply) -> list[Tree]:
+    data = reply.json["upstreams"]
+    assert isinstance(data, list)
+    return data
 
 
 def said(gateway: Gateway) -> list[tuple[str, object]]:
@@ -149,7 +156,7 @@ def test_readiness_tells_of_the_upstreams_only_those_who_may_know(
             assert ("upstreams" in reply.json) is (key in told)
             assert upstream.url.rpartition(":")[2].encode() not in reply.body
             if key in told:
-                (line,) = [item for item in reply.json["upstreams"] if item["name"] == "fake"]
+                (line,) = [item for item in upstreams_of(reply) if item["name"] == "fake"]
                 assert (line["state"], line["last_error"]) == ("failing", "upstream_failed")
                 assert line["since"] is not None
 

@@ -126,6 +126,18 @@ def test_memory_that_never_comes_back_does_not_refuse_for_ever() -> None:
         bench.overload.check()
 
 
+def test_an_idle_worker_is_ready_whatever_its_memory() -> None:
+    bench = Bench(memory_limit_mb=100)
+    bench.room.bytes = 200 * MIB
+    assert bench.look() == "memory"
+    told = [bench.overload.refuses]  # a prober that took it out for this would never bring it back
+    bench.overload.entered()
+    told.append(bench.overload.refuses)
+    bench.overload.left()
+    told.append(bench.overload.refuses)
+    assert told == [None, "memory", None]
+
+
 def test_memory_that_is_not_known_is_no_reason() -> None:
     bench = Bench(memory_limit_mb=64)
     bench.room.bytes = -1
