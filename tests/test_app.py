@@ -116,6 +116,21 @@ async def test_reloads_at_once_end_with_the_newest_file(config: Tree, tmp_path: 
         assert (await running.chat(key=NEW_KEY)).status == 200
 
 
+async def test_a_reload_ends_whole_though_nobody_waits_for_it(config: Tree, tmp_path: Path) -> None:
+    async with serving(config, tmp_path) as running:
+        write(running.file, with_key(config))
+        asked = asyncio.create_task(running.gateway.reload())
+        for _ in range(3):  # until the file is being read
+            await asyncio.sleep(0)
+        asked.cancel()  # as when the client of /security/refresh goes
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await running.until(lambda: running.gateway.configuration()["version"] == 2)
+        await running.until(lambda: running.log.trees("config.reloaded"))
+        assert running.gateway.configuration()["keys"] == 3
+        assert (await running.chat(key=NEW_KEY)).status == 200
+
+
 async def test_models_are_discovered_where_they_are_given_by_pattern(
     config: Tree, upstream: Upstream, tmp_path: Path
 ) -> None:

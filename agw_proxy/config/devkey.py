@@ -7,8 +7,12 @@ import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agw_proxy.config.tree import ConfigError, Origin, problem
+
+if TYPE_CHECKING:
+    from agw_proxy.config.settings import Settings
 
 FILE = "dev.key"
 KEY_BYTES = 32  # 256 random bits
@@ -89,3 +93,8 @@ def _read(path: Path) -> str:
 
 def _refusal(path: Path, message: str) -> ConfigError:
     return ConfigError([problem(message, origin=Origin(file=str(path)))])
+
+
+def generated(settings: "Settings", environ: Mapping[str, str]) -> str | None:
+    """The key that serves where none is configured. Raises ConfigError where it cannot be kept."""
+    return None if settings.keys else ensure(state_dir(settings.server.state_dir, environ))
