@@ -101,6 +101,8 @@ class Handler:
                 exchange.status = exchange.status or ended.status
                 raise
             return self.refuse(exchange, request, ended)
+        except ConnectionError:  # what was to be written found the client gone; upstreams' have become UpstreamErrors
+            return self.refuse(exchange, request, exchange.cancelled())
         except Exception as defect:
             self._accounts.log.events.error(
                 "gateway.defect", request_id=exchange.request_id, error=repr(defect), where=where(defect)

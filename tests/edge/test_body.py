@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from aiohttp import ClientConnectionResetError
 from aiohttp.test_utils import make_mocked_request
 
 from agw_proxy.edge.body import Bodies, check_json
@@ -160,3 +161,17 @@ async def test_a_client_that_waits_is_refused_without_its_body(
     async with serving(small, tmp_path) as running:
         reply = await running.send(head.replace(*change).encode())
         assert (reply.status, reply.value("connection"), reply.informational) == (expected, "close", [])
+
+
+async def test_a_client_that_goes_while_it_is_told_to_go_on_is_no_defect(
+    small: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(_: object) -> None:
+        raise ClientConnectionResetError("Cannot write to closing transport")  # what aiohttp's writer says then
+
+    monkeypatch.setattr("agw_proxy.edge.body._continue", gone)
+    head = HEAD + "Expect: 100-continue\r\nContent-Length: 100\r\n\r\n"
+    async with serving(small, tmp_path) as running:
+        await running.raw(head.encode())
+        line = await running.receipt()
+    assert (line["outcome"], line["status"]) == ("caller_gone", 499)
