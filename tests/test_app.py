@@ -116,6 +116,26 @@ async def test_reloads_at_once_end_with_the_newest_file(config: Tree, tmp_path: 
         assert (await running.chat(key=NEW_KEY)).status == 200
 
 
+async def test_what_a_reload_cannot_change_is_said(config: Tree, tmp_path: Path) -> None:
+    async with serving(config, tmp_path) as running:
+        assert running.gateway.configuration()["needs_restart"] == []
+        changed = {
+            **config,
+            "server": {**config["server"], "max_body_mb": 7, "drain_seconds": 2},
+            "log": {"level": "debug"},
+        }
+        write(running.file, changed)
+        told = await running.gateway.reload()
+        assert told["needs_restart"] == ["server.max_body_mb", "log.level"]
+        (line,) = running.log.trees("config.needs_restart")
+        assert line["settings"] == told["needs_restart"]
+        write(running.file, config)
+        assert (await running.gateway.reload())["needs_restart"] == []
+        write(running.file, changed)
+        await running.gateway.reload()
+    assert [line["seconds"] for line in running.log.trees("server.draining")] == [2]  # as it is now
+
+
 async def test_a_reload_ends_whole_though_nobody_waits_for_it(config: Tree, tmp_path: Path) -> None:
     async with serving(config, tmp_path) as running:
         write(running.file, with_key(config))

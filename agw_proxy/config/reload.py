@@ -5,7 +5,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from agw_proxy.config.loader import Loaded, refuse_emptied
+from agw_proxy.config.settings import Log, Settings
 from agw_proxy.config.tree import ConfigError
+
+FIXED = (
+    "host", "port", "workers", "heartbeat_seconds", "admin_port", "max_body_mb", "max_header_kb", "max_connections",
+    "body_seconds", "state_dir",
+)  # fmt: skip
+"""Of ``server``: what is read at the start and not at a reload."""
 
 
 class Reloader:
@@ -50,6 +57,15 @@ class Reloader:
             "last_error": str(self.last_error) if self.last_error is not None else None,
             "last_error_at": _stamp(self.last_error_at) if self.last_error_at is not None else None,
         }
+
+
+def needs_restart(started: Settings, current: Settings) -> list[str]:
+    """Fields by which ``current`` differs from the settings that the process has started with, and that are read then only."""
+    fixed = [f"server.{field}" for field in FIXED if getattr(started.server, field) != getattr(current.server, field)]
+    fixed += [
+        f"log.{field}" for field in Log.model_fields if getattr(started.log, field) != getattr(current.log, field)
+    ]
+    return fixed + (["metrics.prometheus"] if started.metrics.prometheus != current.metrics.prometheus else [])
 
 
 def _stamp(seconds: float) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agw_proxy.config.loader import ConfigError, Loaded, refuse_emptied
+from agw_proxy.config.reload import FIXED, needs_restart
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.listeners import Listeners
 from agw_proxy.edge.shared import Shared
@@ -76,7 +77,6 @@ class Supervisor:
         self._log = log.events
         self._announce: Callable[[str, str], None] | None = announce
         self._heartbeat = server.heartbeat_seconds
-        self._drain_seconds = server.drain_seconds
         self._shared = Shared(server.workers)
         self._slots = [Slot(number) for number in range(server.workers)]
         self._handings: list[Handing] = []
@@ -223,11 +223,12 @@ class Supervisor:
     def _stop(self, now: float) -> None:
         """The first time: drain. Again: end at once."""
         hurry = self._deadline is not None
+        seconds = self.loaded.settings.server.drain_seconds
         if not hurry:
-            self._log.info("server.draining", workers=len(self._slots), seconds=self._drain_seconds)
+            self._log.info("server.draining", workers=len(self._slots), seconds=seconds)
             self._listeners.close()  # the workers close theirs
             self._listeners.remove()
-        self._deadline = now + (0.0 if hurry else self._drain_seconds) + LAST_SECONDS
+        self._deadline = now + (0.0 if hurry else seconds) + LAST_SECONDS
         for slot in self._slots:
             slot.due = None
             if slot.channel is not None:
@@ -308,7 +309,10 @@ class Supervisor:
             return ConfigError([problem(f"{type(error).__name__}: {error}")])
         first, new = self.loaded.settings, loaded.settings
         metrics = new.metrics.model_copy(update={"prometheus": first.metrics.prometheus})
-        fixed = {"server": first.server, "log": first.log, "metrics": metrics}
+        server = new.server.model_copy(update={field: getattr(first.server, field) for field in FIXED})
+        fixed = {"server": server, "log": first.log, "metrics": metrics}
+        if changed := needs_restart(first, new):
+            self._log.warning("config.needs_restart", settings=changed)
         return Loaded(new.model_copy(update=fixed), loaded.files, loaded.notes, loaded.blank)
 
     def _settle(self, now: float) -> None:

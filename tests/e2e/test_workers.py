@@ -370,3 +370,19 @@ def test_a_unix_socket_and_an_admin_port_work_with_workers(upstream: Upstream, t
         assert path.is_socket()
         assert gateway.stop() == 0
     assert not path.exists()
+
+
+def test_a_reload_changes_the_bounds_of_all_workers_and_says_what_it_cannot_change(upstream: Upstream) -> None:
+    config = crew(upstream)
+    with Gateway(config) as gateway:
+
+        def told() -> set[bool]:
+            return {"upstreams" in gateway.get("/health/ready?verbose", key=None).json for _ in range(24)}
+
+        assert told() == {False}
+        config["server"] |= {"readiness": "open", "max_body_mb": 7}
+        gateway.write(config)
+        assert gateway.post("/security/refresh", key=ADMIN_KEY).status == 200
+        assert told() == {True}
+        (line,) = [line for line in gateway.logs() if line.get("event") == "config.needs_restart"]
+        assert line["settings"] == ["server.max_body_mb"]
