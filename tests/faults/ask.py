@@ -23,6 +23,7 @@ class Heard:
     text: str = ""
     error: Exception | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    """Of the answer, whatever became of it."""
 
     @property
     def status(self) -> int:
@@ -43,27 +44,31 @@ def ask(gateway: Gateway, api: Api, model: str, extra: Tree, *, streamed: bool, 
     """One request with its answer read to the end."""
     heard = Heard()
     talk = {"chat": _chat, "responses": _responses, "messages": _messages}[api]
-    try:
-        for piece in talk(gateway, model, extra, streamed, headers):
-            heard.text += piece
-        heard.whole = True
-    except RAISED as error:
-        heard.error = error
-        response = getattr(error, "response", None)
-        heard.headers = dict(response.headers) if response is not None else {}
+    hooks = {"response": [lambda response: heard.headers.update(response.headers)]}
+    with httpx2.Client(follow_redirects=True, event_hooks=hooks) as wire:  # as the SDKs' own are
+        try:
+            for piece in talk(gateway, wire, model, extra, streamed, headers):
+                heard.text += piece
+            heard.whole = True
+        except RAISED as error:
+            heard.error = error
     return heard
 
 
-def _openai(gateway: Gateway, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE_SECONDS)
+def _openai(gateway: Gateway, wire: httpx2.Client, key: str) -> openai.OpenAI:
+    return openai.OpenAI(
+        base_url=f"{gateway.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE_SECONDS, http_client=wire
+    )
 
 
 def _key(headers: dict[str, str]) -> str:
     return headers["authorization"].removeprefix("Bearer ")
 
 
-def _chat(gateway: Gateway, model: str, extra: Tree, streamed: bool, headers: dict[str, str]) -> Iterator[str]:
-    with _openai(gateway, _key(headers)) as client:
+def _chat(
+    gateway: Gateway, wire: httpx2.Client, model: str, extra: Tree, streamed: bool, headers: dict[str, str]
+) -> Iterator[str]:
+    with _openai(gateway, wire, _key(headers)) as client:
         made = client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": "Say hello"}],
@@ -80,8 +85,10 @@ def _chat(gateway: Gateway, model: str, extra: Tree, streamed: bool, headers: di
                 yield "".join(choice.delta.content or "" for choice in chunk.choices)
 
 
-def _responses(gateway: Gateway, model: str, extra: Tree, streamed: bool, headers: dict[str, str]) -> Iterator[str]:
-    with _openai(gateway, _key(headers)) as client:
+def _responses(
+    gateway: Gateway, wire: httpx2.Client, model: str, extra: Tree, streamed: bool, headers: dict[str, str]
+) -> Iterator[str]:
+    with _openai(gateway, wire, _key(headers)) as client:
         made = client.responses.create(
             model=model,
             input="Say hello",
@@ -99,10 +106,16 @@ def _responses(gateway: Gateway, model: str, extra: Tree, streamed: bool, header
                     yield told.delta
 
 
-def _messages(gateway: Gateway, model: str, extra: Tree, streamed: bool, headers: dict[str, str]) -> Iterator[str]:
-    key = _key(headers)
+def _messages(
+    gateway: Gateway, wire: httpx2.Client, model: str, extra: Tree, streamed: bool, headers: dict[str, str]
+) -> Iterator[str]:
     with anthropic.Anthropic(
-        base_url=gateway.url, api_key=None, auth_token=key, max_retries=0, timeout=PATIENCE_SECONDS
+        base_url=gateway.url,
+        api_key=None,
+        auth_token=_key(headers),
+        max_retries=0,
+        timeout=PATIENCE_SECONDS,
+        http_client=wire,
     ) as client:
         made = client.messages.create(
             model=model,

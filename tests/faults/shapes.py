@@ -1,9 +1,9 @@
 """Odd, but well: an answer in any shape that the wire allows is the same answer, and leaves nothing behind."""
 
-from tests.faults.broken import MODELS
+from tests.faults.broken import EVENTS_HEAD, MODELS
 from tests.faults.dialects import MESSAGE, MESSAGE_EVENTS, RESPONSE, RESPONSE_EVENTS
-from tests.faults.fault import Api, Fault, Scene, both
-from tests.support.behaviours import DONE, answer, stream
+from tests.faults.fault import Api, Fault, Scene
+from tests.support.behaviours import DONE, answer, raw, stream
 from tests.support.fake_openai import completion, spoken, words
 
 READER = "ext/agw_proxy/_hot/sse.pyx: the reader of events; bytes are relayed as they came"
@@ -14,6 +14,11 @@ STRAY = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"
 def shaped(name: str, promise: str, events: list[bytes], *, split: int = 0, api: Api = "chat") -> Fault:
     """A stream that is read as ever."""
     return Fault(name, promise, READER, sse=Scene("whole", (stream(events, split=split),), api=api, model=MODELS[api]))
+
+
+def in_chunks(events: list[bytes]) -> bytes:
+    """A whole chunked body."""
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in events) + b"0\r\n\r\n"
 
 
 def several_lines(data: bytes) -> bytes:
@@ -52,6 +57,7 @@ ROWS = (
         "stray-bytes",
         "Bytes behind an answer cost the connection, and never become the next answer.",
         "the lane's pool: a connection with bytes left is closed",
-        **both(Scene("whole", (answer(completion(), after=STRAY),), times=2, before=1)),
+        json=Scene("whole", (answer(completion(), after=STRAY),), times=2, before=1),
+        sse=Scene("whole", (raw(EVENTS_HEAD + in_chunks(spoken()) + STRAY, "hang"),), times=2, before=1),
     ),
 )

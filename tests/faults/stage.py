@@ -1,8 +1,8 @@
 """Plays a scene on a running gateway, and judges what client, upstreams, log and limits have seen."""
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -10,9 +10,10 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.faults.ask import TOKENS, Heard, ask
-from tests.faults.fault import Fault, Kind, Lane, Scene
+from tests.faults.fault import KINDS, Fault, Kind, Lane, Part, Play, Scene
+from tests.faults.holes import deaf, mute
 from tests.support.client import Reply
-from tests.support.fake_openai import ANSWER, USAGE
+from tests.support.fake_openai import USAGE
 from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Gateway, Tree, chat_body, configuration, provider
 from tests.support.untrusted import untrusted
 from tests.support.upstream import Recorded, Upstream, unreachable
@@ -22,7 +23,7 @@ KEY = "agw-faults-counted-5e0b8d13f7a2496c"
 # time, so that a place which is not given back refuses all that comes after.
 LIMITS = [
     {"per": "key", "requests": 1, "period": "1h", "burst": 15_000},
-    {"per": "key", "tokens": 1, "period": "60s", "burst": 1_000_000},
+    {"per": "key", "tokens": 1, "period": "30s", "burst": 2_000_000},
     {"per": "key", "concurrent": 1},
 ]
 REFILL = 2  # tokens that may come back meanwhile
@@ -50,17 +51,32 @@ class Stage:
     idle_bytes: int = 0
 
 
-def settings(lane: Lane, workers: int, urls: Tree, own: list[str]) -> Tree:
-    """The gateway's configuration.
+def parts(faults: Sequence[Fault], urls: Mapping[str, str]) -> Iterator[Part]:
+    """What each scene of these has configured for itself."""
+    for fault in faults:
+        for kind in KINDS:
+            scene, own = fault.scene(kind), f"{fault.name}-{kind}"
+            if scene is None:
+                continue
+            if fault.needs is not None:
+                yield fault.needs(own, urls)
+            for prefix, first in (("safe", "fake"), ("lost", "dead")):
+                if scene.model.startswith(f"{prefix}-"):
+                    yield Part(models=(in_turn(f"{prefix}-{own}", f"{first}/gpt-{own}", f"spare/gpt-{own}"),))
 
-    ``urls``: of the upstreams, by name; ``own``: the faults' names, each of which has a virtual model of its own that
-    falls back to the spare upstream.
-    """
+
+def in_turn(name: str, target: str, *fallbacks: str, **more: object) -> Tree:
+    """A virtual model: the first of these that answers."""
+    return {"name": name, "targets": [target], "balance": "first", "fallbacks": list(fallbacks), **more}
+
+
+def settings(lane: Lane, workers: int, urls: Mapping[str, str], faults: Sequence[Fault]) -> Tree:
+    """The gateway's configuration. ``urls``: of the upstreams, by name."""
     url = urls["fake"]
     claude = provider(url, "claude", dialect="anthropic", models=["claude-*"])
     claude["base_url"] = url
     once = {"retries": {"attempts": 1}}
-    models = [(f"safe-{name}", "fake") for name in own] + [(f"lost-{name}", "dead") for name in own]
+    own = list(parts(faults, urls))
     return configuration(
         provider(url, models=["gpt-*"]),
         claude,
@@ -69,6 +85,7 @@ def settings(lane: Lane, workers: int, urls: Tree, own: list[str]) -> Tree:
         provider(urls["dead"], "dead", models=["dead-*"], **once),
         provider(f"http://{'a' * 64}.example", "misnamed", models=["misnamed-*"], **once),
         provider(urls["tls"], "tls", models=["tls-*"], **once),
+        *(upstream for part in own for upstream in part.upstreams),
         server={
             "port": 0,
             "drain_seconds": 1,
@@ -78,12 +95,9 @@ def settings(lane: Lane, workers: int, urls: Tree, own: list[str]) -> Tree:
         },
         timeouts={"connect": "500ms", "first_byte": "300ms", "between_bytes": "300ms", "total": "20s"},
         retries={"attempts": 3, "base": "1ms", "max": "50ms", "budget_floor": 100_000},
-        models=[
-            {"name": name, "targets": [f"{first}/gpt-{name}"], "balance": "first", "fallbacks": [f"spare/gpt-{name}"]}
-            for name, first in models
-        ],
+        models=[model for part in own for model in part.models],
         keys=[
-            {"name": "counted", "key": KEY, "models": ["*"], "limits": LIMITS},
+            {"name": "counted", "key": KEY, "models": ["*"], "limits": LIMITS, "fallbacks": True},
             {"name": "app", "key": APP_KEY, "models": ["*"]},
             {"name": "boss", "key": ADMIN_KEY, "models": ["*"], "admin": True},
         ],
@@ -91,12 +105,13 @@ def settings(lane: Lane, workers: int, urls: Tree, own: list[str]) -> Tree:
 
 
 @contextmanager
-def set_up(lane: Lane, workers: int, upstream: Upstream, spare: Upstream, own: list[str]) -> Iterator[Stage]:
+def set_up(lane: Lane, workers: int, upstream: Upstream, spare: Upstream, faults: Sequence[Fault]) -> Iterator[Stage]:
     """A gateway in the middle of its life: both lanes imported, a connection to each upstream."""
     with ExitStack() as stack:
         urls = {"fake": upstream.url, "spare": spare.url}
         urls |= {"dead": stack.enter_context(unreachable()), "tls": stack.enter_context(untrusted())}
-        gateway = stack.enter_context(Gateway(settings(lane, workers, urls, own)))
+        urls |= {"deaf": stack.enter_context(deaf()), "mute": stack.enter_context(mute())}
+        gateway = stack.enter_context(Gateway(settings(lane, workers, urls, faults)))
         stage = Stage(gateway, upstream, spare, lane, workers)
         for _ in range(8 * workers):
             assert gateway.chat().status == 200
@@ -193,42 +208,50 @@ def once(stage: Stage, fault: Fault, scene: Scene, kind: Kind) -> float:
     model = scene.model.format(f"{fault.name}-{kind}")
     streamed = kind == "sse"
     late = 0.0
-    for number in range(scene.times):
-        identity = f"fault-{fault.name}-{kind}-{next(_numbers)}"
-        stage.asked.append(identity)
-        headers = {"authorization": f"Bearer {KEY}", "x-request-id": identity}
-        if scene.client is not None:
-            went = scene.client(stage.gateway, upstream, chat_body(model=model, stream=streamed), headers)
-            seen = upstream.wait(scene.attempts)[-1]
-            late = upstream.wait_gone(seen) - went if scene.outcome == "caller_gone" else 0.0
-        else:
-            heard = ask(stage.gateway, scene.api, model, scene.extra, streamed=streamed, headers=headers)
-            last = number == scene.times - 1
-            judge_client(scene if last else Scene("whole"), heard)
-        [receipt] = stage.gateway.receipts(identity)
-        expected = scene.outcome if number == scene.times - 1 else "ok"
-        assert receipt["outcome"] == expected, receipt
-        assert receipt.get("stream", False) is streamed or scene.ends == "refused", receipt
-    judge_upstreams(scene, upstream.requests, spare.requests)
+    ours: list[str] = []
+
+    def came(to: Upstream) -> list[Recorded]:
+        return [request for request in to.requests if request.value("x-request-id") in ours]
+
+    around = scene.around or (lambda _: nullcontext())
+    with around(Play(stage.gateway, upstream, spare, stage.workers, model, streamed)):
+        for number in range(scene.times):
+            expected = scene if number == scene.times - 1 else scene.earlier or Scene("whole", text=scene.text)
+            identity = f"fault-{fault.name}-{kind}-{next(_numbers)}"
+            stage.asked.append(identity)
+            ours.append(identity)
+            headers = {"authorization": f"Bearer {KEY}", "x-request-id": identity, **dict(scene.sent)}
+            if scene.client is not None:
+                body = chat_body(model=model, stream=streamed, **scene.extra)
+                went = scene.client(stage.gateway, upstream, body, headers)
+                if scene.outcome == "caller_gone" and scene.attempts:
+                    late = upstream.wait_gone(came(upstream)[-1]) - went
+            else:
+                heard = ask(stage.gateway, scene.api, model, scene.extra, streamed=streamed, headers=headers)
+                judge_client(expected, heard)
+            [receipt] = stage.gateway.receipts(identity)
+            assert receipt["outcome"] == expected.outcome, receipt
+            assert receipt.get("stream", False) is streamed or scene.ends == "refused", receipt
+        judge_upstreams(scene, came(upstream), came(spare))
     return late
 
 
 def judge_client(scene: Scene, heard: Heard) -> None:
     """What the application knows is what happened."""
+    assert UPSTREAM_KEY not in f"{heard.text} {heard.error} {heard.headers}"
+    for name, value in scene.headers:
+        assert heard.headers.get(name, "") == value, heard.headers
     if scene.ends == "whole":
         assert heard.error is None, repr(heard.error)
-        assert heard.text in {ANSWER, ""}, heard.text
+        assert heard.text == scene.text
         return
     assert not heard.whole, f"taken for a whole answer: {heard.text!r}"
     assert heard.error is not None
-    assert UPSTREAM_KEY not in f"{heard.error} {heard.headers}"
     if scene.ends == "refused":
         assert (heard.status, heard.code, heard.text) == (scene.status, scene.code, ""), repr(heard.error)
-        for name, value in scene.headers:
-            assert heard.headers.get(name, "") == value, heard.headers
     else:
         assert heard.status == 200, repr(heard.error)
-        assert ANSWER.startswith(heard.text)
+        assert scene.text.startswith(heard.text)
 
 
 def judge_upstreams(scene: Scene, asked: list[Recorded], spare: list[Recorded]) -> None:

@@ -6,12 +6,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.faults.fault import KINDS, Fault, Kind, Lane
+from tests.faults.fault import Fault, Kind, Lane
 from tests.faults.order import FAULTS, plays
 from tests.faults.stage import GROWTH_BYTES, Stage, memory, play, set_up
 from tests.support.upstream import Upstream
 
-OWN = [f"{fault.name}-{kind}" for fault in FAULTS for kind in KINDS if fault.scene(kind) is not None]
 Stages = Callable[[Lane, int], Stage]
 
 
@@ -24,7 +23,7 @@ def stages() -> Iterator[Stages]:
 
         def stage(lane: Lane, workers: int) -> Stage:
             if (lane, workers) not in made:
-                made[lane, workers] = stack.enter_context(set_up(lane, workers, upstream, spare, OWN))
+                made[lane, workers] = stack.enter_context(set_up(lane, workers, upstream, spare, FAULTS))
             return made[lane, workers]
 
         yield stage
