@@ -76,6 +76,8 @@ class Scene:
     spare: int = 0
     """Requests that reach the second one."""
     outcome: str = "ok"
+    free: bool = False
+    """It is turned away before it has cost anything."""
     cut: bool = False
     """The upstream's request is ended by the gateway while the upstream is still at it."""
     headers: tuple[tuple[str, str], ...] = ()

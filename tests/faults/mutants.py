@@ -1,15 +1,19 @@
 """Takes a guard away and shows that its row fails: ``python -m tests.faults.mutants [fault ...]``.
 
 Each mutant is one changed line in a copy of the tree. A row that still passes without its guard proves nothing, and
-ends this with status 1. The rows are those of the full lane, whose guards need no compiler.
+ends this with status 1. So does one that fails in a copy which nobody has changed. The rows are those of the full lane
+with one worker, whose guards need no compiler.
 """
 
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.faults.order import plays
 
 ROOT = Path(__file__).parents[2]
 RETRY_AFTER = "agw_proxy/upstreams/retry_after.py"
@@ -17,6 +21,17 @@ FAILURES = "agw_proxy/upstreams/failures.py"
 OPENING = "agw_proxy/upstreams/opening.py"
 RELAY = "agw_proxy/edge/relay.py"
 CLIENT = "agw_proxy/upstreams/client.py"
+ATTEMPTS = "agw_proxy/upstreams/attempts.py"
+KEYRING = "agw_proxy/upstreams/keyring.py"
+QUEUE = "agw_proxy/upstreams/queue.py"
+HEDGE = "agw_proxy/upstreams/hedge.py"
+OWN = "agw_proxy/edge/own_timeouts.py"
+SERVER = "agw_proxy/edge/full_server.py"
+PROMISED = {
+    "outage": "tests/faults/test_processes.py::test_retries_do_not_multiply_an_outage[outage-full-1]",
+    "probes": "tests/faults/test_processes.py::test_probes_take_an_upstream_out_and_bring_it_back[probes-full-1]",
+}
+"""The tests of promises about whole processes."""
 
 
 @dataclass(frozen=True)
@@ -48,28 +63,64 @@ MUTANTS = (
     Mutant("error-inside-chat", RELAY, "            if stream.error is not None:\n", "            if False:\n"),
     Mutant("pings-chat", RELAY, "progress, known = stream.progress > known,", "progress, known = True,"),
     Mutant("last-chunk", RELAY, "        if self.broken:\n", "        if False:\n"),
-    Mutant(
-        "leaves-waiting", "agw_proxy/edge/full_server.py", "handler_cancellation=True", "handler_cancellation=False"
-    ),
+    Mutant("leaves-waiting", SERVER, "handler_cancellation=True", "handler_cancellation=False"),
     Mutant("redirect", CLIENT, "allow_redirects=False", "allow_redirects=True"),
+    Mutant("connect-stalls", CLIENT, "connect=timeouts.connect)", "connect=None)"),
+    Mutant(
+        "handshake-stalls", CLIENT, '["ssl_handshake_timeout"] = self._tls_seconds', '["ssl_handshake_timeout"] = 60.0'
+    ),
+    Mutant("write-stalls", CLIENT, "clock.reschedule(min(loop.time() + timeouts.write, deadline))", "pass"),
+    Mutant("own-deadline", OWN, "lower[phase] = min(seconds, fallback", "lower[phase] = max(seconds, fallback"),
+    Mutant("own-deadline-longer", OWN, "lower[phase] = min(seconds, fallback", "lower[phase] = max(seconds, fallback"),
+    Mutant("key-refused", KEYRING, "self._until[number] = NEVER\n", "pass\n"),
+    Mutant("key-limited", KEYRING, "self._until[number] = max(self._until[number], until)", "pass"),
+    Mutant("keys-limited", ATTEMPTS, "if service.keys.usable(now, turn.doubted) and", "if False and"),
+    Mutant("hedge", ATTEMPTS, "after = hedging.after() if hedging", "after = None if hedging"),
+    Mutant(
+        "leaves-hedged", HEDGE, "    except asyncio.CancelledError:\n        await _end(racing)\n", "    finally:\n"
+    ),
+    Mutant("own-fallbacks", "agw_proxy/edge/handler.py", "fallbacks = named(body, seen)", "fallbacks = ()"),
+    Mutant(
+        "last-resort", "agw_proxy/edge/handler.py", '= "echo" if opened.target is way', "= None if opened.target is way"
+    ),
+    Mutant("restart", OPENING, "strip=strip, holds=call.holds or", "strip=strip, holds=False and"),
+    Mutant("circuit-opens", FAILURES, "        return BAD\n", "        return GOOD\n"),
+    Mutant("circuit-panic", ATTEMPTS, "exchange.on_hedge = panic, caller", "exchange.on_hedge = False, caller"),
+    Mutant("queue-full", QUEUE, "if len(self._waiting) >= self.size:", "if False:"),
+    Mutant("queue-late", QUEUE, "asyncio.timeout(self.wait_seconds)", "asyncio.timeout(None)"),
+    Mutant("leaves-queued", SERVER, "handler_cancellation=True", "handler_cancellation=False"),
+    Mutant("outage", "agw_proxy/upstreams/turns.py", "return circuit.vitals.may_retry(", "return True or (  # "),
+    Mutant(
+        "probes", "agw_proxy/upstreams/probes.py", "self.out_since = True, self.at", "self.out_since = False, self.at"
+    ),
 )
 
 
-def survives(mutant: Mutant) -> bool:
-    """The row passes although its guard is gone."""
+def rows_of(faults: Sequence[str]) -> list[str]:
+    """The tests of these rows, and no others."""
+    places = [
+        f"{fault.name}-{kind}-{lane}-{workers}" for fault, kind, lane, workers, _ in plays() if fault.name in faults
+    ]
+    test = "tests/faults/test_faults.py::test_a_fault_keeps_its_promise"
+    found = [f"{test}[{place}]" for place in places if place.endswith("-full-1")]
+    return [*found, *(PROMISED[name] for name in faults if name in PROMISED)]
+
+
+def passes(faults: Sequence[str], mutant: Mutant | None) -> bool:
+    """These rows pass in a copy of the tree, with the guard of ``mutant`` gone."""
     with tempfile.TemporaryDirectory(prefix="agw-mutant-") as folder:
         copy = Path(folder)
         for name in ("agw_proxy", "tests"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
-        target = copy / mutant.file
-        text = target.read_text()
-        if text.count(mutant.line) != 1:
-            raise ValueError(f"{mutant.file} has {mutant.line!r} {text.count(mutant.line)} times, expected once")
-        target.write_text(text.replace(mutant.line, mutant.instead))
-        options = ["-q", "-x", "-p", "no:cacheprovider", "--no-cov", "-k", f"{mutant.fault}- and full-1"]
+        if mutant is not None:
+            target = copy / mutant.file
+            text = target.read_text()
+            if text.count(mutant.line) != 1:
+                raise ValueError(f"{mutant.file} has {mutant.line!r} {text.count(mutant.line)} times, expected once")
+            target.write_text(text.replace(mutant.line, mutant.instead))
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, "tests/faults/test_faults.py"],
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-cov", *rows_of(faults)],
             cwd=copy,
             capture_output=True,
             text=True,
@@ -78,16 +129,19 @@ def survives(mutant: Mutant) -> bool:
         )
         if done.returncode not in {0, 1}:
             raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+        if mutant is None and done.returncode:
+            print(done.stdout[-2000:])  # noqa: T201  why the evidence is none
         return done.returncode == 0
 
 
 def main() -> None:
     """Try those that are named, or all."""
-    alive = 0
-    for mutant in MUTANTS:
-        if sys.argv[1:] and mutant.fault not in sys.argv[1:]:
-            continue
-        lives = survives(mutant)
+    chosen = [mutant for mutant in MUTANTS if not sys.argv[1:] or mutant.fault in sys.argv[1:]]
+    well = passes([mutant.fault for mutant in chosen], None)
+    print(f"{'pass' if well else 'FAIL':8}  all of them, with every guard in its place", flush=True)  # noqa: T201  its output
+    alive = 0 if well else 1
+    for mutant in chosen:
+        lives = passes([mutant.fault], mutant)
         alive += lives
         how = "SURVIVES" if lives else "killed"
         print(f"{how:8}  {mutant.fault:24} {mutant.file}", flush=True)  # noqa: T201  its output

@@ -1,9 +1,17 @@
 """All faults that are played on a running gateway, in the order of the table."""
 
-from tests.faults import before, broken, clients, shapes, stalls, turns
+from tests.faults import before, broken, circuits, clients, shapes, stalls, turns
 from tests.faults.fault import KINDS, LANES, WORKERS, Fault, Kind, Lane
 
-FAULTS: tuple[Fault, ...] = (*before.ROWS, *stalls.ROWS, *turns.ROWS, *broken.ROWS, *shapes.ROWS, *clients.ROWS)
+FAULTS: tuple[Fault, ...] = (
+    *before.ROWS,
+    *stalls.ROWS,
+    *turns.ROWS,
+    *circuits.ROWS,
+    *broken.ROWS,
+    *shapes.ROWS,
+    *clients.ROWS,
+)
 
 
 def plays() -> list[tuple[Fault, Kind, Lane, int, bool]]:

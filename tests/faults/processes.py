@@ -23,6 +23,11 @@ PROMISES = (
         "agw_proxy/upstreams/attempts.py: the retry budget",
     ),
     Promise(
+        "probes",
+        "An upstream whose probes (`health`) fail is asked no more, by any worker, and comes back when they are good.",
+        "agw_proxy/upstreams/probes.py: `Streak`",
+    ),
+    Promise(
         "sigterm",
         "SIGTERM under live streams: what ends within the drain time is whole, the rest is told so, the exit status "
         "is 0.",

@@ -175,7 +175,7 @@ def play(stage: Stage, fault: Fault, kind: Kind) -> None:
     late: list[float] = []
     for _ in range(TRIES):
         late.append(once(stage, fault, scene, kind))
-        sent += scene.times
+        sent += scene.times - scene.free
         if late[-1] <= CANCEL_SECONDS + NOISE_SECONDS:
             break
     assert min(late) <= CANCEL_SECONDS + NOISE_SECONDS, f"the upstream was let go after {late} s"

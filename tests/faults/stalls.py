@@ -7,7 +7,7 @@ from tests.support.behaviours import silence
 from tests.support.gateway import Tree, provider
 
 CLIENT = "agw_proxy/upstreams/client.py: `Client.open`; the lane's deadlines"
-LONG: Tree = {"user": "x" * (6 * 1024 * 1024)}
+LONG: Tree = {"user": "x" * (9 * 512 * 1024)}
 """Added to a request: more than the kernel takes for somebody who reads nothing (and than the fast lane does)."""
 
 

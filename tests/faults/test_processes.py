@@ -15,10 +15,10 @@ from tests.faults.crowd import crowd
 from tests.faults.fault import KINDS, LANES, Lane
 from tests.faults.processes import PROMISES
 from tests.faults.stage import family
-from tests.support.behaviours import failure, stream
-from tests.support.fake_openai import spoken, words
+from tests.support.behaviours import answer, failure, stream
+from tests.support.fake_openai import openai_like, spoken, words
 from tests.support.gateway import ADMIN_KEY, Gateway, Tree, chat_body, configuration, provider
-from tests.support.upstream import Upstream
+from tests.support.upstream import Exchange, Upstream
 
 STREAMS = 6
 DAY_SECONDS = 86_400
@@ -211,3 +211,44 @@ def test_a_clock_that_jumps_moves_nothing(
         clock.jump(-DAY_SECONDS)
         assert gateway.chat(key=ONCE_KEY).status == 429
         assert gateway.chat().status == 200
+
+
+@cases("probes")
+def test_probes_take_an_upstream_out_and_bring_it_back(
+    upstream: Upstream, promise: str, lane: Lane, workers: int
+) -> None:
+    asked: list[str] = []
+    probe = failure(500)
+
+    async def behave(exchange: Exchange) -> None:
+        if exchange.request.path.endswith("/up"):
+            await probe(exchange)
+        else:
+            asked.append(exchange.request.path)
+            await openai_like(exchange)
+
+    upstream.default = behave
+    health = {"path": "/up", "interval": "20ms", "unhealthy": 2, "healthy": 2}
+    with Upstream() as other:
+        config = settings(upstream, lane, workers)
+        config["upstreams"] = [
+            provider(upstream.url, models=["gpt-*"], health=health),
+            provider(other.url, "other", models=["other-*"]),
+        ]
+        config["models"] = [{"name": "m", "targets": ["fake/gpt-1"], "fallbacks": ["other/other-1"]}]
+        with Gateway(config) as gateway:
+
+            def said(event: str) -> int:
+                return sum(line.get("event") == event for line in gateway.logs())
+
+            gateway.until(lambda: said("upstream.out"), "it never went out")
+            for streamed in (False, True) * 4:
+                assert gateway.chat(model="m", stream=streamed).status == 200
+                assert gateway.chat(model="gpt-1", stream=streamed).status == 503
+            assert (asked, len(other.requests)) == ([], 8)
+            probe = answer({"ok": True})
+            gateway.until(lambda: said("upstream.back"), "it never came back")
+            for streamed in (False, True) * 4:
+                assert gateway.chat(model="m", stream=streamed).status == 200
+            assert (len(asked), len(other.requests)) == (8, 8)
+            assert (said("upstream.out"), said("upstream.back")) == (1, 1)
