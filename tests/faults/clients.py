@@ -111,14 +111,16 @@ ROWS = (
         "gzip-bomb",
         "A compressed answer is passed on as it came and never unpacked, so that a bomb costs the gateway nothing.",
         "agw_proxy/upstreams/client.py: no decompression; the lane never has one",
-        json=Scene("left", (send_bomb,), client=read_bomb),
+        json=Scene("left", (send_bomb,), client=read_bomb, heavy=True, begun=True),
     ),
     Fault(
         "last-chunk",
         "A broken answer never gets its last chunk, so that a client that looks at the framing alone sees it, too.",
         "agw_proxy/edge/relay.py: `Relayed.write_eof`; the lane's end of a stream",
-        json=Scene("left", (raw(CUT_CHUNKED),), client=read_to_the_end, outcome="upstream_broken"),
-        sse=Scene("left", (stream(words()[:3], ending="fin"),), client=read_to_the_end, outcome="upstream_broken"),
+        json=Scene("left", (raw(CUT_CHUNKED),), client=read_to_the_end, begun=True, outcome="upstream_broken"),
+        sse=Scene(
+            "left", (stream(words()[:3], ending="fin"),), client=read_to_the_end, begun=True, outcome="upstream_broken"
+        ),
     ),
     Fault(
         "leaves-waiting",
@@ -138,8 +140,8 @@ ROWS = (
         "leaves-half-way",
         "So does one that leaves amid the answer.",
         WATCH,
-        json=Scene("left", (raw(PART, "hang"),), client=leave_half_way, outcome="caller_gone", cut=True),
-        sse=Scene("left", (FLOW,), client=leave_half_way, outcome="caller_gone", cut=True),
+        json=Scene("left", (raw(PART, "hang"),), client=leave_half_way, begun=True, outcome="caller_gone", cut=True),
+        sse=Scene("left", (FLOW,), client=leave_half_way, begun=True, outcome="caller_gone", cut=True),
     ),
     Fault(
         "leaves-retrying",
@@ -152,7 +154,17 @@ ROWS = (
         "reads-slowly",
         "A client that does not read stops the reading from its upstream; memory stays flat.",
         "agw_proxy/edge/relay.py: the high-water marks; the lane's `pause_writing`",
-        json=Scene("left", (huge(HUGE_BYTES, streamed=False),), client=read_slowly, outcome="caller_gone", cut=True),
-        sse=Scene("left", (huge(HUGE_BYTES),), client=read_slowly, outcome="caller_gone", cut=True),
+        json=Scene(
+            "left",
+            (huge(HUGE_BYTES, streamed=False),),
+            client=read_slowly,
+            outcome="caller_gone",
+            cut=True,
+            heavy=True,
+            begun=True,
+        ),
+        sse=Scene(
+            "left", (huge(HUGE_BYTES),), client=read_slowly, outcome="caller_gone", cut=True, heavy=True, begun=True
+        ),
     ),
 )

@@ -78,6 +78,10 @@ class Scene:
     outcome: str = "ok"
     free: bool = False
     """It is turned away before it has cost anything."""
+    begun: bool = False
+    """A client that leaves has had something of its answer."""
+    heavy: bool = False
+    """More of an answer passes than was reserved for."""
     cut: bool = False
     """The upstream's request is ended by the gateway while the upstream is still at it."""
     headers: tuple[tuple[str, str], ...] = ()

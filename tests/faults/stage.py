@@ -13,7 +13,7 @@ from tests.faults.ask import TOKENS, Heard, ask
 from tests.faults.fault import KINDS, Fault, Kind, Lane, Part, Play, Scene
 from tests.faults.holes import deaf, mute
 from tests.support.client import Reply
-from tests.support.fake_openai import USAGE
+from tests.support.fake_openai import ANSWER, USAGE
 from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Gateway, Tree, chat_body, configuration, provider
 from tests.support.untrusted import untrusted
 from tests.support.upstream import Recorded, Upstream, unreachable
@@ -182,19 +182,19 @@ def play(stage: Stage, fault: Fault, kind: Kind) -> None:
     after = left(stage)
     assert requests - after[0] == sent + 1, "each request costs one, however it ended"
     spent = tokens - after[1] - USAGE["total_tokens"]
-    assert_settled(scene, spent, sent)
+    assert_settled(scene, kind, spent, sent)
     quiet(stage)
 
 
-def assert_settled(scene: Scene, spent: int, sent: int) -> None:
-    """``spent`` tokens: those of whole answers, none for no answer, at most what was reserved for a part of one."""
-    if scene.ends == "refused":
+def assert_settled(scene: Scene, kind: Kind, spent: int, sent: int) -> None:
+    """``spent`` tokens: none for no answer, what a plain answer says of itself, else some, and what was reserved at most."""
+    if scene.ends == "refused" or (scene.ends == "left" and not scene.begun):
         assert abs(spent) <= REFILL, "an answer that never came was paid for"
-    elif scene.ends == "whole":
-        assert spent >= -REFILL
-        assert spent <= sent * (TOKENS + 100)
+    elif scene.ends == "whole" and kind == "json" and scene.text == ANSWER:
+        assert abs(spent - sent * USAGE["total_tokens"]) <= REFILL
     else:
-        assert -REFILL <= spent <= sent * (TOKENS + 100) or scene.client is not None
+        assert spent > 0, "what was passed on was not paid for"
+        assert spent <= sent * (TOKENS + 100) or scene.heavy
 
 
 def once(stage: Stage, fault: Fault, scene: Scene, kind: Kind) -> float:
