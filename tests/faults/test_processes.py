@@ -169,10 +169,11 @@ def test_out_of_descriptors_the_open_connections_go_on(
             connection.send("POST", "/v1/chat/completions", chat_body(), gateway.headers())
             assert connection.reply().status == 200
         lines = len(gateway.output.splitlines())
-        for pid in family(gateway):
-            used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 8, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        bounds = {pid: descriptors(pid) + 8 for pid in family(gateway)}
+        for pid, bound in bounds.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (bound, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         crush = [gateway.connect() for _ in range(40 * workers)]
+        gateway.until(lambda: all(descriptors(pid) >= bounds[pid] for pid in bounds), "they do not run out")
         for _ in range(10):
             for connection in kept:
                 connection.send("POST", "/v1/chat/completions", chat_body(), gateway.headers())
@@ -181,6 +182,11 @@ def test_out_of_descriptors_the_open_connections_go_on(
         for connection in crush:
             connection.close()
         gateway.until(lambda: comes_in(gateway), "nothing comes in any more")
+
+
+def descriptors(pid: int) -> int:
+    """How many a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def comes_in(gateway: Gateway) -> bool:
