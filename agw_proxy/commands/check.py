@@ -44,12 +44,30 @@ def run(args: argparse.Namespace) -> int:
         head, *rest = str(error).splitlines()
         print(paint(head, RED, sys.stderr), *rest, sep="\n", file=sys.stderr)
         return 1
+    refused = _unservable(loaded)
+    if refused is not None:
+        print(paint("the configuration cannot be served", RED, sys.stderr), f"  {refused}", sep="\n", file=sys.stderr)
+        return 1
     for line in summary(loaded):
         print(paint(line, BOLD, sys.stdout) if line and not line.startswith(" ") else line)
     for note in loaded.notes:
         print(f"{paint('note:', YELLOW, sys.stdout)} {note}")
     print(paint("configuration is valid", GREEN, sys.stdout))
     return 0
+
+
+def _unservable(loaded: Loaded) -> str | None:
+    """Why `agw serve` would refuse what the settings let through (a certificate file, a rule's arithmetic); or None."""
+    from agw_proxy._hot.circuit import Board  # noqa: PLC0415  after the configuration, so that a bad one is told at once
+    from agw_proxy._hot.limit import Table  # noqa: PLC0415  likewise
+    from agw_proxy.edge.state import compile_state  # noqa: PLC0415  likewise
+
+    keys = loaded.settings.keys or (Key(name="development", key_sha256="0" * 64),)
+    try:
+        compile_state(loaded.settings, keys, Table(), Board(), None, lambda *_: None)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def paint(text: str, colour: str, stream: TextIO) -> str:

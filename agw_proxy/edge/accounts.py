@@ -64,6 +64,7 @@ class Accounts:
             exchange.account(self._emit, now_text)
         finally:
             exchange.release()
+            exchange.forget_frames()
             if exchange in self.active:
                 self.active.discard(exchange)
                 self.metrics.requests(-1)

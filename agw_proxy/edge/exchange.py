@@ -153,6 +153,15 @@ class Exchange:
         if self.grant is not None:
             self.grant.release()
 
+    def forget_frames(self) -> None:
+        """Let go of the frames that the error has passed.
+
+        They hold the request's body and the error itself, a circle that the collector would find much later.
+        """
+        error = self.error
+        if error is not None:
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+
     def _receipt(self, now: str) -> Receipt:
         duration = time.monotonic_ns() - self.started
         gaps = self.tokens_seen - 1

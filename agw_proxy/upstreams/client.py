@@ -264,6 +264,8 @@ class Client:
             raise UpstreamReset(f"Upstream '{self.name}' closed the connection before it answered.") from None
         except aiohttp.ClientError as error:
             raise UpstreamInvalid(f"Upstream '{self.name}' sent no valid HTTP answer ({reason(error)}).") from None
+        finally:
+            times.on_head = None  # it holds the call, and is held by what it holds
         if response.status < 200:
             response.close()
             raise UpstreamInvalid(

@@ -126,3 +126,21 @@ def test_init_replaces_only_when_forced(tmp_path: Path, capsys: pytest.CaptureFi
 def test_init_where_nothing_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("init", "no/such/folder/gateway.yaml") == 1
     assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("limits: [{per: key, tokens: 1, burst: 10000000}]", "2.2 years"),
+        ("upstreams: [{name: own, base_url: 'https://127.0.0.1:1/v1', ca_file: none.pem}]", "none.pem"),
+    ],
+)
+def test_check_refuses_what_only_a_start_would_find(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    (tmp_path / "gateway.yaml").write_text(text + "\n")
+    assert run("check") == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "cannot be served" in err
+    assert words in err

@@ -133,6 +133,28 @@ async def test_requests_leave_no_objects_and_no_memory_behind(
         assert found == []
 
 
+@pytest.mark.parametrize("lane", ["auto", "full"])
+@pytest.mark.parametrize(("model", "status"), [("fails", 400), ("silent", 504)])
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_a_failed_request_lets_go_of_its_body_at_once(
+    config: Tree, tmp_path: Path, lane: str, model: str, status: int, size: int
+) -> None:
+    config["server"]["lane"] = lane
+    config["timeouts"]["first_byte"] = "20ms"
+    config["retries"] = {"attempts": 1}
+    body = chat_body(model=model, user="x" * size)
+    async with serving(config, tmp_path) as running:
+        assert (await running.ask("POST", "/v1/chat/completions", body)).status == status
+        gc.collect()
+        gc.disable()  # nothing is left to it
+        try:
+            for _ in range(10):
+                await running.ask("POST", "/v1/chat/completions", body)
+            assert census()["agw_proxy.types.Call"] <= 1  # the last one's task may not have ended yet
+        finally:
+            gc.enable()
+
+
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("streamed", [False, True])
