@@ -34,22 +34,20 @@ def served(url: str, lane: str, **timeouts: str) -> Tree:
     return config
 
 
-@pytest.mark.parametrize(
-    ("phase", "streamed", "words_of_it"),
-    [
-        ("first_byte", False, "did not answer within 0.15 s"),
-        ("first_byte", True, "did not answer within 0.15 s"),
-        ("first_token", True, "sent nothing of its answer within 0.15 s"),
-        ("total", False, ""),
-    ],
-)
-def test_a_handshake_that_stalls_past_the_answers_own_deadline_is_a_504(
-    mute: str, lane: str, phase: str, streamed: bool, words_of_it: str
+@pytest.mark.parametrize(("phase", "streamed"), [("first_byte", False), ("first_byte", True), ("first_token", True)])
+def test_a_handshake_that_stalls_is_told_of_as_such_whatever_the_answer_may_take(
+    mute: str, lane: str, phase: str, streamed: bool
 ) -> None:
-    with Gateway(served(mute, lane, **{phase: "150ms"})) as gateway:
+    """Each clock runs in its own phase: an answer's begins when the request has gone."""
+    with Gateway(served(mute, lane, **{phase: "50ms", "connect": "250ms"})) as gateway:
         reply = gateway.chat(stream=streamed)
+        assert (reply.status, reply.error["code"]) == (502, "upstream_unreachable")
+
+
+def test_a_handshake_that_stalls_past_the_end_of_all_time_is_a_504(mute: str, lane: str) -> None:
+    with Gateway(served(mute, lane, total="150ms")) as gateway:
+        reply = gateway.chat()
         assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
-        assert words_of_it in str(reply.error["message"])
         assert gateway.receipt(reply.request_id)["outcome"] == "upstream_timeout"
 
 

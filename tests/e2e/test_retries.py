@@ -74,7 +74,7 @@ def test_an_open_circuit_answers_for_the_upstream_and_says_when_to_come_again(
     assert gateway.chat(model="fragile-1").status == 502
     reply = gateway.chat(model="fragile-1")
     assert (reply.status, reply.error["code"]) == (503, "upstream_unavailable")
-    assert 1 <= int(reply.value("retry-after") or "0") <= 60
+    assert 1 <= int(reply.value("retry-after") or "0") <= 61  # a minute, rounded up
     assert len(upstream.requests) == 3
     assert gateway.receipt(reply.request_id).get("attempts", 0) == 0
 

@@ -242,7 +242,7 @@ cdef int answer_expired(Downstream d, uint64_t now) except -1:
         if peer is not None:
             cut(peer)
         return end_tail(d)
-    if d.stalled:
+    if d.state == DIAL or d.stalled:
         if now < d.total_due:
             return plan_deadline(d)
     elif now < phase_due(d, &clock):
@@ -275,12 +275,9 @@ cdef uint64_t phase_ns(Downstream d, Clock clock) noexcept:
 
 
 cdef uint64_t phase_due(Downstream d, Clock *clock) noexcept:
-    """When the answer has to be further than it is; ``clock``: which clock that is.
-
-    Those of the answer's beginning run while a connection is made, and anew once the request has gone out.
-    """
+    """When the answer has to be further than it is; ``clock``: which clock that is."""
     cdef uint64_t due
-    if d.state <= WAIT:
+    if d.state == WAIT:
         clock[0] = WRITING if d.peer is not None and d.peer.queued else FIRST_BYTE
         due = d.asked_at + phase_ns(d, clock[0])
     elif d.streaming:
@@ -290,7 +287,7 @@ cdef uint64_t phase_due(Downstream d, Clock *clock) noexcept:
         clock[0] = SILENT
         due = d.progress + d.way.between_bytes_ns
     if d.way.first_token_ns and d.content == 0 and d.asked_at + d.way.first_token_ns < due and (
-        d.state <= WAIT or d.streaming
+        d.state == WAIT or d.streaming
     ) and d.wants_stream:
         clock[0] = FIRST_TOKEN
         due = d.asked_at + d.way.first_token_ns
@@ -306,6 +303,8 @@ cdef int plan_deadline(Downstream d) except -1:
     cdef Clock clock
     if d.state == TAIL:
         due = d.progress + TAIL_NS
+    elif d.state == DIAL:
+        due = d.total_due
     elif d.stalled:
         due = min(d.stalled + d.policy.write_ns, d.total_due)
     else:

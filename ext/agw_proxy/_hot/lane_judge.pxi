@@ -315,8 +315,7 @@ cdef int dial(Downstream d) except -1:
     """A new connection is needed; ``Downstream.dialed`` or ``dial_failed`` tells how that went."""
     d.state = DIAL
     d.serial += 1
-    d.asked_at = d.lane.now
-    plan_deadline(d)
+    d.lane.wheel.arm(d, d.total_due)
     d.dialing = d.lane.shell.dial(
         d, d.way.origin, d.serial, d.way.connect_seconds, d.way.tls_seconds)
     return 0
