@@ -7,8 +7,9 @@ A value of a wrong type is passed over here: the settings complain about it.
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from agw_proxy.config.allowances import limit_conflict
 from agw_proxy.config.environment import nearest
-from agw_proxy.config.settings import KEY_FORMS, limit_conflict
+from agw_proxy.config.settings import KEY_FORMS
 from agw_proxy.config.tree import Node, Problem, locate, problem
 from agw_proxy.config.tree import Path as TreePath
 from agw_proxy.config.values import is_public, only_one
@@ -101,11 +102,12 @@ def _lost(item: Node, before: _Reach, after: _Reach) -> bool:
 def check(root: Node) -> list[Problem]:
     """Give every problem between the values of the merged tree with its references filled in."""
     found: list[tuple[TreePath, str]] = []
-    for section in ("upstreams", "models", "keys"):
+    for section in ("upstreams", "models", "keys", "teams"):
         found += _duplicates(root, section)
     found += _upstreams(root)
     found += _models(root)
     found += _keys(root)
+    found += _teams(root)
     for path, limit in _limits(root):
         wrong = limit_conflict(_given(limit))
         if wrong and isinstance(limit.value, dict):
@@ -231,6 +233,16 @@ def _keys(root: Node) -> list[tuple[TreePath, str]]:
     return found
 
 
+def _teams(root: Node) -> list[tuple[TreePath, str]]:
+    """Every key's team is there."""
+    teams = _names(root.items("teams"))
+    return [
+        (("keys", index, "team"), _no_such("team", team, teams))
+        for index, key in enumerate(root.items("keys"))
+        if (team := key.text("team")) is not None and team not in teams
+    ]
+
+
 def _sha256(text: str) -> str:
     import hashlib  # noqa: PLC0415  only where there are keys
 
@@ -239,8 +251,9 @@ def _sha256(text: str) -> str:
 
 def _limits(root: Node) -> list[tuple[TreePath, Node]]:
     found: list[tuple[TreePath, Node]] = [(("limits", index), item) for index, item in enumerate(root.items("limits"))]
-    for at, key in enumerate(root.items("keys")):
-        found += [(("keys", at, "limits", index), item) for index, item in enumerate(key.items("limits"))]
+    for section in ("keys", "teams", "upstreams", "models"):
+        for at, owner in enumerate(root.items(section)):
+            found += [((section, at, "limits", index), item) for index, item in enumerate(owner.items("limits"))]
     return found
 
 

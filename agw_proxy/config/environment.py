@@ -18,7 +18,7 @@ from agw_proxy.config.tree import Node, Origin, Problem, from_plain, merge, prob
 PREFIX = "GATEWAY_"
 SECTION_FILES: dict[str, tuple[str, ...]] = {
     "GATEWAY_UPSTREAM_CONFIG": ("upstreams", "models"),
-    "GATEWAY_SECURITY_CONFIG": ("keys", "limits"),
+    "GATEWAY_SECURITY_CONFIG": ("keys", "limits", "teams", "budgets", "sessions"),
     "GATEWAY_TOOL_CONFIG": ("tools",),
     "GATEWAY_AGENT_CONFIG": ("agents",),
 }

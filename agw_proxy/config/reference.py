@@ -96,7 +96,7 @@ reference as a whole: `GATEWAY_KEYS__app__KEY='${file:/run/secrets/app}'`.
 
 Durations are `250ms`, `1.5s`, `1m`, `1h`, `1d` or a number of seconds; the defaults in the tables are in seconds.
 """
-PLACEHOLDERS = {"upstreams": "<name>", "models": "<name>", "keys": "<name>", "targets": "<n>", "limits": "<n>"}
+PLACEHOLDERS = {"upstreams": "<name>", "models": "<name>", "keys": "<name>", "teams": "<name>"}
 
 
 def _cell(text: str) -> str:
@@ -206,7 +206,7 @@ def render() -> str:
     lines = [INTRODUCTION.rstrip(), "", "## Fields", ""]
     for name, shape in members(Settings).items():
         if shape.model is not None:
-            place = f"__{PLACEHOLDERS[name]}" if shape.kind == "items" else ""
+            place = f"__{PLACEHOLDERS.get(name, '<n>')}" if shape.kind == "items" else ""
             title = f"{name}[]" if shape.kind == "items" else name
             lines += _tables(shape.model, title, f"{PREFIX}{name.upper()}{place}", 3)
     lines += [

@@ -153,3 +153,14 @@ class Hedge(Part):
         "p95", description="When it starts: a time, or `p95` of what this route's first bytes took lately."
     )
     budget: Share = Field(0.1, description="Second attempts as a share of the route's requests.")
+
+
+class Adaptive(Part):
+    """A bound on requests at once that follows what the upstream can do (a gradient of its latency; errors halve it)."""
+
+    min: Whole = Field(1, ge=1, le=1_000_000, description="Never fewer places than this.")
+    max: Whole = Field(200, ge=1, le=1_000_000, description="Never more, in each worker.")
+    start: Whole = Field(20, ge=1, le=1_000_000, description="Places at first.")
+    tolerance: float = Field(
+        1.5, ge=1.0, le=10.0, description="How many times its latency at rest an upstream may take before places go."
+    )

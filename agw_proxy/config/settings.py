@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from agw_proxy.config.allowances import Alerts, Budget, Limit, Price, Sessions, Team
 from agw_proxy.config.resilience import (
+    Adaptive,
     Breaker,
     BreakerOverride,
     Hedge,
@@ -23,6 +25,7 @@ from agw_proxy.config.resilience import (
     TimeoutOverride,
     Timeouts,
 )
+from agw_proxy.config.storage import Cache, Idempotency, Redis, Usage
 from agw_proxy.config.values import (
     Balance,
     BaseURL,
@@ -46,8 +49,7 @@ from agw_proxy.config.values import (
 )
 
 UNSUPPORTED = (
-    "redis", "store", "cache", "prices", "budgets", "approvals", "tools", "plugins", "trace", "tls",
-    "cors", "trusted_proxies", "identity", "proxy", "health",
+    "store", "approvals", "tools", "plugins", "trace", "tls", "cors", "trusted_proxies", "identity", "proxy", "health",
 )  # fmt: skip
 """Sections of the contract that a later version brings; until then each is refused by name."""
 
@@ -55,8 +57,6 @@ UNSUPPORTED_FIELDS = frozenset({("agents", "workers"), ("upstreams", "proxy")})
 """Likewise for fields: (section, field)."""
 
 KEY_FORMS = ("key", "key_sha256")
-AMOUNTS = ("requests", "tokens", "concurrent")
-MAX_AMOUNT = 10**12  # a trillion a period: far over any use, and far under 2^63 nanoseconds of arithmetic
 
 
 class Server(Part):
@@ -159,6 +159,10 @@ class Upstream(Part):
         None, ge=1, le=1_000_000, description="Requests at once, in each worker; more wait in `queue`. null: no bound."
     )
     queue: Queue = Field(Queue(), description="Requests that wait for a place, where `max_concurrent` is set.")
+    adaptive: Adaptive | None = Field(
+        None, description="A bound on requests at once that follows the upstream's latency and errors; null: none."
+    )
+    limits: tuple[Limit, ...] = Field((), description="Limits of this upstream, for all keys together, see `limits`.")
     ca_file: FilePath | None = Field(
         None, description="PEM file with the certificate authorities to trust for it. Verification is never off."
     )
@@ -209,27 +213,8 @@ class Model(Part):
     timeouts: TimeoutOverride = Field(TimeoutOverride(), description="What is different for this model.")
     retries: RetryOverride = Field(RetryOverride(), description="What is different from `retries` for this model.")
     hedge: Hedge | None = Field(None, description="A second attempt for a late answer; null: none.")
-
-
-class Limit(Part):
-    """A bound on what a subject may use."""
-
-    per: Literal["key", "user", "model", "global"] = Field(description="Who has a bucket of their own.")
-    requests: Whole | None = Field(None, ge=1, le=MAX_AMOUNT, description="Requests a period.")
-    tokens: Whole | None = Field(None, ge=1, le=MAX_AMOUNT, description="Tokens a period, both directions.")
-    concurrent: Whole | None = Field(None, ge=1, le=1_000_000, description="Requests at the same time.")
-    period: LongerThanZero = Field(60.0, description="The period of `requests` or `tokens`.")
-    burst: Whole | None = Field(
-        None, ge=1, le=MAX_AMOUNT, description="How much may come at once; null is the full amount of a period."
-    )
-    name: Name | None = Field(None, description="Name in messages and metrics; null makes one.")
-
-    @model_validator(mode="after")
-    def _amounts(self) -> Self:
-        wrong = limit_conflict({field for field in self.model_fields_set if getattr(self, field) is not None})
-        if wrong:
-            raise ValueError(wrong)
-        return self
+    limits: tuple[Limit, ...] = Field((), description="Limits of this model, for all keys together, see `limits`.")
+    cache: bool | None = Field(None, description="Whether its answers are kept; null: as `cache.models` says.")
 
 
 class Key(Part):
@@ -246,7 +231,10 @@ class Key(Part):
     tools: Names = Field((), description="Patterns of the tools that it may use.")
     admin: bool = Field(False, description="Whether it may use the admin endpoints.")
     fallbacks: bool = Field(False, description="Whether its requests may name `fallbacks` of their own.")
+    team: Name | None = Field(None, description="The team it belongs to, one of `teams`.")
     limits: tuple[Limit, ...] = Field((), description="Limits of this key, see `limits`.")
+    budgets: tuple[Budget, ...] = Field((), description="Budgets of this key, see `budgets`.")
+    sessions: Sessions | None = Field(None, description="Caps on this key's sessions; null: those of `sessions`.")
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -295,6 +283,17 @@ class Settings(BaseSettings):
     models: tuple[Model, ...] = Field((), description="Virtual models.")
     keys: tuple[Key, ...] = Field((), description="Keys that callers present.")
     limits: tuple[Limit, ...] = Field((), description="Limits for all keys together or each.")
+    teams: tuple[Team, ...] = Field((), description="Keys that share limits and budgets.")
+    budgets: tuple[Budget, ...] = Field((), description="Budgets for all keys together or each.")
+    sessions: Sessions | None = Field(None, description="Caps on each session; null: none.")
+    prices: tuple[Price, ...] = Field(
+        (), description="What models cost; stronger than the shipped table (`agw_proxy/policy/prices.yaml`)."
+    )
+    alerts: Alerts = Alerts()
+    redis: Redis | None = Field(None, description="For several replicas; null: this node is alone.")
+    cache: Cache | None = Field(None, description="Answers that are given again; null: none are kept.")
+    idempotency: Idempotency = Idempotency()
+    usage: Usage = Usage()
     agents: Agents = Agents()
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
@@ -316,13 +315,3 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take only what the loader hands in: it has read the environment, and knows where each value came from."""
         return (init_settings,)
-
-
-def limit_conflict(given: set[str]) -> str | None:
-    """Say what is wrong with the fields ``given`` of a limit (those that are not null); None where they go together."""
-    wrong = only_one(given, AMOUNTS)
-    if wrong:
-        return wrong
-    if "concurrent" in given and given & {"period", "burst"}:
-        return "a limit of concurrent requests has no period and no burst"
-    return None

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import sys
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d)?\s*")
 MAX_SECONDS = 366 * 86400.0  # a year: beyond it, a typing error is likelier than an intent
+MAX_MICRO_DOLLARS = 10**15  # a billion dollars
 MAX_NAME = 256  # characters; the route table's bound
 MAX_UNIX_PATH = 107  # bytes; sockaddr_un.sun_path less its NUL
 MAX_WORKERS = 28  # the counts of a concurrency gate are one cache line (_hot/limit.pxd)
@@ -59,6 +61,20 @@ def duration(value: object) -> float:
     if not 0 <= seconds <= MAX_SECONDS:
         raise ValueError(f"{expected}, from 0 to 366d")
     return seconds
+
+
+def micro_dollars(value: object) -> int:
+    """US dollars, as a number or its text (``0.15``), to the millionth -> millionths of a dollar."""
+    expected = "expected an amount of US dollars such as 50 or 0.15, from 0 to 1000000000, to the millionth"
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(expected)  # noqa: TRY004  pydantic collects ValueErrors only
+    try:
+        amount = Decimal(str(value).strip()) * 1_000_000
+    except InvalidOperation:
+        raise ValueError(expected) from None
+    if not amount.is_finite() or not 0 <= amount <= MAX_MICRO_DOLLARS or amount != amount.to_integral_value():
+        raise ValueError(expected)
+    return int(amount)
 
 
 def printable(value: str) -> str:
@@ -252,6 +268,7 @@ Whole = Annotated[int, BeforeValidator(_no_bool)]
 Duration = Annotated[float, BeforeValidator(duration)]
 LongerThanZero = Annotated[Duration, Field(gt=0)]
 Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)]
+MicroDollars = Annotated[int, BeforeValidator(micro_dollars)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
 Workers = Annotated[Whole, BeforeValidator(workers), Field(ge=1, le=MAX_WORKERS)]
 Heartbeat = Annotated[Duration, AfterValidator(heartbeat)]

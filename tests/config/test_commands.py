@@ -49,7 +49,7 @@ agents: {{}}
         "fast       weighted over up/a x3, up/b, then b",
         "dev        models *, admin",
         "per key: 600 requests in 60 s, burst 60",
-        "per key: 50 at the same time",
+        "per key: 50 requests at the same time",
         "all: per global: 5000 tokens in 1 s",
         "note: agents are not served by this version",
         "http://127.0.0.1:8080",

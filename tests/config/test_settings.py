@@ -205,12 +205,18 @@ def test_a_section_refuses(folder: Folder, section: str, fields: dict[str, Any],
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
-        ({"per": "key"}, "exactly one of requests, tokens, concurrent; came none"),
+        (
+            {"per": "key"},
+            "exactly one of requests, tokens, input_tokens, output_tokens, usd, concurrent, streams; came none",
+        ),
         ({"per": "key", "requests": 1, "tokens": 1}, "came requests and tokens"),
         ({"per": "key", "concurrent": 1, "period": "1m"}, "no period and no burst"),
         ({"per": "key", "concurrent": 1, "burst": 1}, "no period and no burst"),
         ({"per": "key", "requests": 0}, "expected at least 1, came 0"),
-        ({"per": "team", "requests": 1}, "expected 'key', 'user', 'model' or 'global'"),
+        ({"per": "nobody", "requests": 1}, "'upstream', 'tool' or 'session'"),
+        ({"per": ["key", "global"], "requests": 1}, "goes with no other subject"),
+        ({"per": ["key", "key"], "requests": 1}, "a list of different ones"),
+        ({"per": "key", "requests": 1, "burst": 1, "algorithm": "sliding_window"}, "has no burst"),
         ({"per": "key", "requests": 1, "period": 0}, "expected more than 0"),
     ],
 )

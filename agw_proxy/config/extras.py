@@ -1,0 +1,24 @@
+"""What a section of the configuration needs that the core does not bring: packages of an extra."""
+
+from importlib.util import find_spec
+
+from agw_proxy.config.loader import ConfigError
+from agw_proxy.config.settings import Settings
+from agw_proxy.config.tree import problem
+
+
+def check_extras(settings: Settings) -> None:
+    """Raise ConfigError where a package is missing that the settings need; nothing is imported."""
+    missing = [(section, package, extra) for section, package, extra in _needed(settings) if find_spec(package) is None]
+    if missing:
+        raise ConfigError(
+            [
+                problem(f"'{section}' needs the package {package}: pip install 'agw-proxy[{extra}]'")
+                for section, package, extra in missing
+            ]
+        )
+
+
+def _needed(settings: Settings) -> list[tuple[str, str, str]]:
+    """(section, package, extra) of what is configured."""
+    return [("redis", "redis", "redis")] if settings.redis is not None else []
