@@ -1,45 +1,49 @@
-"""Limits: token buckets (GCRA) and concurrency gates in memory that workers may share.
+"""Limits: token buckets (GCRA), windows, concurrency gates and leases in memory that workers may share.
 
 Theory of operation. A *bucket* is one 64-bit number, the theoretical arrival time (tat): how far the subject has spent
 ahead of the clock. A request of cost c passes iff ``max(tat, now) + c - now <= window``, and tat moves there by one
 compare-and-swap. A *gate* has one count a worker, written by that worker alone; a request enters by adding itself, then
-reading the sum, and steps back where that is over the limit.
+reading the sum, and steps back where that is over the limit. A *window* has counts and a lock (``limit_window.pxi``).
+A *lease* is a credit that was taken from limits kept elsewhere (``limit_lease.pxi``).
 
-A subject's line is found by its tag within PROBES lines of its home. A free line is claimed by swapping the tag in;
-lines never become free again, so nothing of a subject stands behind a free line. Where all are taken, the slow path
-under the table's lock turns an *idle* line over to the new subject: a bucket that is full, a gate nobody is in. Neither
-holds anything worth keeping. Whoever is about to change such a line notices:
+A subject's line is found by its tag within PROBES lines of its home (of windows: WINDOW_PROBES). A free line is claimed
+by swapping the tag in; lines never become free again, so nothing of a subject stands behind a free line. Where all are
+taken, the slow path under the table's lock turns an *idle* line over to the new subject: a bucket that is full, a gate
+nobody is in, a window in which nothing is counted. None holds anything worth keeping. Whoever is about to change such
+a line notices:
 
 - bucket: tat is locked, tag stored, tat set *above* its old value, so a swap that began before must fail;
-- gate: tag is locked, then the counts are read again; who enters adds itself first and reads the tag then.
+- gate: tag is locked, then the counts are read again; who enters adds itself first and reads the tag then;
+- window: the line's lock is held while its tag changes; who has got the lock reads the tag again.
 
 Where none is idle, the subject shares its rule's overflow line. A bucket won later starts where the overflow line
-stands, and a gate is not given while the overflow line is in use: sharing is stricter than a line of one's own, never
-laxer.
+stands, and a gate or window is not given while the overflow line is in use: sharing is stricter than a line of one's
+own, never laxer.
 
-A worker killed with the lock in hand has said in the header what it was moving; ``reclaim`` puts that right.
+A worker killed with the table's lock in hand has said in the header what it was moving, and one killed with a line's
+lock has left it so that it can be gone on from; ``reclaim`` puts both right.
 """
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport INT64_MAX, INT64_MIN, uintptr_t
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from .atomics cimport (
     add, cas, cas_signed, decrement_short, increment_half, increment_short, load, load_half, load_short, load_signed,
     relax, store, store_signed, sum_shorts, swap_short,
 )
 
-cdef extern from "stdlib.h" nogil:
-    int posix_memalign(void** memory, size_t alignment, size_t size)
-
 cdef enum Verdict:
     TAKEN = 0
     REFUSED = 1
     MOVED = 2       # the line went to another subject meanwhile: look again
     BUSY = 3        # another worker holds lock or line for longer than SPINS looks
+    SHORT = 4       # leased, and not enough credit here
+    SHUT = 5        # leased, and the mode is CLOSED
 
 cdef enum:
     FREE = 0
@@ -47,72 +51,45 @@ cdef enum:
     UNSEEN = -2                 # the subject has no line
     ASIDE = 1                   # tag of a line that belongs to nobody, or is being moved
     SPINS = 4096                # looks at a word that another worker should let go of within 100 ns; the 64th yields
+    PATIENCE = 64               # times SPINS for what must not be lost
     ATTEMPTS = 8                # times a line may move away under one decision
     MAX_COUNT = 65535           # of one worker in one gate
     MIN_LINES = 8
     MAX_LINES = 1 << 24
+    MAX_REPLICAS = 1000
     RETRY_BUSY_NS = 1000000
+    FULL_NS = 1000000000        # till an overflow line may be had, when all of them are other rules'
+    FINE = 1 << 10              # time units of a request or token below which fractions of them are counted, too
 
 cdef int64_t LOCKED = INT64_MIN
 cdef int64_t MAX_WINDOW = <int64_t>1 << 62
 cdef int64_t MAX_TOKENS = <int64_t>1 << 31              # a count above is a defect of whoever counted, not a debt
+cdef int64_t MAX_COST = <int64_t>1 << 52                # micro-dollars, likewise: 4.5 billion dollars
+cdef int64_t MAX_AMOUNT = <int64_t>1 << 60
 cdef int64_t MAX_NS = ((<int64_t>1) << 57) - 1          # 4.5 years of time units fit into 63 bits
-cdef int64_t GRACE = <int64_t>250 * 1000000 * 64        # a worker's loop may lag that much behind the others' clocks
-cdef uint64_t MAGIC = 0x616777206C696D01
+cdef int64_t REBASE_NS = (<int64_t>1) << 55             # after a year a kept table gets a new epoch
+cdef int64_t GRACE_NS = <int64_t>250 * 1000000          # a worker's loop may lag that much behind the others' clocks
+cdef int64_t GRACE = GRACE_NS * 64
+cdef int64_t LATEST_STEP = 1000000000
+cdef uint64_t MAGIC = 0x616777206C696D02
 cdef uint64_t MOVING_GATE = <uint64_t>1 << 32
 
 
+include "limit_lines.pxi"
+include "limit_window.pxi"
+include "limit_lease.pxi"
+include "limit_resume.pxi"
 include "limit_table.pxi"
+include "limit_rule.pxi"
 
 
 @cython.final
 @cython.no_gc
-cdef class Rule:
-    """One limit. ``name`` identifies it (also across reloads) and is its metric label."""
-
-    def __cinit__(self, str name not None, int per, int unit, amount: int, period_ns: int = 0, burst: int = 0):
-        cdef bytes text = name.encode()
-        if not name:
-            raise ValueError("expected a name for the rule, got an empty one")
-        if not PER_GLOBAL <= per <= PER_MODEL:
-            raise ValueError(f"rule {name!r}: expected per to be one of the PER_ constants, got {per}")
-        if not REQUESTS <= unit <= CONCURRENT:
-            raise ValueError(f"rule {name!r}: expected unit to be REQUESTS, TOKENS or CONCURRENT, got {unit}")
-        if amount < 1:
-            raise ValueError(f"rule {name!r}: expected an amount of 1 or more, got {amount}")
-        cell, room = 0, amount
-        if unit == CONCURRENT:
-            if period_ns or burst:
-                raise ValueError(f"rule {name!r}: a concurrency limit takes neither period nor burst")
-            if amount > MAX_COUNT:
-                raise ValueError(f"rule {name!r}: expected at most {MAX_COUNT} concurrent requests, got {amount}")
-        else:
-            if period_ns <= 0:
-                raise ValueError(f"rule {name!r}: expected a period above 0, got {period_ns} ns")
-            if burst < 0:
-                raise ValueError(f"rule {name!r}: expected a burst of 1 or more (or 0 for the amount), got {burst}")
-            room = burst or amount
-            cell = max(1, (period_ns * 128 + amount) // (2 * amount))  # rounded half up
-            if cell * room >= MAX_WINDOW:
-                raise ValueError(f"rule {name!r}: a full bucket takes over 2.2 years to refill; lower burst or period")
-        self.name = name
-        self.per = per
-        self.unit = unit
-        self.amount = amount
-        self.period_ns = period_ns
-        self.burst = 0 if unit == CONCURRENT else room
-        # The unit is part of it: a bucket of requests says nothing about tokens.
-        self.terms.identity = tag_of(
-            hash_of(<const unsigned char*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)), unit)
-        self.terms.cell = cell
-        self.terms.window = cell * room
-        self.terms.burst = room
-        self.terms.amount = amount
-        self.terms.per = per
-        self.terms.unit = unit
+cdef class Standing:
+    """What a rule has left for a subject."""
 
     def __repr__(self):
-        return f"<Rule {self.name!r}>"
+        return f"<Standing {self.rule.name!r}: {self.remaining} left, full in {self.reset_ns} ns>"
 
 
 @cython.final
@@ -126,6 +103,9 @@ cdef class Limits:
         self.rules = tuple(rules)
         if len(self.rules) > MAX_RULES:
             raise ValueError(f"expected at most {MAX_RULES} rules in a set, got {len(self.rules)}; merge some")
+        self.terms = <Terms*>calloc(max(len(self.rules), 1), sizeof(Terms))
+        if self.terms is NULL:
+            raise MemoryError
         seen = set()
         for item in self.rules:
             rule = <Rule?>item
@@ -134,158 +114,251 @@ cdef class Limits:
             seen.add((rule.name, rule.unit))
             self.terms[self.count] = rule.terms
             self.count += 1
+            self.counts |= rule.per | rule.only[0]
+            if TOKENS <= rule.unit <= OUTPUT:
+                self.counts |= COUNTS_TOKENS
+            if rule.unit == COST:
+                self.counts |= COUNTS_COST
+            if rule.leased:
+                self.counts |= COUNTS_LEASES
+                table.leased[rule.terms.identity] = rule
+        most = most_at_once(self.rules)
+        if most > MAX_HELD:
+            raise ValueError(f"expected at most {MAX_HELD} rules for one request, got up to {most}; merge some")
 
-    def admit(self, uint64_t key, uint64_t user, uint64_t model, int64_t tokens, int64_t now_ns):
-        """All rules or none. Raises ValueError where ``tokens`` or ``now_ns`` is below 0."""
-        if tokens < 0 or now_ns < 0:
-            raise ValueError(f"expected tokens and now_ns of 0 or more, got {tokens} and {now_ns}")
-        return self.take(key, user, model, tokens, now_ns)
+    def __dealloc__(self):
+        free(self.terms)
 
-    cdef Grant take(self, uint64_t key, uint64_t user, uint64_t model, int64_t tokens, int64_t now_ns):
+    def admit(
+        self, int64_t now_ns, *, uint64_t key=0, uint64_t team=0, uint64_t user=0, uint64_t channel=0,
+        uint64_t model=0, uint64_t upstream=0, uint64_t tool=0, uint64_t session=0, int64_t input_tokens=0,
+        int64_t output_tokens=0, int64_t cost=0, bint stream=False,
+    ):
+        """All rules or none. Raises ValueError where a number is below 0."""
+        cdef Ask ask
+        if input_tokens < 0 or output_tokens < 0 or cost < 0 or now_ns < 0:
+            raise ValueError(f"expected tokens, cost and now_ns of 0 or more, got {input_tokens}, {output_tokens}, "
+                             f"{cost} and {now_ns}")
+        ask.subjects = [key, team, user, channel, model, upstream, tool, session]
+        ask.input, ask.output, ask.cost, ask.stream = input_tokens, output_tokens, cost, stream
+        return self.take(&ask, now_ns)
+
+    def look(
+        self, int64_t now_ns, *, uint64_t key=0, uint64_t team=0, uint64_t user=0, uint64_t channel=0,
+        uint64_t model=0, uint64_t upstream=0, uint64_t tool=0, uint64_t session=0,
+    ):
+        """What each rule that applies has left; takes nothing and makes no lines."""
+        cdef Ask ask
+        cdef Moment at
+        cdef Standing standing
+        cdef int i
+        cdef list found = []
+        ask.subjects = [key, team, user, channel, model, upstream, tool, session]
+        ask.stream = True
+        if self.count:
+            self.table.moment(now_ns, &at)
+        for i in range(self.count):
+            if applies(&self.terms[i], &ask):
+                standing = Standing.__new__(Standing)
+                standing.rule = <Rule>self.rules[i]
+                standing_of(self.table, &self.terms[i], &ask, &at, &standing.remaining, &standing.reset_ns)
+                found.append(standing)
+        return found
+
+    cdef Grant take(self, const Ask* ask, int64_t now_ns):
         cdef Grant grant = Grant.__new__(Grant)
-        cdef uint64_t[4] subjects
-        cdef Hold* hold
-        cdef const Terms* terms
-        cdef int64_t now
-        cdef int i, verdict
+        cdef Moment at
+        cdef int refused
         grant.limits = self
         grant.granted = True
+        grant.requests_limit = grant.requests_remaining = grant.requests_reset_ns = -1
+        grant.tokens_limit = grant.tokens_remaining = grant.tokens_reset_ns = -1
+        grant.input_tokens_limit = grant.input_tokens_remaining = grant.input_tokens_reset_ns = -1
+        grant.output_tokens_limit = grant.output_tokens_remaining = grant.output_tokens_reset_ns = -1
         if self.count:
-            subjects[PER_GLOBAL], subjects[PER_KEY], subjects[PER_USER], subjects[PER_MODEL] = 0, key, user, model
-            now = self.table.units(now_ns)
+            grant.ask = ask[0]
             grant.worker = self.table._worker
-            for i in range(self.count):
-                hold = &grant.holds[i]
-                terms = &self.terms[i]
-                hold.tag = tag_of(terms.identity, subjects[terms.per])
-                if terms.unit == CONCURRENT:
-                    verdict = self.table.enter(hold, terms)
-                else:
-                    # An estimate above the burst would never pass; so it passes when the bucket is full.
-                    hold.cost = terms.cell * (1 if terms.unit == REQUESTS else max(0, min(tokens, terms.burst)))
-                    verdict = self.table.charge(hold, terms, now, False)
-                if verdict != TAKEN:
-                    self.refuse(grant, i, verdict, subjects, now)
-                    return grant
-        grant.report(-1)
+            self.table.moment(now_ns, &at)
+            refused = self.gather(grant, &at, False)
+            if refused >= 0:
+                self.refuse(grant, refused & 0xFFFF, refused >> 16, &at)
         return grant
 
-    cdef void refuse(self, Grant grant, int at, int verdict, const uint64_t* subjects, int64_t now):
-        cdef Hold* hold = &grant.holds[at]
-        cdef const Terms* terms = &self.terms[at]
+    cdef int gather(self, Grant grant, const Moment* at, bint moving) noexcept:
+        """Take by each rule that applies (``moving``: and looks at the upstream); -1, or rule | Verdict << 16.
+
+        On the way out the hold behind the last one is that of the rule that refused.
+        """
+        cdef int i, verdict
+        cdef Hold* hold
+        cdef const Terms* terms
+        cdef int64_t left
+        for i in range(self.count):
+            terms = &self.terms[i]
+            if not applies(terms, &grant.ask) or (moving and not of_upstream(terms)):
+                continue
+            hold = &grant.holds[grant.held]
+            hold.rule = <uint16_t>i
+            hold.tag = tag_of(terms, &grant.ask)
+            hold.count = counted(terms.unit, grant.ask.input, grant.ask.output, grant.ask.cost)
+            hold.crossed = 0
+            verdict = self.decide(hold, terms, at)
+            if hold.crossed:
+                grant.notice(hold)
+            if verdict != TAKEN:
+                return i | verdict << 16
+            grant.held += 1
+            if moving or terms.unit >= CONCURRENT:
+                continue
+            if terms.algorithm == BUCKET and not hold.lent:
+                left = 0 if hold.after >= terms.window else unscaled(terms.window - hold.after, terms.cell, terms.shift)
+                grant.report(terms, left // hold.replicas, hold.after // 64 + (hold.after % 64 != 0))
+            else:
+                grant.report(terms, hold.after, hold.reset)
+        return -1
+
+    cdef int decide(self, Hold* hold, const Terms* terms, const Moment* at) noexcept:
+        """One rule's Verdict. ``hold`` comes with tag and count, and goes with all else."""
+        cdef int64_t room = terms.room, left
+        cdef uint64_t mode = LEASED
+        cdef bint forced = False
+        cdef int verdict
+        hold.replicas = 1
+        hold.lent = False
+        if terms.unit >= CONCURRENT:
+            return self.table.enter(hold, terms)
+        # An estimate above what there ever is would never pass; so it passes when all is there. Money is not so.
+        if hold.count > room and (terms.unit != COST or terms.algorithm == BUCKET):
+            hold.count = room
+        if terms.group >= 0:
+            mode = load(&self.table.header.modes[terms.group])
+            if mode == CLOSED:
+                return SHUT
+            forced = mode != LOCAL
+            if mode == LEASED:
+                verdict = spend_lease(self.table, hold, terms, at, False)
+                if verdict != TAKEN:
+                    return verdict
+                hold.lent = True
+            elif mode == LOCAL:
+                hold.replicas = <uint16_t>(load(&self.table.header.replicas) or 1)
+                room = max(room // hold.replicas, 1)
+                if hold.count > room and (terms.unit != COST or terms.algorithm == BUCKET):
+                    hold.count = room
+        left = hold.after
+        if terms.algorithm == BUCKET:
+            hold.cost = min(scaled(hold.count, terms.cell, terms.shift), terms.window)
+            if hold.replicas > 1:
+                hold.cost = min(scaled(hold.cost, hold.replicas, 0), terms.window)
+            verdict = self.table.charge(hold, terms, at.units, forced)
+            if hold.lent:
+                hold.reset = hold.after // 64
+        else:
+            verdict = count_in(self.table, hold, terms, at, room, forced)
+        if hold.lent:
+            hold.after = min(left, terms.room)
+            if verdict != TAKEN:
+                repay_lease(self.table, hold.tag, hold.count, at)
+        return verdict
+
+    cdef void refuse(self, Grant grant, int at_rule, int verdict, const Moment* at):
+        cdef Hold* hold = &grant.holds[grant.held]
+        cdef const Terms* terms = &self.terms[at_rule]
+        cdef int64_t left = 0, reset = 0
         cdef int i
         grant.granted = False
         grant.settled = grant.released = True
-        grant.rule = <Rule>self.rules[at]
-        if terms.unit != CONCURRENT:
-            grant.retry_after_ns = RETRY_BUSY_NS
-            if verdict == REFUSED:
-                grant.retry_after_ns = (hold.ahead - (terms.window - hold.cost) + 63) // 64
-        for i in range(at - 1, -1, -1):
-            if self.terms[i].unit == CONCURRENT:
-                self.table.leave(&grant.holds[i], grant.worker)
-            else:
-                self.table.refund(&grant.holds[i], grant.holds[i].cost)
+        grant.rule = <Rule>self.rules[at_rule]
+        grant.closed = verdict == SHUT
+        grant.retry_after_ns = wait_of(hold, terms, verdict)
+        for i in range(grant.held - 1, -1, -1):
+            grant.drop(&grant.holds[i], &self.terms[grant.holds[i].rule], at)
+        grant.held = 0
+        if verdict == SHORT:
+            grant.shortages = shortages(self, &grant.ask, at)
+        grant.requests_limit = grant.requests_remaining = grant.requests_reset_ns = -1
+        grant.tokens_limit = grant.tokens_remaining = grant.tokens_reset_ns = -1
+        grant.input_tokens_limit = grant.input_tokens_remaining = grant.input_tokens_reset_ns = -1
+        grant.output_tokens_limit = grant.output_tokens_remaining = grant.output_tokens_reset_ns = -1
         for i in range(self.count):
-            if i != at and self.terms[i].unit != CONCURRENT:
-                grant.holds[i].ahead = self.table.peek(
-                    tag_of(self.terms[i].identity, subjects[self.terms[i].per]), self.terms[i].identity, now)
-        grant.report(at)
+            terms = &self.terms[i]
+            if terms.unit < CONCURRENT and applies(terms, &grant.ask):
+                standing_of(self.table, terms, &grant.ask, at, &left, &reset)
+                grant.report(terms, 0 if i == at_rule else left, reset)
 
 
-cdef inline bint tighter(int64_t left, int64_t reset, int64_t least, int64_t longest) noexcept nogil:
-    return left < least or (left == least and reset > longest)
+cdef inline bint of_upstream(const Terms* terms) noexcept nogil:
+    return terms.per & PER_UPSTREAM or terms.only_at == AT_UPSTREAM
 
 
-@cython.final
-@cython.no_gc
-@cython.freelist(256)
-cdef class Grant:
-    """The outcome of one decision, and what was taken: settled and released exactly once. Made by ``admit`` alone."""
+cdef int64_t wait_of(const Hold* hold, const Terms* terms, int verdict) noexcept nogil:
+    """Nanoseconds until the same request can pass the rule that refused it; 0: unknown."""
+    if terms.unit >= CONCURRENT:
+        return 0
+    if verdict != REFUSED:
+        return RETRY_BUSY_NS
+    if terms.algorithm != BUCKET:
+        return hold.reset
+    return (hold.after - (terms.window - hold.cost) + 63) // 64
 
-    def __dealloc__(self):
-        if self.limits is not None:
-            self.leave()
 
-    cdef void report(self, int refused):
-        """Fill in the tightest rule in requests and in tokens; ``refused``: the rule that refused, or -1."""
-        cdef const Terms* terms
-        cdef int64_t ahead, left, reset
-        cdef int i
-        self.requests_limit = self.requests_remaining = self.requests_reset_ns = -1
-        self.tokens_limit = self.tokens_remaining = self.tokens_reset_ns = -1
-        for i in range(self.limits.count):
-            terms = &self.limits.terms[i]
-            if terms.unit == CONCURRENT:
-                continue
-            ahead = self.holds[i].ahead
-            left = 0 if i == refused or ahead >= terms.window else (terms.window - ahead) // terms.cell
-            reset = ahead // 64 + (ahead % 64 != 0)
-            if terms.unit == REQUESTS:
-                if self.requests_limit < 0 or tighter(left, reset, self.requests_remaining, self.requests_reset_ns):
-                    self.requests_limit, self.requests_remaining, self.requests_reset_ns = terms.amount, left, reset
-            elif self.tokens_limit < 0 or tighter(left, reset, self.tokens_remaining, self.tokens_reset_ns):
-                self.tokens_limit, self.tokens_remaining, self.tokens_reset_ns = terms.amount, left, reset
+cdef void standing_of(
+    Table table, const Terms* terms, const Ask* ask, const Moment* at, int64_t* left, int64_t* reset
+) noexcept nogil:
+    """What a rule has left for these subjects, and nanoseconds until it is full again; takes nothing."""
+    cdef uint64_t tag = tag_of(terms, ask)
+    cdef uint64_t mode = LEASED
+    cdef int64_t ahead, replicas = 1
+    cdef int line
+    if terms.unit >= CONCURRENT:
+        line = line_of(table.gate_lines, LINE_BYTES, table.gates, tag, False)
+        if line == NO_PLACE:
+            line = shared_overflow_of(table.gate_lines, table.gates, terms.identity, False)
+        left[0] = terms.amount if line < 0 else max(terms.amount - people_in(&table.gate_lines[line]), 0)
+        reset[0] = 0
+        return
+    if terms.group >= 0:
+        mode = load(&table.header.modes[terms.group])
+        if mode == LOCAL:
+            replicas = <int64_t>(load(&table.header.replicas) or 1)
+    if terms.algorithm == BUCKET:
+        ahead = table.peek(tag, terms.identity, at.units)
+        left[0] = 0 if ahead >= terms.window else unscaled(terms.window - ahead, terms.cell, terms.shift) // replicas
+        reset[0] = ahead // 64 + (ahead % 64 != 0)
+    else:
+        look_in(table, tag, terms, at, max(terms.room // replicas, 1), left, reset)
+    if terms.group >= 0 and mode == LEASED:
+        left[0] = min(max(credit_of(table, tag, at), 0), terms.room)
 
-    cdef bint true_up(self, int64_t tokens, int64_t now_ns):
-        cdef const Terms* terms
-        cdef Hold more
-        cdef int64_t now, extra
-        cdef int i
-        if self.settled or self.limits is None:
-            return False
-        self.settled = True
-        tokens = max(0, min(tokens, MAX_TOKENS))
-        for i in range(self.limits.count):
-            terms = &self.limits.terms[i]
-            if terms.unit != TOKENS:
-                continue
-            extra = tokens - self.holds[i].cost // terms.cell
-            if extra < 0:
-                self.give_back(i, -extra * terms.cell)
-            elif extra > 0:
-                # Found anew: if the line has gone to another subject, this one's bucket was full and starts from there.
-                now = self.limits.table.units(now_ns)
-                more = self.holds[i]
-                more.cost = INT64_MAX if extra > INT64_MAX // terms.cell else extra * terms.cell
-                self.limits.table.charge(&more, terms, now, True)
-        return True
 
-    cdef bint undo(self):
-        cdef int i
-        if self.settled or self.limits is None:
-            return False
-        self.settled = True
-        for i in range(self.limits.count):
-            if self.limits.terms[i].unit != CONCURRENT:
-                self.give_back(i, self.holds[i].cost)
-        return True
+cdef tuple shortages(Limits limits, const Ask* ask, const Moment* at):
+    """All leased rules that want credit for this request: (rule, tag, what is missing)."""
+    cdef const Terms* terms
+    cdef int64_t needed, credit
+    cdef uint64_t tag
+    cdef int i
+    cdef list found = []
+    for i in range(limits.count):
+        terms = &limits.terms[i]
+        if terms.group < 0 or load(&limits.table.header.modes[terms.group]) != LEASED or not applies(terms, ask):
+            continue
+        needed = counted(terms.unit, ask.input, ask.output, ask.cost)
+        if needed > terms.room and (terms.unit != COST or terms.algorithm == BUCKET):
+            needed = terms.room
+        tag = tag_of(terms, ask)
+        credit = credit_of(limits.table, tag, at)
+        if credit < max(needed, 1):
+            found.append((limits.rules[i], tag, max(needed, 1) - credit))
+    return tuple(found)
 
-    cdef void give_back(self, int i, int64_t amount):
-        # Not into an overflow line: it may have been full since, and what it lacks now others have spent.
-        if self.holds[i].line < self.limits.table.slots:
-            self.limits.table.refund(&self.holds[i], amount)
 
-    cdef bint leave(self):
-        cdef int i
-        if self.released or self.limits is None:
-            return False
-        self.released = True
-        for i in range(self.limits.count):
-            if self.limits.terms[i].unit == CONCURRENT:
-                self.limits.table.leave(&self.holds[i], self.worker)
-        return True
+cdef tuple missing_of(Limits limits, const Hold* hold, int verdict, const Moment* at):
+    """The same of one rule, where it was for want of credit that more was refused; else ()."""
+    cdef int64_t missing
+    if verdict != SHORT:
+        return ()
+    missing = hold.count - credit_of(limits.table, hold.tag, at)
+    return ((limits.rules[hold.rule], hold.tag, max(missing, 1)),)
 
-    def settle(self, int64_t tokens, int64_t now_ns):
-        """Replace the token estimate by the truth; see ``limit.pyi``. Raises ValueError on a number below 0."""
-        if tokens < 0 or now_ns < 0:
-            raise ValueError(f"expected tokens and now_ns of 0 or more, got {tokens} and {now_ns}")
-        return self.true_up(tokens, now_ns)
 
-    def cancel(self, int64_t now_ns):
-        """Give back requests and tokens: nothing was sent upstream. Counts as the settlement."""
-        return self.undo()
-
-    def release(self):
-        """Give back the concurrency slots. True the first time only. Also happens when the grant is deallocated."""
-        return self.leave()
+include "limit_grant.pxi"

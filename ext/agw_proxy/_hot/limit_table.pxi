@@ -1,131 +1,75 @@
-# Part of limit.pyx: how a subject's line is found, and the Table with the protocols on its lines.
+# Part of limit.pyx: the Table, and the protocols on its buckets and gates.
 
-cdef inline uint64_t mixed(uint64_t word) noexcept nogil:
-    """Every bit of the result depends on every bit of ``word``; one to one. Constants of MurmurHash3's finaliser."""
-    word = (word ^ (word >> 33)) * <uint64_t>0xFF51AFD7ED558CCD
-    word = (word ^ (word >> 33)) * <uint64_t>0xC4CEB9FE1A85EC53
-    return word ^ (word >> 33)
+cdef inline int64_t instant(uint64_t kept) noexcept nogil:
+    """A moment of the caller's clock, which may be before its 0, out of a word in which 0 means none."""
+    return <int64_t>(kept ^ (<uint64_t>1 << 63))
 
 
-cdef uint64_t hash_of(const unsigned char* text, Py_ssize_t length) noexcept nogil:
-    cdef uint64_t state = <uint64_t>(length + 1) * <uint64_t>0x9E3779B97F4A7C15
-    cdef uint64_t word
-    while length > 0:
-        word = 0
-        memcpy(&word, text, 8 if length >= 8 else <size_t>length)
-        word = (state ^ word) * <uint64_t>0x9E3779B97F4A7C15
-        state = ((word << 27) | (word >> 37)) + <uint64_t>0x52DCE729
-        text += 8
-        length -= 8
-    return mixed(state)
-
-
-cdef inline uint64_t tag_of(uint64_t identity, uint64_t subject) noexcept nogil:
-    cdef uint64_t tag = mixed(identity + subject * <uint64_t>0x9E3779B97F4A7C15)
-    return tag if tag > ASIDE else tag + 2
-
-
-cdef inline int home_of(uint64_t tag, int count) noexcept nogil:
-    return <int>(((tag >> 32) * <uint64_t>count) >> 32)
-
-
-cdef inline uint64_t* tag_at(void* lines, int line) noexcept nogil:
-    """Buckets and gates alike begin with their tag."""
-    return <uint64_t*>(<char*>lines + <size_t>line * LINE_BYTES)
-
-
-cdef int line_of(void* lines, int count, uint64_t tag, bint claim) noexcept nogil:
-    """The line of a subject, a free one claimed for it (where ``claim``, else UNSEEN); or NO_PLACE."""
-    cdef int line = home_of(tag, count)
-    cdef int _probe
-    cdef uint64_t seen
-    cdef uint64_t* place
-    for _probe in range(PROBES):
-        place = tag_at(lines, line)
-        seen = load(place)
-        if seen == FREE:
-            if not claim:
-                return UNSEEN
-            if cas(place, FREE, tag):
-                return line
-            seen = load(place)
-        if seen == tag:
-            return line
-        line += 1
-        if line == count:
-            line = 0
-    return NO_PLACE
-
-
-cdef int overflow_of(void* lines, int count, uint64_t identity, bint claim) noexcept nogil:
-    """A rule's overflow line (behind the others), UNSEEN where it has none yet. When all are taken, rules share."""
-    cdef int first = <int>(identity % OVERFLOW)
-    cdef int probe, line
-    cdef uint64_t seen
-    for probe in range(OVERFLOW):
-        line = count + (first + probe) % OVERFLOW
-        seen = load(tag_at(lines, line))
-        if seen == identity:
-            return line
-        if seen == FREE:
-            if claim:
-                store(tag_at(lines, line), identity)
-            return line if claim else UNSEEN
-    return count + first
-
-
-cdef inline int64_t people_in(const Gate* gate) noexcept nogil:
-    return sum_shorts(gate.count, MAX_WORKERS)
-
-
-def subject(bytes text not None):
-    """A 64-bit hash that is the same in every worker; see ``limit.pyi`` on why it has no key."""
-    return hash_of(<const unsigned char*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+cdef inline uint64_t kept(int64_t moment) noexcept nogil:
+    return <uint64_t>moment ^ (<uint64_t>1 << 63)
 
 
 @cython.final
 @cython.no_gc
 cdef class Table:
-    """A fixed number of bucket slots and gate slots, 64 bytes each, in a buffer or in private memory."""
+    """A fixed number of buckets, gates, windows and leases, in a buffer or in private memory."""
 
-    def __cinit__(self, buffer=None, *, int slots=4096, int gates=1024, int worker=0):
-        cdef size_t size = Table.size(slots, gates)
+    def __cinit__(
+        self, buffer=None, *, int slots=4096, int gates=1024, int windows=16384, int leases=4096, int worker=0,
+        wall_ns=None,
+    ):
+        cdef size_t size = Table.size(slots, gates, windows, leases)
         cdef uint64_t geometry = (<uint64_t>slots << 32) | <uint64_t>gates
+        cdef uint64_t widths = (<uint64_t>windows << 32) | <uint64_t>leases
+        cdef timespec monotonic, realtime
         self.worker = worker
+        self.leased = {}
         if buffer is None:
-            if posix_memalign(&self.private, LINE_BYTES, size):
-                self.private = NULL
+            # Not touched before it is used: the zeroes of large memory come from the kernel.
+            self.private = calloc(size + LINE_BYTES, 1)
+            if self.private is NULL:
                 raise MemoryError
-            memset(self.private, 0, size)
-            self.header = <Header*>self.private
+            self.header = <Header*>((<uintptr_t>self.private + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES)
         else:
             PyObject_GetBuffer(buffer, &self.view, PyBUF_SIMPLE | PyBUF_WRITABLE)
             if <size_t>self.view.len < size:
                 raise ValueError(f"expected a buffer of at least {size} bytes for {slots} slots and {gates} gates, "
-                                 f"got {self.view.len}; make it Table.size(slots, gates) long")
+                                 f"got {self.view.len}; make it Table.size(slots, gates, windows, leases) long")
             if <uintptr_t>self.view.buf % LINE_BYTES:
                 raise ValueError(f"expected a buffer that is aligned to {LINE_BYTES} bytes, such as an mmap")
             self.header = <Header*>self.view.buf
         if not cas(&self.header.magic, 0, MAGIC) and load(&self.header.magic) != MAGIC:
             raise ValueError("expected zeroes or a table of this version in the buffer, got something else")
-        if not cas(&self.header.geometry, 0, geometry) and load(&self.header.geometry) != geometry:
-            raise ValueError("the buffer holds a table of another size; all workers must give the same slots and gates")
-        self.slots = slots
-        self.gates = gates
+        if not cas(&self.header.geometry, 0, geometry) and load(&self.header.geometry) != geometry or (
+                not cas(&self.header.widths, 0, widths) and load(&self.header.widths) != widths):
+            raise ValueError("the buffer holds a table of another size; all workers must give the same numbers")
+        self.slots, self.gates, self.windows, self.leases = slots, gates, windows, leases
         self.buckets = <Bucket*>(self.header + 1)
         self.gate_lines = <Gate*>(self.buckets + slots + OVERFLOW)
+        self.window_lines = <Window*>(self.gate_lines + gates + OVERFLOW)
+        self.lease_lines = <Lease*>(self.window_lines + windows + OVERFLOW)
+        if not load(&self.header.walled):
+            if wall_ns is None:
+                clock_gettime(CLOCK_REALTIME, &realtime)
+                clock_gettime(CLOCK_MONOTONIC, &monotonic)
+                store_signed(&self.header.wall, (<int64_t>realtime.tv_sec - <int64_t>monotonic.tv_sec) * 1000000000
+                             + realtime.tv_nsec - monotonic.tv_nsec)
+            else:
+                store_signed(&self.header.wall, wall_ns)
+            store(&self.header.walled, 1)
 
     def __dealloc__(self):
         free(self.private)
         PyBuffer_Release(&self.view)
 
     @staticmethod
-    def size(int slots=4096, int gates=1024):
-        """Bytes that such a table needs. Raises ValueError unless both are 8 to 16777216."""
-        for name, lines in (("slots", slots), ("gates", gates)):
+    def size(int slots=4096, int gates=1024, int windows=16384, int leases=4096):
+        """Bytes that such a table needs. Raises ValueError unless all are 8 to 16777216."""
+        for name, lines in (("slots", slots), ("gates", gates), ("windows", windows), ("leases", leases)):
             if not MIN_LINES <= lines <= MAX_LINES:
                 raise ValueError(f"expected {MIN_LINES} to {MAX_LINES} {name}, got {lines}")
-        return LINE_BYTES * (1 + <size_t>slots + OVERFLOW + <size_t>gates + OVERFLOW)
+        return (sizeof(Header) + LINE_BYTES * (<size_t>slots + OVERFLOW + <size_t>gates + OVERFLOW + <size_t>leases)
+                + WINDOW_BYTES * (<size_t>windows + OVERFLOW))
 
     @property
     def worker(self):
@@ -138,15 +82,21 @@ cdef class Table:
         self._worker = worker
 
     def overflowed(self):
-        """How often a subject found no slot and shared its rule's overflow slot."""
+        """How often a subject found no line and shared its rule's overflow line."""
         return load(&self.header.overflowed)
 
     def in_use(self):
-        """Bucket slots that hold a subject."""
+        """Buckets that hold a subject."""
         cdef int line, total = 0
         for line in range(self.slots):
             total += load(&self.buckets[line].tag) > ASIDE
         return total
+
+    def resume(self, uint64_t boot, int64_t now_ns, int64_t wall_ns):
+        """Go on with memory that comes from a file; see ``limit.pyi``."""
+        if boot == 0:
+            raise ValueError("expected a boot other than 0")
+        revive(self, boot, now_ns, wall_ns)
 
     def reclaim(self, int worker):
         """Take back all concurrency slots held by a worker that has ended; returns how many."""
@@ -154,12 +104,83 @@ cdef class Table:
         cdef int64_t total = 0
         if not 0 <= worker < MAX_WORKERS:
             raise ValueError(f"expected a worker from 0 to {MAX_WORKERS - 1}, got {worker}")
+        for line in range(self.windows + OVERFLOW):
+            if load(&self.window_lines[line].lock) == <uint64_t>worker + 1:
+                mend(&self.window_lines[line])
+        for line in range(self.leases):
+            if load(&self.lease_lines[line].lock) == <uint64_t>worker + 1:
+                let_go(&self.lease_lines[line].lock)
         if load(&self.header.lock) == <uint64_t>worker + 1:
             self.repair()
         for line in range(self.gates + OVERFLOW):
             if load_short(&self.gate_lines[line].count[worker]):
                 total += swap_short(&self.gate_lines[line].count[worker], 0)
         return total
+
+    @property
+    def replicas(self):
+        return load(&self.header.replicas) or 1
+
+    @replicas.setter
+    def replicas(self, int replicas):
+        if not 1 <= replicas <= MAX_REPLICAS:
+            raise ValueError(f"expected 1 to {MAX_REPLICAS} replicas, got {replicas}")
+        store(&self.header.replicas, <uint64_t>replicas)
+
+    def lease_mode(self, int group):
+        """LEASED, OPEN, CLOSED or LOCAL."""
+        if not 0 <= group < GROUPS:
+            raise ValueError(f"expected a group of 0 or 1, got {group}")
+        return <int>load(&self.header.modes[group])
+
+    def set_lease_mode(self, int group, int mode):
+        """For all workers at once."""
+        if not 0 <= group < GROUPS or not LEASED <= mode <= LOCAL:
+            raise ValueError(f"expected a group of 0 or 1 and a mode, got {group} and {mode}")
+        store(&self.header.modes[group], <uint64_t>mode)
+
+    def lend(self, uint64_t tag, int64_t amount, int64_t expires_ns, int64_t now_ns, int64_t beyond=-1):
+        """Add credit; see ``limit.pyi``."""
+        cdef Moment at
+        if not 0 <= amount <= MAX_COST or now_ns < 0:
+            raise ValueError(f"expected an amount of 0 to {MAX_COST} and now_ns of 0 or more, got {amount}, {now_ns}")
+        self.moment(now_ns, &at)
+        return lend_to(self, tag, amount, at.ns + (expires_ns - now_ns), beyond, &at)
+
+    def reclaim_credit(self, uint64_t tag):
+        """Take back what is left of a credit, expired or not; below 0 it is a debt, which is then forgotten here."""
+        return call_in(self, tag)
+
+    def wanting(self, int64_t now_ns=-1):
+        """Which leases ask for more, or have something to take back; each is told once. See ``limit.pyi``."""
+        cdef timespec clock
+        if load(&self.header.wants) == 0:
+            return []
+        if now_ns < 0:
+            clock_gettime(CLOCK_MONOTONIC, &clock)
+            now_ns = <int64_t>clock.tv_sec * 1000000000 + clock.tv_nsec
+        return wants_of(self, now_ns)
+
+    # -- time
+
+    cdef int moment(self, int64_t now_ns, Moment* at) noexcept nogil:
+        cdef uint64_t origin = load(&self.header.origin)
+        cdef int64_t ns
+        if now_ns < 0:
+            now_ns = 0
+        if origin == 0:
+            # The epoch first: who sees an origin sees an epoch.
+            cas(&self.header.epoch, 0, kept(now_ns))
+            cas(&self.header.origin, 0, load(&self.header.epoch))
+            origin = load(&self.header.origin)
+        ns = now_ns - instant(origin)
+        at.ns = 0 if ns < 0 else ns
+        if at.ns > self.header.latest + LATEST_STEP:
+            store_signed(&self.header.latest, at.ns)
+        at.wall = self.header.wall + now_ns
+        ns = now_ns - instant(load(&self.header.epoch))
+        at.units = (0 if ns < 0 else MAX_NS if ns > MAX_NS else ns) * 64
+        return 0
 
     cdef void repair(self) noexcept nogil:
         """Undo what a dead holder of the lock had begun, and let the lock go."""
@@ -184,20 +205,10 @@ cdef class Table:
             relax(turn)
         return False
 
-    cdef int64_t units(self, int64_t now_ns) noexcept nogil:
-        cdef uint64_t epoch = load(&self.header.epoch)
-        if now_ns < 0:
-            now_ns = 0
-        if epoch == 0:
-            cas(&self.header.epoch, 0, <uint64_t>now_ns + 1)
-            epoch = load(&self.header.epoch)
-        now_ns -= <int64_t>(epoch - 1)
-        return (0 if now_ns < 0 else MAX_NS if now_ns > MAX_NS else now_ns) * 64
-
     cdef int charge(self, Hold* hold, const Terms* terms, int64_t now, bint forced) noexcept nogil:
         cdef int _attempt, verdict = BUSY
         for _attempt in range(ATTEMPTS):
-            hold.line = line_of(self.buckets, self.slots, hold.tag, True)
+            hold.line = line_of(self.buckets, LINE_BYTES, self.slots, hold.tag, True)
             if hold.line >= 0:
                 verdict = self.spend(hold, terms.window, now, forced)
             elif self.lock():
@@ -219,26 +230,26 @@ cdef class Table:
             tat = load_signed(&bucket.tat)
             if hold.line < self.slots and load(&bucket.tag) != hold.tag:
                 return MOVED
-            hold.generation = load_half(&bucket.generation)
+            hold.number = load_half(&bucket.generation)
             if tat == LOCKED:
                 relax(turn)
                 continue
             base = tat if tat > now else now
-            hold.ahead = base - now
+            hold.after = base - now
             if forced:
                 if not cas_signed(&bucket.tat, tat, INT64_MAX if base > INT64_MAX - hold.cost else base + hold.cost):
                     continue
                 return TAKEN
-            if hold.ahead > window - hold.cost or base > INT64_MAX - hold.cost:
+            if hold.after > window - hold.cost or base > INT64_MAX - hold.cost:
                 return REFUSED
             if hold.cost == 0 or cas_signed(&bucket.tat, tat, base + hold.cost):
-                hold.ahead += hold.cost
+                hold.after += hold.cost
                 return TAKEN
         return BUSY
 
     cdef int evict_bucket(self, uint64_t tag, uint64_t identity, int64_t now) noexcept nogil:
         """Under the lock: the subject's line after all, or an idle one turned over to it, or the overflow line."""
-        cdef int line = line_of(self.buckets, self.slots, tag, True)
+        cdef int line = line_of(self.buckets, LINE_BYTES, self.slots, tag, True)
         cdef int _turn, _probe, oldest
         cdef int64_t tat, least, floor
         cdef Bucket* bucket
@@ -262,14 +273,14 @@ cdef class Table:
             if cas_signed(&bucket.tat, least, LOCKED):
                 increment_half(&bucket.generation)
                 store(&bucket.tag, tag)
-                line = overflow_of(self.buckets, self.slots, identity, False)
+                line = shared_overflow_of(self.buckets, self.slots, identity, False)
                 floor = load_signed(&self.buckets[line].tat) if line >= 0 else 0
                 store_signed(&bucket.tat, floor if floor > least else least + 1)
                 store(&self.header.moving, 0)
                 return oldest
             store(&self.header.moving, 0)
         add(&self.header.overflowed, 1)
-        return overflow_of(self.buckets, self.slots, identity, True)
+        return shared_overflow_of(self.buckets, self.slots, identity, True)
 
     cdef void refund(self, const Hold* hold, int64_t amount) noexcept nogil:
         """Give time units back. Where the line has gone to another subject, it was full: nothing to give."""
@@ -278,17 +289,17 @@ cdef class Table:
         cdef int _turn
         for _turn in range(SPINS):
             tat = load_signed(&bucket.tat)
-            if tat == LOCKED or load_half(&bucket.generation) != hold.generation:
+            if tat == LOCKED or load_half(&bucket.generation) != <uint32_t>hold.number:
                 return
             if cas_signed(&bucket.tat, tat, tat - amount if tat > amount else 0):
                 return
 
     cdef int64_t peek(self, uint64_t tag, uint64_t identity, int64_t now) noexcept nogil:
         """How many time units the subject's bucket is ahead of now; changes nothing."""
-        cdef int line = line_of(self.buckets, self.slots, tag, False)
+        cdef int line = line_of(self.buckets, LINE_BYTES, self.slots, tag, False)
         cdef int64_t tat
         if line == NO_PLACE:
-            line = overflow_of(self.buckets, self.slots, identity, False)
+            line = shared_overflow_of(self.buckets, self.slots, identity, False)
         if line < 0:
             return 0
         tat = load_signed(&self.buckets[line].tat)
@@ -297,7 +308,7 @@ cdef class Table:
     cdef int enter(self, Hold* hold, const Terms* terms) noexcept nogil:
         cdef int _attempt, verdict
         for _attempt in range(ATTEMPTS):
-            hold.line = line_of(self.gate_lines, self.gates, hold.tag, True)
+            hold.line = line_of(self.gate_lines, LINE_BYTES, self.gates, hold.tag, True)
             if hold.line >= 0:
                 verdict = self.step_in(hold, terms.amount)
             elif self.lock():
@@ -327,13 +338,13 @@ cdef class Table:
 
     cdef int evict_gate(self, uint64_t tag, uint64_t identity) noexcept nogil:
         """Under the lock: the subject's line after all, or one that nobody is in turned over to it, or the overflow."""
-        cdef int line = line_of(self.gate_lines, self.gates, tag, True)
+        cdef int line = line_of(self.gate_lines, LINE_BYTES, self.gates, tag, True)
         cdef int _probe
         cdef uint64_t before
         cdef Gate* gate
         if line >= 0:
             return line
-        line = overflow_of(self.gate_lines, self.gates, identity, False)
+        line = shared_overflow_of(self.gate_lines, self.gates, identity, False)
         if line < 0 or people_in(&self.gate_lines[line]) == 0:
             line = home_of(tag, self.gates)
             for _probe in range(PROBES):
@@ -350,7 +361,7 @@ cdef class Table:
                         return line
                 line = line + 1 if line + 1 < self.gates else 0
         add(&self.header.overflowed, 1)
-        return overflow_of(self.gate_lines, self.gates, identity, True)
+        return shared_overflow_of(self.gate_lines, self.gates, identity, True)
 
     cdef void leave(self, const Hold* hold, int worker) noexcept nogil:
         cdef uint16_t* own = &self.gate_lines[hold.line].count[worker]

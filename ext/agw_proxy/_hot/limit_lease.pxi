@@ -1,0 +1,151 @@
+# Part of limit.pyx: leases. What a node may spend of a limit that others share: lent from elsewhere, spent here.
+
+cdef int spend_lease(Table table, Hold* hold, const Terms* terms, const Moment* at, bint forced) noexcept nogil:
+    """Take ``hold.count`` from the subject's credit: TAKEN, or SHORT where it has not as much. A Verdict."""
+    cdef int line = line_of(table.lease_lines, LINE_BYTES, table.leases, hold.tag, False)
+    cdef Lease* lease
+    cdef int verdict = SHORT
+    hold.after = -1
+    if line < 0:
+        # Claimed, so that who lends finds whose it is.
+        line = lease_line(table, hold.tag, at)
+        if line < 0:
+            return SHORT
+    lease = &table.lease_lines[line]
+    if not acquire(&lease.lock, table._worker, SPINS * PATIENCE if forced else SPINS):
+        return BUSY
+    if load(&lease.tag) == hold.tag:
+        lease.identity = terms.identity
+        if forced or (lease.expires > at.ns and lease.credit >= hold.count):
+            lease.credit = plus(lease.credit, -hold.count)
+            verdict = TAKEN
+            hold.after = max(lease.credit, 0) + max(lease.beyond, 0)
+            if lease.credit < lease.level - lease.credit:
+                want(table, lease)
+    let_go(&lease.lock)
+    return verdict
+
+
+cdef inline void want(Table table, Lease* lease) noexcept nogil:
+    # Each time anew: who collects clears the header's word before it looks at the leases.
+    lease.wants = 1
+    if not load(&table.header.wants):
+        store(&table.header.wants, 1)
+
+
+cdef void repay_lease(Table table, uint64_t tag, int64_t count, const Moment* at) noexcept nogil:
+    """Give back what was taken from it; it may have expired meanwhile, then it asks to be taken back from here."""
+    cdef int line = line_of(table.lease_lines, LINE_BYTES, table.leases, tag, False)
+    cdef Lease* lease
+    if line < 0:
+        return
+    lease = &table.lease_lines[line]
+    if not acquire(&lease.lock, table._worker, SPINS * PATIENCE):
+        return
+    if load(&lease.tag) == tag:
+        lease.credit = plus(lease.credit, count)
+        if lease.expires <= at.ns and lease.credit > 0:
+            want(table, lease)
+    let_go(&lease.lock)
+
+
+cdef int64_t credit_of(Table table, uint64_t tag, const Moment* at) noexcept nogil:
+    """What may be spent of it now; a debt is below 0."""
+    cdef int line = line_of(table.lease_lines, LINE_BYTES, table.leases, tag, False)
+    cdef const Lease* lease
+    cdef int64_t credit
+    if line < 0:
+        return 0
+    lease = &table.lease_lines[line]
+    credit = load_signed(&lease.credit)
+    if load(&lease.tag) != tag:
+        return 0
+    return credit if load_signed(&lease.expires) > at.ns else min(credit, 0)
+
+
+cdef int lease_line(Table table, uint64_t tag, const Moment* at) noexcept nogil:
+    """The subject's line, a free one, or one that has expired without a debt turned over to it; or NO_PLACE."""
+    cdef int line = line_of(table.lease_lines, LINE_BYTES, table.leases, tag, True)
+    cdef int _probe
+    cdef Lease* lease
+    if line >= 0 or not table.lock():
+        return line
+    line = line_of(table.lease_lines, LINE_BYTES, table.leases, tag, True)
+    if line < 0:
+        line = home_of(tag, table.leases)
+        for _probe in range(PROBES):
+            lease = &table.lease_lines[line]
+            if acquire(&lease.lock, table._worker, SPINS):
+                if lease.tag == ASIDE or (lease.expires < at.ns - GRACE_NS and lease.credit >= 0):
+                    store(&lease.tag, ASIDE)
+                    lease.identity, lease.expires, lease.credit, lease.level, lease.beyond = 0, 0, 0, 0, -1
+                    lease.wants = 0
+                    store(&lease.tag, tag)
+                    let_go(&lease.lock)
+                    break
+                let_go(&lease.lock)
+            line = line + 1 if line + 1 < table.leases else 0
+        else:
+            line = NO_PLACE
+    store(&table.header.lock, 0)
+    return line
+
+
+cdef bint lend_to(
+    Table table, uint64_t tag, int64_t amount, int64_t expires, int64_t beyond, const Moment* at
+) noexcept:
+    """False where there is no line for it."""
+    cdef int line = lease_line(table, tag, at)
+    cdef Lease* lease
+    cdef bint lent = False
+    if line < 0 or not acquire(&table.lease_lines[line].lock, table._worker, SPINS * PATIENCE):
+        return False
+    lease = &table.lease_lines[line]
+    if load(&lease.tag) == tag:
+        lent = True
+        lease.credit = plus(lease.credit if lease.expires > at.ns else min(lease.credit, 0), amount)
+        lease.level = max(lease.credit, 0)
+        lease.beyond = beyond
+        store_signed(&lease.expires, expires)
+        if lease.credit > 0:
+            lease.wants = 0
+    let_go(&lease.lock)
+    return lent
+
+
+cdef int64_t call_in(Table table, uint64_t tag) noexcept:
+    cdef int line = line_of(table.lease_lines, LINE_BYTES, table.leases, tag, False)
+    cdef Lease* lease
+    cdef int64_t credit = 0
+    if line < 0 or not acquire(&table.lease_lines[line].lock, table._worker, SPINS * PATIENCE):
+        return 0
+    lease = &table.lease_lines[line]
+    if load(&lease.tag) == tag:
+        credit = lease.credit
+        lease.credit = lease.level = 0
+    let_go(&lease.lock)
+    return credit
+
+
+cdef list wants_of(Table table, int64_t now_ns):
+    cdef list found = []
+    cdef Lease* lease
+    cdef Moment at
+    cdef int line
+    table.moment(now_ns, &at)
+    store(&table.header.wants, 0)
+    for line in range(table.leases):
+        lease = &table.lease_lines[line]
+        if not load(&lease.wants):
+            continue
+        if not acquire(&lease.lock, table._worker, SPINS):
+            store(&table.header.wants, 1)
+            continue
+        if lease.wants:
+            lease.wants = 0
+            rule = table.leased.get(lease.identity)
+            amount = lease.level - lease.credit if lease.expires > at.ns else -lease.credit
+            if rule is not None and amount:
+                found.append((rule, lease.tag, amount))
+        let_go(&lease.lock)
+    return found
