@@ -1,0 +1,99 @@
+"""When two requests are the same: what of a body counts, in one spelling, and which requests are never the same as another.
+
+A body is read as strictly as a cache has to: a member that is named twice means one thing to us and maybe another to the
+upstream, so that somebody could plant an answer; such a request is kept apart, and so is a number that loses digits.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+MAX_BYTES = 1048576  # of a body: reading a larger one would hold everybody up
+VARYING = (b"anthropic-version", b"anthropic-beta", b"openai-beta")
+"""Headers that an answer depends on."""
+
+# What says who asks and not what: left out of the comparison. (A response tells these members back, so there they count.)
+ASIDE: Mapping[str, frozenset[str]] = {
+    "chat_completions": frozenset(
+        {"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+    ),
+    "completions": frozenset({"user"}),
+    "embeddings": frozenset({"user"}),
+    "moderations": frozenset(),
+    "messages": frozenset({"metadata"}),
+    "responses": frozenset(),
+}
+# What has an effect beside the answer, or depends on more than the request says.
+STATEFUL: Mapping[str, frozenset[str]] = {
+    "chat_completions": frozenset({"store", "web_search_options"}),
+    "messages": frozenset({"mcp_servers", "container"}),
+    "responses": frozenset({"store", "previous_response_id", "conversation", "background", "prompt"}),
+}
+# Tools that the caller runs itself; all others are run by the upstream, each time anew.
+CALLERS_TOOLS: Mapping[str, tuple[str, ...]] = {
+    "chat_completions": ("function", "custom"),
+    "messages": ("custom", "bash_", "text_editor_", "computer_", "memory_"),
+    "responses": ("function", "custom", "local_shell", "apply_patch", "computer", "namespace"),
+}
+PATHS = {"messages": "/v1/messages", "responses": "/v1/responses"}
+"""Of endpoints that relay other paths as well."""
+
+
+class Apart(Exception):
+    """The request is like no other."""
+
+
+def canonical(endpoint: str, path: str, body: bytes) -> bytes:
+    """What an answer depends on, in one spelling. Raises Apart for a request whose answer must not be given again."""
+    aside = ASIDE.get(endpoint)
+    if aside is None or path != PATHS.get(endpoint, path):
+        raise Apart("endpoint")
+    if len(body) > MAX_BYTES:
+        raise Apart("size")
+    try:
+        tree = json.loads(body, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        raise Apart("json") from None
+    if any(tree.get(name) for name in STATEFUL.get(endpoint, ())):
+        raise Apart("state")
+    own = CALLERS_TOOLS.get(endpoint, ())
+    if any(not _callers(tool, own) for tool in _listed(tree.get("tools"))):
+        raise Apart("tools")
+    for name in aside:
+        tree.pop(name, None)
+    tree["stream"] = bool(tree.get("stream"))  # false, null and nothing are the same; true is another kind of answer
+    try:
+        return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:
+        raise Apart("json") from None
+
+
+def digest(*parts: bytes) -> bytes:
+    """SHA-256 over parts, each with its length, so that no two lists of them look alike."""
+    made = hashlib.sha256()
+    for part in parts:
+        made.update(b"%d:" % len(part))
+        made.update(part)
+    return made.digest()
+
+
+def varying(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The headers that count, one a line, in the order in which they came."""
+    return b"".join(lower + b":" + value + b"\n" for name, value in headers if (lower := name.lower()) in VARYING)
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a member is named twice")
+    return made
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _callers(tool: object, own: tuple[str, ...]) -> bool:
+    kind = tool.get("type", "custom") if isinstance(tool, dict) else None
+    return isinstance(kind, str) and kind.startswith(own)

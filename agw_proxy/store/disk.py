@@ -1,0 +1,100 @@
+"""Answers kept in a folder, for all workers of a machine (``diskcache``): the ``Store`` of the cache's ``disk`` backend.
+
+No disk is touched on the loop: a few threads do it, and what would have to wait behind too many others is a miss.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from diskcache import Cache, Disk, Timeout
+
+from agw_proxy.store.threads import Threads
+
+THREADS = 2
+CULLED = 2  # that go for one that comes while there is no room: more than one, and not all
+WAIT_SECONDS = 0.25  # for another process's write; a slow disk must not hold up what it was to make faster
+T = TypeVar("T")
+
+
+class BytesOnly(Disk):  # type: ignore[misc]  # the library has no types
+    """Values are bytes, and nothing that is read is ever unpickled: who can write the folder must not run code here."""
+
+    def get(self, key: object, raw: bool) -> object:
+        """A key as it was handed in."""
+        if not raw:
+            raise ValueError("the key is no text")
+        return super().get(key, raw)
+
+    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> object:
+        """A value from its row, or from the file that the row names."""
+        if mode not in (1, 2):  # the library's raw bytes, in the row and in a file
+            raise ValueError("the value is no bytes")
+        return super().fetch(mode, filename, value, read)
+
+
+class DiskStore:
+    """See ``store.base.Store``. Nothing is opened before it is needed."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        """``folder`` is made where it is missing, for its owner only. What was read least lately goes first."""
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._cache: Cache | None = None
+        self._threads = Threads(THREADS, "agw-disk")
+
+    async def get(self, key: str) -> bytes | None:
+        """See ``Store``."""
+
+        def work(cache: Cache) -> bytes | None:
+            value = cache.get(key)
+            return value if isinstance(value, bytes) else None
+
+        return await self._do(work, None)
+
+    async def set(self, key: str, value: bytes, ttl: float) -> bool:
+        """See ``Store``."""
+        return await self._do(lambda cache: bool(cache.set(key, value, expire=ttl)), False)
+
+    async def add(self, key: str, value: bytes, ttl: float) -> bool | None:
+        """See ``Store``."""
+        return await self._do(lambda cache: bool(cache.add(key, value, expire=ttl)), None)
+
+    async def remove(self, key: str) -> None:
+        """See ``Store``."""
+        await self._do(lambda cache: bool(cache.delete(key)), False)
+
+    async def close(self) -> None:
+        """Close the folder, after what it was asked."""
+
+        def work() -> None:
+            if self._cache is not None:
+                self._cache.close()
+
+        await self._threads.do(work, None)
+        self._threads.close()
+
+    async def _do(self, work: Callable[[Cache], T], missed: T) -> T:
+        return await self._threads.do(lambda: self._work(work, missed), missed)
+
+    def _work(self, work: Callable[[Cache], T], missed: T) -> T:
+        try:
+            if self._cache is None:
+                self._cache = self._open()
+            return work(self._cache)
+        except (OSError, ValueError, Timeout, sqlite3.Error):
+            return missed  # a full or broken disk keeps nothing; nobody's answer depends on it
+
+    def _open(self) -> Cache:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(self._folder, 0o700)  # noqa: PTH101  it may have been there
+        return Cache(
+            str(self._folder),
+            disk=BytesOnly,
+            timeout=WAIT_SECONDS,
+            size_limit=self._max_bytes,
+            cull_limit=CULLED,
+            eviction_policy="least-recently-used",
+        )

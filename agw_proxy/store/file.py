@@ -1,0 +1,103 @@
+"""Values in one SQLite file, for all workers of a machine: the ``Store`` of what needs no library and no server."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from agw_proxy.store.threads import Threads
+
+WAIT_SECONDS = 0.25  # for another process's write
+PURGE_EVERY = 64  # writes, until what has expired is deleted
+PAGE_BYTES = 4096
+SCHEMA = "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, due REAL NOT NULL, value BLOB NOT NULL) WITHOUT ROWID"
+T = TypeVar("T")
+
+
+class FileStore:
+    """See ``store.base.Store``. Expiry is by wall clock. A full file keeps nothing new; one thread has the file open."""
+
+    def __init__(self, path: Path, max_bytes: int, clock: Callable[[], float] = time.time) -> None:
+        """``path`` is made where it is missing, for its owner only. ``clock``: seconds since 1970."""
+        self._path = path
+        self._max_pages = max(max_bytes // PAGE_BYTES, 8)
+        self._clock = clock
+        self._threads = Threads(1, "agw-file")
+        self._opened: sqlite3.Connection | None = None
+        self._writes = 0
+
+    async def get(self, key: str) -> bytes | None:
+        """See ``Store``."""
+
+        def work(file: sqlite3.Connection) -> bytes | None:
+            row = file.execute("SELECT value FROM kept WHERE name = ? AND due > ?", (key, self._clock())).fetchone()
+            return bytes(row[0]) if row is not None else None
+
+        return await self._do(work, None)
+
+    async def set(self, key: str, value: bytes, ttl: float) -> bool:
+        """See ``Store``."""
+
+        def work(file: sqlite3.Connection) -> bool:
+            self._purge(file)
+            file.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (key, self._clock() + ttl, value))
+            return True
+
+        return await self._do(work, False)
+
+    async def add(self, key: str, value: bytes, ttl: float) -> bool | None:
+        """See ``Store``."""
+
+        def work(file: sqlite3.Connection) -> bool | None:
+            self._purge(file)
+            now = self._clock()
+            done = file.execute(
+                "INSERT INTO kept VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET due = excluded.due, value = excluded.value WHERE due <= ?",
+                (key, now + ttl, value, now),
+            )
+            return done.rowcount > 0
+
+        return await self._do(work, None)
+
+    async def remove(self, key: str) -> None:
+        """See ``Store``."""
+        await self._do(lambda file: file.execute("DELETE FROM kept WHERE name = ?", (key,)).rowcount, 0)
+
+    async def close(self) -> None:
+        """Close the file, after what it was asked."""
+
+        def work() -> None:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+        await self._threads.do(work, None)
+        self._threads.close()
+
+    async def _do(self, work: Callable[[sqlite3.Connection], T], missed: T) -> T:
+        def attempt() -> T:
+            try:
+                if self._opened is None:
+                    self._opened = self._open()
+                return work(self._opened)
+            except (OSError, sqlite3.Error):
+                return missed
+
+        return await self._threads.do(attempt, missed)
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.touch(mode=0o600)
+        file = sqlite3.connect(self._path, timeout=WAIT_SECONDS, isolation_level=None)
+        file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute("PRAGMA synchronous = OFF")  # what a power cut takes, nobody waits for any more
+        file.execute(f"PRAGMA max_page_count = {self._max_pages}")
+        file.execute(SCHEMA)
+        return file
+
+    def _purge(self, file: sqlite3.Connection) -> None:
+        if self._writes % PURGE_EVERY == 0:
+            file.execute("DELETE FROM kept WHERE due <= ?", (self._clock(),))
+        self._writes += 1
