@@ -1,0 +1,291 @@
+"""How nodes share one limit: what they take, what they give back, and what passes while the server is away."""
+
+import asyncio
+import time
+from functools import partial
+
+import pytest
+
+from agw_proxy._hot.limit import (
+    BUCKET,
+    CALENDAR,
+    CLOSED,
+    COST,
+    LEASED,
+    LOCAL,
+    MONTH,
+    OPEN,
+    PER_KEY,
+    PER_UPSTREAM,
+    REQUESTS,
+    SLIDING,
+    TOKENS,
+    TOTAL,
+    Rule,
+    Table,
+)
+from tests.store.conftest import redis_settings
+from tests.store.node import Node, running
+from tests.store.test_client import until
+from tests.support.redis_server import RedisServer
+
+HOUR_NS = 3_600_000_000_000  # so slow that nothing comes back during a test
+
+
+def requests(amount: int, period_ns: int = HOUR_NS, algorithm: int = BUCKET) -> Rule:
+    return Rule("key/requests", PER_KEY, REQUESTS, amount, period_ns, algorithm=algorithm, leased=True)
+
+
+def budget(amount: int) -> Rule:
+    return Rule("key/budget", PER_KEY, COST, amount, algorithm=CALENDAR, calendar=MONTH, leased=True)
+
+
+@pytest.mark.parametrize("algorithm", [BUCKET, SLIDING, TOTAL])
+async def test_three_nodes_admit_exactly_the_amount_together(server: RedisServer, algorithm: int) -> None:
+    nodes = [Node(redis_settings(server), [requests(100, algorithm=algorithm)], f"n{i}") for i in range(3)]
+    async with running(*nodes):
+        passed = await asyncio.gather(*(node.spend(100) for node in nodes))
+        # What one of them still holds goes back before the last of it can be had by the others.
+        await until_spent(nodes, 100 - sum(passed))
+    assert sum(passed) <= 100
+
+
+async def until_spent(nodes: list[Node], left: int) -> None:
+    """The nodes go on until the last ``left`` have passed; one more does not."""
+    async with asyncio.timeout(20):
+        while left:
+            for node in nodes:
+                left -= (await node.ask()).granted
+            await asyncio.sleep(0.01)
+    assert left == 0
+    for node in nodes:
+        assert not (await node.ask()).granted
+
+
+async def test_a_calendar_budget_is_shared(server: RedisServer) -> None:
+    nodes = [Node(redis_settings(server), [budget(1_000_000)], f"n{i}") for i in range(3)]
+    async with running(*nodes):
+        passed = sum(await asyncio.gather(*(node.spend(40, cost=10_000) for node in nodes)))
+        assert passed <= 100
+        async with asyncio.timeout(20):
+            while passed < 100:
+                for node in nodes:
+                    passed += (await node.ask(cost=10_000)).granted
+                await asyncio.sleep(0.01)
+        for node in nodes:
+            assert not (await node.ask(cost=10_000)).granted
+            assert node.refused is not None
+            assert node.refused.retry_after_ns > 0
+
+
+async def test_most_decisions_ask_nobody(server: RedisServer) -> None:
+    node = Node(redis_settings(server), [requests(1000)])
+    async with running(node):
+        assert await node.spend(200) == 200
+        assert node.asked <= 200 // node.leases.lease(node.limits.rules[0]) + 1
+
+
+async def test_credit_is_taken_before_it_is_missed(server: RedisServer) -> None:
+    node = Node(redis_settings(server), [requests(1000)])
+    async with running(node):
+        assert (await node.ask()).granted
+        assert node.leases.lease(node.limits.rules[0]) == 50
+        for taken in (2, 3, 4):
+            assert all(node.take().granted for _ in range(30))
+            await until(partial(taken_so_often, node, taken))
+        assert node.asked == 1
+
+
+def taken_so_often(node: Node, times: int) -> bool:
+    return node.told.leases["taken"] == times
+
+
+async def test_waiters_for_one_subject_share_one_question(server: RedisServer) -> None:
+    node = Node(redis_settings(server), [requests(1000)])
+    async with running(node):
+        answers = await asyncio.gather(*(node.ask() for _ in range(40)))
+        assert all(grant.granted for grant in answers)
+        assert node.told.leases["taken"] == 1
+
+
+async def test_what_is_left_goes_back_when_a_node_leaves(server: RedisServer) -> None:
+    one, two = (Node(redis_settings(server), [requests(100)], name) for name in ("one", "two"))
+    async with running(two):
+        async with running(one):
+            assert (await one.ask()).granted
+        assert one.told.leases["returned"] == 1
+        assert await two.spend(200) == 99
+
+
+async def test_what_is_not_used_goes_back_in_time(server: RedisServer) -> None:
+    settings = redis_settings(server, lease={"seconds": 0.2, "share": 0.5})
+    one, two = (Node(settings, [requests(100)], name) for name in ("one", "two"))
+    async with running(one, two):
+        assert (await one.ask()).granted
+        passed = await two.spend(100)
+        assert passed < 99
+        await until(lambda: bool(one.told.leases["returned"]))
+        async with asyncio.timeout(20):
+            while passed < 99:
+                passed += (await two.ask()).granted
+                await asyncio.sleep(0.01)
+        assert not (await two.ask()).granted
+
+
+async def test_what_was_estimated_too_low_is_charged_to_all(server: RedisServer) -> None:
+    rule = Rule("key/tokens", PER_KEY, TOKENS, 1000, HOUR_NS, leased=True)
+    settings = redis_settings(server, lease={"seconds": 0.2, "share": 0.05})
+    one, two = (Node(settings, [rule], name) for name in ("one", "two"))
+    async with running(one, two):
+        grant = await one.ask(tokens=10)
+        assert grant.granted
+        grant.settle(800, 0, 0, time.monotonic_ns())
+        key = f"agw:limit:{tag_of(one, 10):016x}"
+        await until(lambda: level(server, key) <= 200)
+        passed = await two.spend(50, tokens=10)
+        assert passed <= 20
+
+
+async def test_what_was_estimated_too_high_comes_back_to_all(server: RedisServer) -> None:
+    settings = redis_settings(server, lease={"seconds": 0.2, "share": 0.01})
+    one, two = (Node(settings, [budget(1_000_000)], name) for name in ("one", "two"))
+    async with running(one, two):
+        grant = await one.ask(cost=900_000)
+        assert grant.granted
+        assert not (await two.ask(cost=500_000)).granted
+        await asyncio.sleep(0.5)  # the lease has expired, as it does under a long stream
+        grant.settle(0, 0, 100_000, time.monotonic_ns())
+        async with asyncio.timeout(20):
+            while not (await two.ask(cost=500_000)).granted:
+                await asyncio.sleep(0.02)
+
+
+def tag_of(node: Node, tokens: int) -> int:
+    """The tag of key 1's subject: what a node that has nothing is short of."""
+    from agw_proxy._hot.limit import Limits
+
+    [(_, tag, _)] = Limits(Table(), node.limits.rules).admit(0, key=1, input_tokens=tokens).short
+    return tag
+
+
+def level(server: RedisServer, key: str) -> float:
+    answer = server.command("GET", key).split(b"\r\n")
+    return float(answer[1].split()[0]) if answer[0] != b"$-1" else 1e18
+
+
+async def test_a_refusal_is_remembered_for_a_moment(server: RedisServer) -> None:
+    node = Node(redis_settings(server), [requests(5)])
+    async with running(node):
+        await node.spend(10)
+        answers = node.told.answers
+        for _ in range(50):
+            assert not (await node.ask()).granted
+            assert node.refused is not None
+            assert node.refused.retry_after_ns > HOUR_NS // 10
+        assert node.told.answers - answers <= 5  # beats, and a question now and then
+
+
+async def test_nothing_is_lost_of_an_amount_that_refused_another(server: RedisServer) -> None:
+    rules = [requests(100), Rule("key/tokens", PER_KEY, TOKENS, 50, HOUR_NS, leased=True)]
+    node = Node(redis_settings(server), rules)
+    async with running(node):
+        passed = await node.spend(20, tokens=10)
+        assert passed == 5
+        assert await node.spend(95, tokens=0) <= 95
+
+
+@pytest.mark.parametrize(
+    ("policies", "modes"),
+    [
+        ({}, (LOCAL, CLOSED)),
+        ({"on_failure": "fail_open", "budgets_on_failure": "local"}, (OPEN, LOCAL)),
+        ({"on_failure": "fail_closed", "budgets_on_failure": "fail_open"}, (CLOSED, OPEN)),
+    ],
+)
+async def test_the_policies_hold_from_the_first_late_answer_until_the_next_in_time(
+    server: RedisServer, policies: dict[str, object], modes: tuple[int, int]
+) -> None:
+    node = Node(redis_settings(server, timeout=0.05, replicas=2, **policies), [requests(10), budget(1_000_000)])
+    async with running(node):
+        assert (node.table.lease_mode(0), node.table.lease_mode(1)) == (LEASED, LEASED)
+        server.freeze()
+        grant = await node.ask(cost=1)
+        assert (node.table.lease_mode(0), node.table.lease_mode(1)) == modes
+        assert grant.granted == (CLOSED not in modes)
+        assert grant.closed == (CLOSED in modes)
+        late = node.told.failures["late"]
+        for _ in range(50):
+            node.take(cost=1)
+        assert node.told.failures["late"] <= late + 1
+        server.thaw()
+        await until(lambda: node.client.up)
+        assert (node.table.lease_mode(0), node.table.lease_mode(1)) == (LEASED, LEASED)
+
+
+async def test_each_node_has_its_share_while_the_server_is_away(server: RedisServer) -> None:
+    nodes = [Node(redis_settings(server, timeout=0.05), [requests(90)], f"n{i}") for i in range(3)]
+    async with running(*nodes):
+        await until(lambda: all(node.table.replicas == 3 for node in nodes))
+        server.kill()
+        passed = [await node.spend(60) for node in nodes]
+        assert passed == [30, 30, 30]
+
+
+async def test_a_node_that_leaves_is_counted_no_more(server: RedisServer) -> None:
+    one, two = (Node(redis_settings(server), [requests(90)], name) for name in ("one", "two"))
+    async with running(one):
+        async with running(two):
+            await until(lambda: one.nodes.count == 2)
+        await until(lambda: one.nodes.count == 1)
+        assert one.table.replicas == 1
+
+
+async def test_the_number_of_replicas_in_the_settings_holds(server: RedisServer) -> None:
+    node = Node(redis_settings(server, replicas=7), [requests(90)])
+    async with running(node):
+        await until(lambda: node.told.answers > 0)
+        assert node.table.replicas == node.nodes.count == 7
+
+
+async def test_more_for_an_answer_that_goes_on_is_taken_from_all(server: RedisServer) -> None:
+    settings = redis_settings(server, lease={"share": 0.001, "seconds": 60})
+    node = Node(settings, [budget(1_000_000)])
+    async with running(node):
+        grant = await node.ask(cost=1000)
+        rule = grant.extend(0, 50_000, time.monotonic_ns())
+        assert rule is node.limits.rules[0]
+        [(short, _, missing)] = grant.short
+        assert (short, missing) == (rule, 50_000)
+        assert await node.leases.cover(grant.short) is None
+        assert grant.extend(0, 50_000, time.monotonic_ns()) is None
+        assert grant.extend(0, 2_000_000, time.monotonic_ns()) is rule
+        refused = await node.leases.cover(grant.short)
+        assert refused is not None
+        assert refused.rule is rule
+
+
+async def test_another_upstream_is_asked_for_its_part_too(server: RedisServer) -> None:
+    rule = Rule("upstream/requests", PER_UPSTREAM, REQUESTS, 1, HOUR_NS, leased=True)
+    node = Node(redis_settings(server), [rule])
+    async with running(node):
+        now = time.monotonic_ns()
+        first = node.limits.admit(now, upstream=1)
+        assert await node.leases.cover(first.short) is None
+        grant = node.limits.admit(now, upstream=1)
+        assert grant.granted
+        assert grant.move(2, time.monotonic_ns()) is rule
+        assert await node.leases.cover(grant.short) is None
+        assert grant.move(2, time.monotonic_ns()) is None
+
+
+async def test_credit_that_finds_no_place_goes_back(server: RedisServer) -> None:
+    rules = [requests(10)]
+    node = Node(redis_settings(server, lease={"share": 0.5, "seconds": 60}), rules, table=Table(leases=8))
+    async with running(node):
+        refused = 0
+        for key in range(1, 40):
+            grant = await node.ask(key)
+            refused += not grant.granted
+        assert refused == node.told.leases["no_place"]
+        assert 0 < refused < 39
+        await until(lambda: server.command("DBSIZE") == b":%d\r\n" % (39 - refused + 1))  # and that of the nodes
