@@ -5,15 +5,16 @@ import sys
 from collections.abc import Sequence
 
 from agw_proxy import __version__
-from agw_proxy.commands import bench, chat, check, init, keys, serve, status, version
+from agw_proxy.commands import bench, chat, check, explain, init, keys, serve, status, version
 
-COMMANDS = (serve, init, check, keys, chat, status, bench, version)
+COMMANDS = (serve, init, check, keys, chat, explain, status, bench, version)
 EXAMPLES = """\
 examples:
   agw serve                 start the gateway; prints what to paste into your client
   agw init                  write a commented gateway.yaml
   agw check                 validate the configuration without serving
   agw chat "hi"             ask a model through the running gateway
+  agw explain --model fast  what would become of a request, without making it
   agw keys new --name app   make a key and the lines for gateway.yaml
   agw bench                 put a short load on the running gateway
 

@@ -1,4 +1,4 @@
-"""Counters, gauges and histograms in fixed slots: a region for each worker, which alone writes it and all may read."""
+"""Counters, gauges, histograms and tallies in fixed slots: a region for each worker, which alone writes it and all may read."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple, final
@@ -8,6 +8,8 @@ from typing_extensions import Buffer
 COUNTER: Final[int]
 GAUGE: Final[int]
 HISTOGRAM: Final[int]
+TALLY: Final[int]
+"""Seven counters under the same labels, counted together."""
 
 class Family(NamedTuple):
     """A metric's name and shape.
@@ -27,7 +29,8 @@ class Sample(NamedTuple):
 
     Counters and gauges: ``value``; no ``buckets``, ``total`` 0. Histograms: ``value`` is the number of observations (a
     sum of ``buckets``), ``buckets`` are counts per bucket (not cumulative, last is +Inf), ``total`` is the sum of the
-    values observed. Read while a worker writes, ``total`` may be one observation behind or ahead of ``buckets``.
+    values observed. Tallies: ``buckets`` are all seven, ``value`` is the first. Read while a
+    worker writes, ``total`` may be one observation behind or ahead of ``buckets``.
     """
 
     family: Family
@@ -75,6 +78,8 @@ class Meter:
 
         Raises IndexError for an unknown handle, ValueError for a histogram's or where a counter would go down.
         """
+    def tally(self, handle: int, *amounts: int) -> None:
+        """Tallies: add to all seven at once; amounts below 0 are none. Raises IndexError, ValueError."""
     def observe(self, handle: int, value: int) -> None:
         """Histograms: one observation, in the family's unit.
 
@@ -84,8 +89,8 @@ class Meter:
         """How often ``series`` had no room and gave the ``other`` series instead, over all workers."""
     def forget_gauges(self, worker: int) -> None:
         """Set a dead worker's gauges to 0: what it held is gone. Before its replacement starts. Raises ValueError."""
-    def collect(self) -> list[Sample]:
-        """All series of all workers, summed by labels, in the order of the families, then of first use.
+    def collect(self, family: str | None = None) -> list[Sample]:
+        """All series of all workers (of one family), summed by labels, in the order of the families, then of first use.
 
         The ``other`` series of a labelled family comes first, also while it is 0.
         """

@@ -9,9 +9,10 @@ from typing import get_args
 from agw_proxy.api.endpoint import Endpoint, Method, Relay, Response
 from agw_proxy.types import Dialect
 
-MODEL_PATHS = frozenset(
+COUNTING_PATHS = frozenset({"/v1/responses/input_tokens", "/v1/messages/count_tokens"})
+"""They count a prompt's tokens, and use none."""
+MODEL_PATHS = COUNTING_PATHS | frozenset(
     {
-        "/v1/responses/input_tokens",
         "/v1/images/generations",
         "/v1/audio/speech",
         "/v1/rerank",

@@ -1,6 +1,18 @@
 """All endpoints, in the order in which the documentation shows them."""
 
-from agw_proxy.api import chat, docs, embeddings, health, messages, models, openapi, passthrough, responses
+from agw_proxy.api import (
+    chat,
+    docs,
+    embeddings,
+    explain,
+    health,
+    messages,
+    models,
+    openapi,
+    passthrough,
+    responses,
+    usage,
+)
 from agw_proxy.api.admin import metrics, security, upstreams
 from agw_proxy.api.endpoint import Endpoint
 
@@ -14,6 +26,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *health.ENDPOINTS,
     *openapi.ENDPOINTS,
     *docs.ENDPOINTS,
+    *usage.ENDPOINTS,
+    *explain.ENDPOINTS,
     *metrics.ENDPOINTS,
     *upstreams.ENDPOINTS,
     *security.ENDPOINTS,

@@ -4,11 +4,12 @@ Durations are recorded as whole microseconds and shown as seconds. Label values 
 are configured or that an upstream lists; every other counts under the pattern that it matched.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from agw_proxy._hot.meter import COUNTER, GAUGE, HISTOGRAM, Family, Meter, Sample
+from agw_proxy._hot.meter import COUNTER, GAUGE, HISTOGRAM, TALLY, Family, Meter, Sample
 from agw_proxy.types import Receipt
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 MAX_KNOWN_NAMES = 4096  # model names that may become label values of their own
 REQUEST = ("endpoint", "model", "upstream", "status", "lane")
 GEN_AI = ("gen_ai_operation_name", "gen_ai_request_model")
+USED = ("requests", "errors", "input", "cached", "output", "cost", "unpriced")
+"""What is counted by key, model and upstream: requests (and of those failed ones and ones without a price), tokens, micro-dollars."""
+USAGE = "agw_usage"
+COST = "agw_cost_usd_total"
+COST_HELP = "US dollars by key and model, as the price tables have it."
+MAX_KEY_BYTES = 63  # of a label; a longer name of a key is cut, and told apart by its hash
 OPERATIONS = {
     "chat_completions": "chat",
     "completions": "text_completion",
@@ -55,6 +62,7 @@ TABLE: tuple[tuple[Family, str], ...] = (
     (Family("agw_queue_depth", GAUGE, ("upstream",)), "Requests that wait for a place at an upstream (max_concurrent)."),
     (Family("agw_queue_seconds", HISTOGRAM, ("upstream",), LATENCY), "How long those waited that got a place."),
     (Family("agw_queue_refused_total", COUNTER, ("upstream", "why")), "Those that got none: the queue was full, or the wait too long (late)."),
+    (Family("agw_adaptive_limit", GAUGE, ("upstream",)), "Places at an upstream of all workers, where they follow what it can do (adaptive)."),
     (Family("agw_shedding", GAUGE, ("cause",), (), 4), "Workers that refuse new requests, and why: lag, memory."),
     (Family("agw_shed_total", COUNTER, ("cause",), (), 5), "Requests refused because a worker had more than it can do: requests, lag, memory."),
     (Family("agw_loop_lag_seconds", HISTOGRAM, (), OWN), "How late a worker's loop was, looked at now and then."),
@@ -63,7 +71,15 @@ TABLE: tuple[tuple[Family, str], ...] = (
     (Family("agw_descriptors_limit", GAUGE), "How many they may have open."),
     (Family("agw_upstream_out", GAUGE, ("upstream",)), "1 while its probes have taken an upstream out."),
     (Family("agw_probes_total", COUNTER, ("upstream", "outcome")), "Probes of upstreams: good or bad."),
+    (Family("agw_redis_up", GAUGE), "Workers that ask Redis; the others let the policies of its failure decide."),
+    (Family("agw_nodes", GAUGE), "Gateways that share limits through Redis, as this one knows."),
+    (Family("agw_redis_seconds", HISTOGRAM, (), OWN), "How long Redis took to answer."),
+    (Family("agw_redis_failures_total", COUNTER, ("why",), (), 8), "Questions without an answer: late, unreachable, refused; or not asked (away)."),
+    (Family("agw_cache_total", COUNTER, ("outcome",), (), 12), "Requests by what the cache did (hit, joined, miss ...), and answers stored, evicted, dropped."),
+    (Family("agw_cache_bytes", GAUGE), "Bytes of answers kept in memory by all workers."),
+    (Family("agw_leases_total", COUNTER, ("outcome",), (), 8), "Parts of shared limits: taken, refused, returned; no answer (away), no room here (no_place)."),
     (Family("agw_lane_total", COUNTER, ("lane", "reason"), (), 128), "Exchanges by lane, and why that lane."),
+    (Family(USAGE, TALLY, ("key", "model", "upstream"), (), 4096), "What keys have used; shown by GET /usage."),
     (Family("agw_build_info", GAUGE, ("version",), (), 4), "Always 1; the version is a label."),
     (Family("gen_ai_client_operation_duration_seconds", HISTOGRAM, GEN_AI, LATENCY), "GenAI semantic conventions: duration of operations."),
     (Family("gen_ai_client_token_usage", HISTOGRAM, (*GEN_AI, "gen_ai_token_type"), TOKENS, 512), "GenAI semantic conventions: tokens of operations."),
@@ -84,8 +100,10 @@ class Metrics:
         self._requests = meter.series("agw_active_requests")
         self._connections = meter.series("agw_connections")
         self._late = meter.series("agw_loop_lag_seconds")
+        self._redis = meter.series("agw_redis_seconds")
         self._process = [meter.series(f"agw_{name}") for name in ("memory_bytes", "descriptors", "descriptors_limit")]
         self._process_then = [0, 0, 0]
+        self._adapted: dict[str, int] = {}
         meter.add(meter.series("agw_build_info", (version,)), int(meter.worker == 0))  # workers are summed
 
     def know(self, names: Iterable[str]) -> None:
@@ -124,6 +142,26 @@ class Metrics:
         """It got none: the queue was ``full``, or the wait too long (``late``)."""
         self.meter.add(self.meter.series("agw_queue_refused_total", (upstream, why)), 1)
 
+    def adapted(self, upstream: str, places: int) -> None:
+        """An upstream has so many places now, in this worker; 0 where they do not follow any more."""
+        step = places - self._adapted.get(upstream, 0)
+        if step:
+            self._adapted[upstream] = places
+            self.meter.add(self.meter.series("agw_adaptive_limit", (upstream,)), step)
+
+    def adapting(self, upstreams: Collection[str]) -> None:
+        """Only these have places that follow what they can do."""
+        for upstream in [name for name in self._adapted if name not in upstreams]:
+            self.adapted(upstream, 0)
+
+    def cached(self, outcome: str, count: int = 1) -> None:
+        """What became of a request at the cache, or of an answer there; ``outcome`` is from a closed set."""
+        self.meter.add(self.meter.series("agw_cache_total", (outcome,)), count)
+
+    def cache_bytes(self, step: int) -> None:
+        """So many bytes more are kept in memory, or less."""
+        self.meter.add(self.meter.series("agw_cache_bytes"), step)
+
     def shed(self, cause: str) -> None:
         """A request was refused, since there is too much to do; ``cause`` is from a closed set."""
         self.meter.add(self.meter.series("agw_shed_total", (cause,)), 1)
@@ -153,16 +191,48 @@ class Metrics:
         """An upstream is taken out (1) or brought back (-1)."""
         self.meter.add(self.meter.series("agw_upstream_out", (upstream,)), step)
 
+    def redis_up(self, step: int) -> None:
+        """A worker can ask Redis (1), or no more (-1)."""
+        self.meter.add(self.meter.series("agw_redis_up"), step)
+
+    def redis_answered(self, nanoseconds: int) -> None:
+        """It answered, after so long."""
+        self.meter.observe(self._redis, nanoseconds // 1000)
+
+    def redis_failed(self, why: str) -> None:
+        """It did not; ``why`` is from a closed set."""
+        self.meter.add(self.meter.series("agw_redis_failures_total", (why,)), 1)
+
+    def nodes(self, step: int) -> None:
+        """So many more gateways (or fewer) share limits."""
+        self.meter.add(self.meter.series("agw_nodes"), step)
+
+    def leased(self, outcome: str, count: int = 1) -> None:
+        """Parts of limits were asked for, or given back; ``outcome`` is from a closed set."""
+        self.meter.add(self.meter.series("agw_leases_total", (outcome,)), count)
+
+    def book(self, key: str, model: str, upstream: str) -> int:
+        """The handle of what a key has used of a model (as it is labelled) at an upstream."""
+        return self.meter.series(USAGE, (key_label(key), model, upstream))
+
     def account(self, receipt: Receipt) -> None:
         """Add one exchange."""
         meter = self.meter
         model = receipt.model if receipt.model in self.known else receipt.model_label
+        if receipt.key is not None and receipt.model_label != "none":
+            failed = receipt.outcome != "ok"
+            unpriced = receipt.cost < 0 and not failed
+            tokens = receipt.prompt_tokens, receipt.cached_tokens, receipt.completion_tokens
+            book = self.book(receipt.key, model, receipt.upstream)
+            meter.tally(book, 1, int(failed), *tokens, receipt.cost, int(unpriced))
         labels = (receipt.endpoint, model, receipt.upstream, str(receipt.status), receipt.lane)
         microseconds = round(receipt.duration_ms * 1000)
         meter.add(meter.series("agw_requests_total", labels), 1)
         meter.observe(meter.series("agw_request_seconds", labels), microseconds)
         meter.observe(meter.series("agw_overhead_seconds", (receipt.lane,)), receipt.overhead_us)
         meter.add(meter.series("agw_lane_total", (receipt.lane, receipt.lane_reason or "taken")), 1)
+        if receipt.cache is not None:
+            self.cached(receipt.cache)
         if receipt.rule is not None:
             meter.add(meter.series("agw_rate_limited_total", (receipt.rule,)), 1)
         if receipt.ttft_ms is not None:
@@ -207,7 +277,7 @@ class Metrics:
         result: dict[str, list[dict[str, object]]] = {}
         for sample in self.meter.collect():
             family = sample.family
-            if _empty(sample):
+            if _empty(sample) or family.kind == TALLY:
                 continue
             scale = 1_000_000 if family.name in IN_SECONDS else 1
             entry: dict[str, object] = {"labels": dict(zip(family.labels, sample.labels, strict=True))}
@@ -222,7 +292,31 @@ class Metrics:
             else:
                 entry["value"] = sample.value
             result.setdefault(family.name, []).append(entry)
+        costs = _costs(self.meter.collect(USAGE))
+        if costs:
+            result[COST] = [
+                {"labels": dict(zip(("model", "key"), who, strict=True)), "value": usd} for who, usd in costs.items()
+            ]
         return result
+
+
+def key_label(name: str) -> str:
+    """The name of a key as usage has it: whole, or where it is longer than labels are, cut and with a hash behind it."""
+    encoded = name.encode()
+    if len(encoded) <= MAX_KEY_BYTES:
+        return name
+    mark = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[: MAX_KEY_BYTES - 9].decode(errors='ignore')}~{mark}"
+
+
+def _costs(samples: list[Sample]) -> dict[tuple[str, str], float]:
+    """US dollars by model and key."""
+    micro: dict[tuple[str, str], int] = {}
+    for sample in samples:
+        key, model, _ = sample.labels
+        if sample.buckets[USED.index("cost")]:
+            micro[model, key] = micro.get((model, key), 0) + sample.buckets[USED.index("cost")]
+    return {who: amount / 1_000_000 for who, amount in micro.items()}
 
 
 def _empty(sample: Sample) -> bool:
@@ -239,6 +333,12 @@ def _families(samples: list[Sample]) -> Iterator["Metric"]:
             by_name[sample.family.name].append(sample)
     for family in FAMILIES:
         name, labels = family.name, list(family.labels)
+        if family.kind == TALLY:
+            money = CounterMetricFamily(COST, COST_HELP, labels=["model", "key"])
+            for who, usd in _costs(by_name[name]).items():
+                money.add_metric(list(who), usd)
+            yield money
+            continue
         if family.kind == HISTOGRAM:
             scale = 1_000_000 if name in IN_SECONDS else 1
             histogram = HistogramMetricFamily(name, HELP[name], labels=labels)

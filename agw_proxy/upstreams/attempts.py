@@ -93,7 +93,7 @@ class _Exchange:
 
     async def run(self, failed: UpstreamError | None) -> Opened:
         """See ``open_first``."""
-        skipped: Skipped | None = None
+        skipped: GatewayError | None = None
         last: UpstreamError | None = None
         if failed is not None:
             turn = self._turns.begun(self._plan[0], len(self._trail) + 1)
@@ -108,6 +108,10 @@ class _Exchange:
             turn, wait = taken
             if wait:
                 await asyncio.sleep(wait)
+            refused = await self._call.on_ask(turn.target) if self._call.on_ask is not None else None
+            if refused is not None:
+                skipped = refused
+                continue
             try:
                 opened = await self._ask(turn, first=last is None)
             except Skipped as error:

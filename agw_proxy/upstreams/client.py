@@ -57,6 +57,7 @@ class HttpReply:
         "_response",
         "_timer",
         "_waiting",
+        "began_ns",
         "connect_ms",
         "ended",
         "headers",
@@ -71,6 +72,7 @@ class HttpReply:
         self.status = response.status
         self.headers: RawHeaders = response.raw_headers
         self.connect_ms = connect_ms
+        self.began_ns = 0
         self.ended = False
         self.on_close: Callable[[], None] | None = None
         """Called once, by the first ``close``."""

@@ -33,6 +33,7 @@ class EchoReply:
     """A Reply. Events are encoded as they are read; a read that is cancelled loses nothing."""
 
     connect_ms: float = 0.0
+    began_ns: int = 0
 
     def __init__(self, answered: Answered) -> None:
         """Start with nothing read."""

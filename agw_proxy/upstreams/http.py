@@ -16,6 +16,7 @@ import msgspec
 from agw_proxy._hot.route import Target
 from agw_proxy.config.resilience import Timeouts
 from agw_proxy.config.settings import Upstream as UpstreamSettings
+from agw_proxy.errors import UpstreamError
 from agw_proxy.types import Call, Dialect, Reply
 from agw_proxy.upstreams.asking import client_ready
 from agw_proxy.upstreams.keyring import Keyring
@@ -80,12 +81,16 @@ class HttpUpstream:
             return await client.open(call)
         if not places.take():
             await self._wait(places, call)
+        began = time.monotonic_ns()
         try:
             reply = await client.open(call)
-        except BaseException:
+        except BaseException as error:
             places.give()
+            if isinstance(error, UpstreamError):
+                places.refused(began, error)
             raise
         reply.on_close = places.give
+        reply.began_ns = began
         return reply
 
     async def _wait(self, places: Places, call: Call) -> None:

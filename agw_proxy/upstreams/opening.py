@@ -75,6 +75,10 @@ class Opened(msgspec.Struct):
     underway: Underway | None = None
     impatient: bool = False
     """See ``Call``."""
+    raw: bytes = b""
+    """Of a stream: ``first`` as it came, with the usage event that ``strips`` takes out."""
+    strips: bool = False
+    """The caller did not ask for the usage event."""
 
     def end(self, error: GatewayError | None) -> None:
         """The answer is over: whole, or broken by ``error``."""
@@ -97,6 +101,7 @@ async def open_target(target: Target, service: Service, call: Call) -> Opened:
         times = call.deadlines(times)
         call = msgspec.structs.replace(call, timeouts=times)
     patience = times.first_token if call.stream else None
+    begun = time.monotonic_ns()
     loop, told = asyncio.get_running_loop(), call.on_sent
     try:
         async with asyncio.timeout(None) as clock:
@@ -108,15 +113,19 @@ async def open_target(target: Target, service: Service, call: Call) -> Opened:
                     with contextlib.suppress(RuntimeError):  # the answer was good before the request had all gone
                         clock.reschedule(loop.time() + patience)
 
-            return await _open(target, service, msgspec.structs.replace(call, on_sent=sent))
+            opened = await _open(target, service, msgspec.structs.replace(call, on_sent=sent))
     except UpstreamBroken as error:
         raise UpstreamReset(error.message) from None  # nobody has seen any of it: as good as none
     except TimeoutError:
         if not clock.expired():
             raise
-        raise UpstreamTimeout(
-            f"Upstream '{service.upstream.name}' sent nothing of its answer within {patience:g} s."
-        ) from None
+        late = UpstreamTimeout(f"Upstream '{service.upstream.name}' sent nothing of its answer within {patience:g} s.")
+        if service.places is not None:
+            service.places.refused(begun, late)
+        raise late from None
+    if service.places is not None:
+        service.places.answered(opened.reply.began_ns)
+    return opened
 
 
 async def _open(target: Target, service: Service, call: Call) -> Opened:
@@ -132,7 +141,7 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
         call.on_sent()  # at the latest: there is an answer to wait for
     name = service.upstream.name
     if reply.status >= 400:
-        raise await refused(reply, name, service.secrets, ours=service.auth == "key")
+        raise _told(reply, service, await refused(reply, name, service.secrets, ours=service.auth == "key"))
     kind = content_type(reply)
     try:
         if kind == b"text/event-stream":
@@ -146,10 +155,20 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
                 first += await reply.read()
             if reply.ended and not whole(first):  # a short answer is judged before it is begun
                 raise UpstreamReset(f"Upstream '{name}' cut its answer: the JSON is not whole.")
+    except UpstreamError as error:
+        reply.close()
+        raise _told(reply, service, error) from None
     except BaseException:
         reply.close()
         raise
     return Opened(reply, target, None, first, impatient=call.impatient)
+
+
+def _told(reply: Reply, service: Service, error: UpstreamError) -> UpstreamError:
+    """The same, once it is known where places follow what the upstream can do."""
+    if service.places is not None:
+        service.places.refused(reply.began_ns, error)
+    return error
 
 
 def _patient(service: Service, call: Call) -> bool:
@@ -168,12 +187,14 @@ async def _first_event(
     """
     name = service.upstream.name
     stream = Stream(strip_usage=strip)
-    held = b""
+    held = raw = b""
     known = 0
     try:
         while not (reply.ended or _begun(stream, holds)) and len(held) < MAX_HELD_BYTES:
             progress, known = stream.progress > known, stream.progress
-            held += stream.feed(await reply.read(progress=progress))
+            chunk = await reply.read(progress=progress)
+            raw += chunk
+            held += stream.feed(chunk)
         if reply.ended and stream.events == stream.pings:
             held += stream.finish()  # an only event without its blank line
     except EventTooLong:
@@ -182,7 +203,7 @@ async def _first_event(
         raise error_of_event(stream.error, name, service.secrets, ours=service.auth == "key")
     if reply.ended and not (_begun(stream, holds) or (holds and stream.complete)):
         raise UpstreamReset(f"Upstream '{name}' ended its stream before the first event.")
-    return Opened(reply, target, stream, held, impatient=impatient)
+    return Opened(reply, target, stream, held, impatient=impatient, raw=raw, strips=strip)
 
 
 def _begun(stream: Stream, holds: bool) -> bool:

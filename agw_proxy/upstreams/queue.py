@@ -8,9 +8,11 @@ import asyncio
 import math
 import time
 from collections import deque
-from typing import Protocol
+from typing import Protocol, Self
 
-from agw_proxy.errors import UpstreamQueueFull
+from agw_proxy.config.resilience import Adaptive
+from agw_proxy.errors import UpstreamError, UpstreamQueueFull
+from agw_proxy.upstreams.adaptive import Follower
 
 
 class Told(Protocol):
@@ -26,6 +28,10 @@ class Told(Protocol):
 
     def turned_away(self, upstream: str, why: str) -> None:
         """There was no place: ``full`` or ``late``."""
+        ...
+
+    def adapted(self, upstream: str, places: int) -> None:
+        """There are so many places now."""
         ...
 
 
@@ -67,13 +73,15 @@ class Places:
 
         ``before``: with other bounds. Who has a place there has one here; these bounds are in force from their first use.
         """
-        self.most = most
+        self.most = self.bound = most
         self.size = size
         self.wait_seconds = wait
         self._upstream = upstream
         self._told = told
         self.crowd: Crowd = before.crowd if before is not None else Crowd(most)
         self.version: int = before.version + 1 if before is not None else 0
+        self.follower: Follower | None = None
+        """What moves ``most``; None: nothing does."""
 
     @property
     def taken(self) -> int:
@@ -85,9 +93,24 @@ class Places:
         """How many wait."""
         return len(self.crowd.waiting)
 
-    def like(self, *, most: int, size: int, wait: float) -> bool:
+    def like(self, *, most: int, size: int, wait: float, adaptive: Adaptive | None = None) -> bool:
         """These are its bounds."""
-        return (self.most, self.size, self.wait_seconds) == (most, size, wait)
+        follows = self.follower.settings if self.follower is not None else None
+        return (self.bound, self.size, self.wait_seconds, follows) == (most, size, wait, adaptive)
+
+    def follow(self, settings: Adaptive) -> Self:
+        """Let the number of places follow what the upstream can do; never over what it is now."""
+        self.follower = Follower(settings, self.most, self)
+        return self
+
+    def resize(self, most: int) -> None:
+        """So many places from now on. Who has one keeps it; who waits gets what is new."""
+        self.most = most
+        if self.crowd.version == self.version:  # these bounds are in force; others know nothing of it
+            self.crowd.most = most
+            self.crowd.serve()
+        if self._told is not None:
+            self._told.adapted(self._upstream, most)
 
     def take(self) -> bool:
         """Take a place if one is free; never past somebody who waits."""
@@ -104,6 +127,17 @@ class Places:
         """Give a place back: it goes to whoever has waited longest."""
         self.crowd.taken -= 1
         self.crowd.serve()
+
+    def answered(self, began_ns: int) -> None:
+        """The beginning of an answer is here to what was asked then."""
+        if self.follower is not None:
+            now = time.monotonic_ns()
+            self.follower.answered(now, now - began_ns)
+
+    def refused(self, began_ns: int, error: UpstreamError) -> None:
+        """What was asked then has failed so."""
+        if self.follower is not None:
+            self.follower.failed(time.monotonic_ns(), began_ns, error)
 
     async def wait(self) -> int:
         """Take a place, in turn; gives the nanoseconds that it took. Raises UpstreamQueueFull.

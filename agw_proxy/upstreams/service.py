@@ -1,5 +1,7 @@
 """What the attempts need to know of an upstream."""
 
+import asyncio
+
 import msgspec
 
 from agw_proxy.config.resilience import Retries, Timeouts
@@ -27,3 +29,11 @@ class Service(msgspec.Struct, frozen=True):
     """Where it has several."""
     places: Places | None = None
     """Where only so many requests may run at once; ``upstream.open`` takes and gives them, the fast lane does itself."""
+
+
+async def retire(service: Service, seconds: float) -> None:
+    """Close a service that gets no more exchanges once its last one must have ended."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await service.upstream.close()

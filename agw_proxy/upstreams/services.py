@@ -58,13 +58,16 @@ def compile_services(
 
 def _places(upstream: Upstream, service: Service | None, told: Told | None) -> Places | None:
     """An upstream's places; those that it has had where nothing about them has changed, else with who has one of them."""
-    most, queue = upstream.max_concurrent, upstream.queue
+    most, queue, adaptive = upstream.max_concurrent, upstream.queue, upstream.adaptive
     if most is None:
-        return None
+        if adaptive is None:
+            return None
+        most = adaptive.max
     kept = service.places if service is not None else None
-    if kept is not None and kept.like(most=most, size=queue.size, wait=queue.wait):
+    if kept is not None and kept.like(most=most, size=queue.size, wait=queue.wait, adaptive=adaptive):
         return kept
-    return Places(upstream.name, most=most, size=queue.size, wait=queue.wait, told=told, before=kept)
+    made = Places(upstream.name, most=most, size=queue.size, wait=queue.wait, told=told, before=kept)
+    return made if adaptive is None else made.follow(adaptive)
 
 
 def _keyring(upstream: Upstream, on_dead: Callable[[str, str], None]) -> Keyring | None:

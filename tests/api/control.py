@@ -12,7 +12,17 @@ from agw_proxy.api.endpoint import Endpoint, Matcher
 from agw_proxy.api.openapi import document
 from agw_proxy.api.table import ENDPOINTS
 from agw_proxy.errors import ModelNotFound, ReloadFailed
-from agw_proxy.types import Answer, Asked, Control, Principal, ServedModel, UpstreamState
+from agw_proxy.types import (
+    Answer,
+    Asked,
+    Control,
+    ExplainWanted,
+    Principal,
+    ServedModel,
+    UpstreamState,
+    UsagePage,
+    UsageWanted,
+)
 
 MATCHER = Matcher(ENDPOINTS)
 
@@ -31,6 +41,9 @@ class FakeControl:
             ServedModel("agw/echo", "agw"),
             ServedModel("team/a b", "agw"),
         ]
+        self.explained: list[tuple[str, ExplainWanted]] = []
+        self.wanted: list[UsageWanted] = []
+        self.used = UsagePage((), (0,) * 7, more=False)
         self.known = [state(name) for name in ("openai", "claude", "local")]
 
     def shows_upstreams(self, principal: Principal | None) -> bool:
@@ -62,6 +75,14 @@ class FakeControl:
 
     def metrics_tree(self) -> Mapping[str, object]:
         return {"agw_requests_total": [{"labels": {}, "value": 1}]}
+
+    async def usage(self, wanted: UsageWanted) -> UsagePage:
+        self.wanted.append(wanted)
+        return self.used
+
+    def explain(self, principal: Principal, wanted: ExplainWanted) -> Mapping[str, object]:
+        self.explained.append((wanted.key or principal.name, wanted))
+        return {"object": "explanation"}
 
     def openapi(self) -> bytes:
         return document(ENDPOINTS, self.version)
@@ -102,11 +123,12 @@ async def ask(
     method: str = "GET",
     caller: Principal | None = None,
     query: Mapping[str, str] = MappingProxyType({}),
+    body: bytes = b"",
 ) -> Answer:
     """What a local endpoint answers, found by method and path as a request would."""
     endpoint, values = MATCHER.match(method, target)
     assert endpoint.handler is not None
-    return await endpoint.handler(control, Asked(caller, values, query, b"", endpoint.dialect))
+    return await endpoint.handler(control, Asked(caller, values, query, body, endpoint.dialect))
 
 
 def tree(answer: Answer) -> dict[str, object]:

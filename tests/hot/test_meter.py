@@ -4,7 +4,7 @@ import mmap
 
 import pytest
 
-from agw_proxy._hot.meter import COUNTER, GAUGE, HISTOGRAM, Family, Meter, Sample
+from agw_proxy._hot.meter import COUNTER, GAUGE, HISTOGRAM, TALLY, Family, Meter, Sample
 from tests.hot import model_meter
 
 REQUESTS = Family("requests", COUNTER, ("model", "status"), max_series=4)
@@ -12,7 +12,9 @@ OPEN = Family("open", GAUGE)
 BUSY = Family("busy", GAUGE, ("upstream",), max_series=3)
 LATENCY = Family("latency", HISTOGRAM, ("model",), (10, 20, 40), max_series=8)
 TOTAL = Family("total", COUNTER)
+USED = Family("used", TALLY, ("key",), max_series=3)
 FAMILIES = [REQUESTS, OPEN, BUSY, LATENCY, TOTAL]
+WITH_TALLY = [*FAMILIES, USED]
 
 
 def of(meter: Meter, family: Family) -> dict[tuple[str, ...], Sample]:
@@ -44,6 +46,46 @@ def test_a_histogram_counts_values_up_to_and_including_each_bound() -> None:
         meter.observe(handle, value)
     total = -1 + 0 + 10 + 11 + 20 + 21 + 40 + 41 + 10**12
     assert of(meter, LATENCY)[("m",)] == Sample(LATENCY, ("m",), 9, (3, 2, 2, 2), total)
+
+
+def test_a_tally_counts_seven_things_at_once() -> None:
+    meter = Meter(WITH_TALLY)
+    handle, other = meter.series("used", ("app",)), meter.series("used", ("dev",))
+    meter.tally(handle, 1, 2, 3, 4, 5, 6, 7)
+    meter.tally(handle, 10, 0, -1, -5, 0, 0, 70)
+    meter.tally(other, 1, 0, 0, 0, 0, 0, 0)
+    assert of(meter, USED)[("app",)] == Sample(USED, ("app",), 11, (11, 2, 3, 4, 5, 6, 77), 0)
+    assert of(meter, USED)[("dev",)].buckets == (1, 0, 0, 0, 0, 0, 0)
+    for wrong in (meter.add, meter.observe):
+        with pytest.raises(ValueError, match="another kind"):
+            wrong(handle, 1)
+    with pytest.raises(ValueError, match="another kind"):
+        meter.tally(meter.series("total"), *[1] * 7)
+
+
+def test_the_words_of_a_tally_stop_at_the_end_of_64_bits() -> None:
+    meter = Meter(WITH_TALLY)
+    handle = meter.series("used", ("app",))
+    for _ in range(2):
+        meter.tally(handle, *[2**63 - 1] * 7)
+    assert of(meter, USED)[("app",)].buckets == (2**63 - 1,) * 7
+    with pytest.raises(ValueError, match="expected 7 amounts, got 6"):
+        meter.tally(handle, *[1] * 6)
+    with pytest.raises(OverflowError):
+        meter.tally(handle, *[2**63] * 7)
+
+
+def test_one_family_can_be_collected_alone() -> None:
+    memory = mmap.mmap(-1, Meter.size(WITH_TALLY, 2))
+    workers = [Meter(WITH_TALLY, memory, worker=worker, workers=2) for worker in range(2)]
+    for meter in workers:
+        meter.tally(meter.series("used", ("app",)), *[meter.worker + 1] * 7)
+    assert workers[0].collect("used") == [
+        Sample(USED, ("other",), 0, (0,) * 7, 0),
+        Sample(USED, ("app",), 3, (3,) * 7, 0),
+    ]
+    with pytest.raises(KeyError):
+        workers[0].collect("unknown")
 
 
 @pytest.mark.parametrize("count", range(1, 32))

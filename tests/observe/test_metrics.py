@@ -5,8 +5,18 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agw_proxy._hot.meter import COUNTER, HISTOGRAM, Meter
-from agw_proxy.observe.metrics import FAMILIES, HELP, MAX_KNOWN_NAMES, Metrics
+from agw_proxy._hot.meter import COUNTER, HISTOGRAM, TALLY, Meter
+from agw_proxy.observe.metrics import (
+    COST_HELP,
+    FAMILIES,
+    HELP,
+    MAX_KEY_BYTES,
+    MAX_KNOWN_NAMES,
+    USAGE,
+    USED,
+    Metrics,
+    key_label,
+)
 from agw_proxy.types import Attempt, Receipt
 
 
@@ -62,7 +72,10 @@ def test_every_family_has_a_help_and_its_kind(metrics: Metrics) -> None:
     metrics.account(receipt(rule="r", ttft_ms=1.0, inter_token_ms=1.0, prompt_tokens=1, completion_tokens=1))
     kinds = {"counter": COUNTER, "histogram": HISTOGRAM}
     found = {family.name: family for family in text_string_to_metric_families(metrics.text().decode())}
+    assert found["agw_cost_usd"].documentation == COST_HELP
     for family in FAMILIES:
+        if family.kind == TALLY:
+            continue  # only what it costs is shown here
         name = family.name.removesuffix("_total") if family.kind == COUNTER else family.name
         assert found[name].documentation == HELP[family.name]
         assert kinds.get(found[name].type, family.kind) == family.kind
@@ -179,3 +192,54 @@ def test_the_tree_holds_the_same_numbers(metrics: Metrics) -> None:
     assert entry["bounds"][:2] == pytest.approx([0.001, 0.0025])
     assert len(entry["buckets"]) == len(entry["bounds"]) + 1
     assert entry["buckets"][entry["bounds"].index(0.25)] == 1
+
+
+def used(metrics: Metrics) -> dict[tuple[str, ...], dict[str, int]]:
+    """What was used, by labels, where it is anything."""
+    return {
+        sample.labels: dict(zip(USED, sample.buckets, strict=True))
+        for sample in metrics.meter.collect(USAGE)
+        if any(sample.buckets)
+    }
+
+
+def test_what_a_key_uses_is_counted_by_model_and_upstream(metrics: Metrics) -> None:
+    tokens = {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 4}
+    metrics.account(receipt(key="app", **tokens, cost=1_250_000))
+    metrics.account(receipt(key="app", **tokens))
+    metrics.account(receipt(key="app", outcome="upstream_failed", status=502))
+    metrics.account(receipt(key="dev", model="made-up", cost=250_000))
+    metrics.account(receipt(key=None))
+    metrics.account(receipt(key="app", model=None, model_label="none"))
+    assert used(metrics) == {
+        ("app", "gpt-4o", "fake"): {
+            "requests": 3, "errors": 1, "input": 20, "cached": 8, "output": 10, "cost": 1_250_000, "unpriced": 1,
+        },
+        ("dev", "gpt-*", "fake"): {
+            "requests": 1, "errors": 0, "input": 0, "cached": 0, "output": 0, "cost": 250_000, "unpriced": 0,
+        },
+    }  # fmt: skip
+    assert value(metrics, "agw_cost_usd_total", model="gpt-4o", key="app") == 1.25
+    assert value(metrics, "agw_cost_usd_total", model="gpt-*", key="dev") == 0.25
+    assert metrics.tree()["agw_cost_usd_total"] == [
+        {"labels": {"model": "gpt-4o", "key": "app"}, "value": 1.25},
+        {"labels": {"model": "gpt-*", "key": "dev"}, "value": 0.25},
+    ]
+    assert USAGE not in metrics.tree()
+
+
+def test_long_names_of_keys_stay_apart() -> None:
+    one, other = ("k" * 70 + end for end in ("1", "2"))
+    assert key_label("k" * MAX_KEY_BYTES) == "k" * MAX_KEY_BYTES
+    assert key_label(one) != key_label(other)
+    assert len(key_label("é" * 100).encode()) <= MAX_KEY_BYTES
+
+
+def test_places_that_do_not_follow_any_more_are_not_shown(metrics: Metrics) -> None:
+    metrics.adapted("a", 20)
+    metrics.adapted("b", 7)
+    metrics.adapted("a", 30)
+    assert value(metrics, "agw_adaptive_limit", upstream="a") == 30
+    metrics.adapting({"b"})
+    assert value(metrics, "agw_adaptive_limit", upstream="a") == 0
+    assert value(metrics, "agw_adaptive_limit", upstream="b") == 7

@@ -17,6 +17,7 @@ class Answered:
     """A Reply whose portions are given; an error among them is raised in its turn."""
 
     connect_ms = 1.5
+    began_ns = 0
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ class Answering:
         self.status = status
         self.headers: RawHeaders = ()
         self.connect_ms = 0.0
+        self.began_ns = 0
         self.left = size
         self.ended = size == 0
         self.read_bytes = 0

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agw_proxy.config.resilience import Adaptive
 from agw_proxy.errors import UpstreamQueueFull
 from agw_proxy.upstreams.queue import Places
 
@@ -19,6 +20,7 @@ class Heard:
         self.depth = 0
         self.waits: list[int] = []
         self.away: list[str] = []
+        self.places: list[int] = []
 
     def queued(self, upstream: str, step: int) -> None:
         assert upstream == "u"
@@ -31,6 +33,10 @@ class Heard:
     def turned_away(self, upstream: str, why: str) -> None:
         assert upstream == "u"
         self.away.append(why)
+
+    def adapted(self, upstream: str, places: int) -> None:
+        assert upstream == "u"
+        self.places.append(places)
 
 
 def places(most: int = 1, size: int = 10, wait: float = LONG_SECONDS) -> tuple[Places, Heard]:
@@ -200,3 +206,33 @@ async def test_new_bounds_count_those_who_have_a_place_by_the_old_ones(most: int
     assert max(seen[3:]) <= most
     assert given == 7
     assert (old.waiting, new.waiting, heard.depth, [task.done() for task in waiting]) == (0, 0, 0, [True] * 4)
+
+
+async def test_new_places_go_to_those_who_wait() -> None:
+    there, heard = places(most=1)
+    assert there.take()
+    tasks = [asyncio.create_task(there.wait()) for _ in range(3)]
+    await turn()
+    there.resize(3)
+    await turn()
+    assert [task.done() for task in tasks] == [True, True, False]
+    assert (there.taken, there.waiting, heard.places) == (3, 1, [3])
+    there.resize(1)
+    for taken in (2, 1):
+        there.give()
+        await turn()
+        assert (there.taken, there.waiting) == (taken, 1)
+    there.give()
+    await turn()
+    assert (there.taken, there.waiting, tasks[2].done()) == (1, 0, True)
+    there.give()
+    assert there.taken == 0
+
+
+def test_what_follows_is_carried_over_where_nothing_has_changed() -> None:
+    settings = Adaptive(start=5)
+    there = Places("u", most=10, size=1, wait=1.0).follow(settings)
+    assert there.most == 5
+    assert there.like(most=10, size=1, wait=1.0, adaptive=Adaptive(start=5))
+    assert not there.like(most=10, size=1, wait=1.0, adaptive=Adaptive(start=6))
+    assert not there.like(most=10, size=1, wait=1.0)

@@ -1,4 +1,4 @@
-# Counters, gauges and histograms in memory that all workers may read.
+# Counters, gauges, histograms and tallies in memory that all workers may read.
 #
 # The lane's way through: handles are ints, kept by who uses them (series_ finds or makes one); add_ and observe_ take
 # no GIL, make no object and ignore what they cannot do. One thread of one process writes a region; a worker that writes
@@ -22,6 +22,7 @@ cdef enum:
     MAX_FAMILIES = 1024       # a handle's upper bits
     MAX_SERIES = 65536        # of a family: a handle's lower 16 bits
     LINE_BYTES = 64
+    TALLIES = 7               # of a tally: with the ticket they are one cache line
 
 cdef enum Outcome:
     DONE = 0
@@ -60,6 +61,7 @@ cdef class Meter:
     cdef char *_find(self, int handle, Shape **shape) noexcept nogil
     cdef Outcome try_add(self, int handle, int64_t amount) noexcept nogil
     cdef Outcome try_observe(self, int handle, int64_t value) noexcept nogil
+    cdef Outcome try_tally(self, int handle, const int64_t *amounts) noexcept nogil    # TALLIES of them; below 1: none
     cdef void add_(self, int handle, long long amount) noexcept nogil        # try_add, for who has checked before
     cdef void observe_(self, int handle, long long value) noexcept nogil     # try_observe, likewise
     cdef int _attach(self, object buffer, Py_ssize_t needed) except -1

@@ -1,4 +1,4 @@
-"""Counters, gauges and histograms in fixed slots: a region for each worker, which alone writes it and all may read."""
+"""Counters, gauges, histograms and tallies in fixed slots: each worker writes a region of its own, all may read."""
 
 from operator import itemgetter
 from typing import NamedTuple
@@ -33,11 +33,13 @@ cdef extern from *:
 COUNTER = 1
 GAUGE = 2
 HISTOGRAM = 3
+TALLY = 4
 
 cdef enum:
     _COUNTER = 1
     _GAUGE = 2
     _HISTOGRAM = 3
+    _TALLY = 4
     SLOT_BITS = 16        # of a handle
     LAYOUT_VERSION = 1    # goes into the hash: two releases that lay out slots differently never share a buffer
     TICKET_WORD = 8       # offset in the header
@@ -65,82 +67,7 @@ class Sample(NamedTuple):
     total: int
 
 
-cdef object normal(object family):
-    """The family with tuples for its sequences; ValueError for a shape that cannot be."""
-    name, kind, labels, bounds, slots = family
-    labels, bounds = tuple(labels), tuple(bounds)
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"a family's name must be a non-empty str, not {name!r}")
-    if kind not in (COUNTER, GAUGE, HISTOGRAM):
-        raise ValueError(f"family {name!r}: kind {kind!r} is none of COUNTER, GAUGE, HISTOGRAM")
-    if len(labels) > MAX_LABELS or len(set(labels)) < len(labels):
-        raise ValueError(f"family {name!r}: expected at most {MAX_LABELS} different labels, got {labels!r}")
-    if kind != HISTOGRAM and bounds:
-        raise ValueError(f"family {name!r}: only a histogram has bounds")
-    if kind == HISTOGRAM and not 0 < len(bounds) <= MAX_BOUNDS:
-        raise ValueError(f"family {name!r}: a histogram has 1 to {MAX_BOUNDS} bounds, not {len(bounds)}")
-    if any([type(bound) is not int or not INT64_MIN <= bound <= INT64_MAX for bound in bounds]):
-        raise ValueError(f"family {name!r}: bounds must be ints of 64 bits, got {bounds!r}")
-    if any([low >= high for low, high in zip(bounds, bounds[1:])]):
-        raise ValueError(f"family {name!r}: bounds must ascend, got {bounds!r}")
-    if not (2 if labels else 1) <= slots <= MAX_SERIES:
-        raise ValueError(f"family {name!r}: max_series must be 1 (2 with labels) to {MAX_SERIES}, not {slots!r}")
-    return Family(name, int(kind), labels, bounds, int(slots))
-
-
-cdef tuple checked(object families):
-    cdef tuple normalised = tuple([normal(family) for family in families])
-    if not 0 < len(normalised) <= MAX_FAMILIES:
-        raise ValueError(f"expected 1 to {MAX_FAMILIES} families, got {len(normalised)}")
-    names = [family.name for family in normalised]
-    if len(set(names)) < len(names):
-        raise ValueError(f"a family is listed twice: {[name for name in names if names.count(name) > 1]!r}")
-    return normalised
-
-
-cdef inline Py_ssize_t lines(Py_ssize_t size) noexcept:
-    return (size + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
-
-
-cdef Shape lay_out(object family, Py_ssize_t start):
-    """Where the family's slots are in a region, when they begin at ``start``."""
-    cdef Shape shape
-    cdef int i = 0
-    shape.kind = family.kind
-    shape.labels = len(family.labels)
-    shape.slots = family.max_series if family.labels else 1
-    shape.bounds = len(family.bounds)
-    shape.start = start
-    # Ticket; then the value, or a count for each bucket (the last is +Inf's) and the sum.
-    shape.text = 8 * (2 + (shape.bounds + 1 if shape.kind == _HISTOGRAM else 0))
-    if shape.labels:
-        shape.text = lines(shape.text)
-    shape.stride = lines(shape.text + shape.labels * LABEL_BYTES)
-    for bound in family.bounds:
-        shape.bound[i] = bound
-        i += 1
-    return shape
-
-
-cdef Py_ssize_t lay_out_all(tuple families, Shape *shapes) except -1:
-    """Fill ``shapes`` (one a family, or NULL) and return the bytes of a region."""
-    cdef Py_ssize_t end = LINE_BYTES
-    cdef Shape shape
-    for number, family in enumerate(families):
-        shape = lay_out(family, end)
-        end += shape.slots * shape.stride
-        if shapes != NULL:
-            shapes[<int>number] = shape
-    return end
-
-
-cdef int64_t fingerprint(tuple families, int workers) except 0:
-    """FNV-1a over all that decides the layout and its meaning: the same in every process, and never 0."""
-    cdef uint64_t mark = <uint64_t>0xCBF29CE484222325
-    cdef unsigned char byte
-    for byte in repr((LAYOUT_VERSION, workers, [tuple(family) for family in families])).encode():
-        mark = (mark ^ byte) * <uint64_t>0x100000001B3
-    return <int64_t>(mark | 1)
+include "meter_shape.pxi"
 
 
 cdef bytes cut(str value):
@@ -297,7 +224,7 @@ cdef class Meter:
         cdef char *at = self._find(handle, &shape)
         if at == NULL:
             return UNKNOWN_HANDLE
-        if shape.kind == _HISTOGRAM:
+        if shape.kind == _HISTOGRAM or shape.kind == _TALLY:
             return WRONG_KIND
         if amount < 0 and shape.kind == _COUNTER:
             return NEGATIVE
@@ -323,6 +250,20 @@ cdef class Meter:
         agw_store(at, saturated(agw_load(at), value))
         return DONE
 
+    cdef Outcome try_tally(self, int handle, const int64_t *amounts) noexcept nogil:
+        cdef Shape *shape = NULL
+        cdef char *at = self._find(handle, &shape)
+        cdef int i
+        if at == NULL:
+            return UNKNOWN_HANDLE
+        if shape.kind != _TALLY:
+            return WRONG_KIND
+        for i in range(TALLIES):
+            at += 8
+            if amounts[i] > 0:
+                agw_store(at, saturated(agw_load(at), amounts[i]))
+        return DONE
+
     cdef void add_(self, int handle, long long amount) noexcept nogil:
         self.try_add(handle, amount)
 
@@ -334,6 +275,15 @@ cdef class Meter:
 
     def add(self, int handle, int64_t amount=1) -> None:
         checked_outcome(self.try_add(handle, amount), handle, amount)
+
+    def tally(self, int handle, *amounts) -> None:
+        cdef int64_t[TALLIES] each
+        cdef int i
+        if len(amounts) != TALLIES:
+            raise ValueError(f"expected {TALLIES} amounts, got {len(amounts)}")
+        for i in range(TALLIES):
+            each[i] = amounts[i]
+        checked_outcome(self.try_tally(handle, each), handle, 0)
 
     def observe(self, int handle, int64_t value) -> None:
         checked_outcome(self.try_observe(handle, value), handle, value)
@@ -357,16 +307,19 @@ cdef class Meter:
                     agw_store(at + 8, 0)
                     at += shape.stride
 
-    def collect(self) -> list[Sample]:
+    def collect(self, str family=None) -> list[Sample]:
         cdef int number
         cdef list samples = []
+        if family is not None:
+            self._gather(self._numbers[family], samples)
+            return samples
         for number in range(self._count):
             self._gather(number, samples)
         return samples
 
     cdef int _gather(self, int number, list samples) except -1:
         cdef Shape *shape = &self._shapes[number]
-        cdef int values = shape.bounds + 2 if shape.kind == _HISTOGRAM else 1
+        cdef int values = values_of(shape)
         cdef int worker, slot, i
         cdef char *at
         cdef int64_t ticket
@@ -389,6 +342,8 @@ cdef class Meter:
             if shape.kind == _HISTOGRAM:
                 buckets = tuple(row[2:values + 1])
                 samples.append(Sample(family, row[1], sum(buckets), buckets, row[values + 1]))
+            elif shape.kind == _TALLY:
+                samples.append(Sample(family, row[1], row[2], tuple(row[2:]), 0))
             else:
                 samples.append(Sample(family, row[1], row[2], (), 0))
         return 0
@@ -401,4 +356,6 @@ cdef inline int checked_outcome(Outcome outcome, int handle, int64_t amount) exc
         raise IndexError(f"handle {handle} belongs to no series of this meter")
     if outcome == NEGATIVE:
         raise ValueError(f"a counter does not go down: amount {amount}")
-    raise ValueError(f"handle {handle} is of another kind: add() is for counters and gauges, observe() for histograms")
+    raise ValueError(
+        f"handle {handle} is of another kind: add() is for counters and gauges, observe() for histograms, "
+        "tally() for tallies")

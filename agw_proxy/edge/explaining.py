@@ -1,0 +1,355 @@
+"""What would become of a request: route, limits, tokens, money, lane. Asks nobody, takes nothing.
+
+It calls the very objects that decide. Where chance has a part (weights), what is told is one draw.
+"""
+
+import fnmatch
+import time
+from collections.abc import Mapping, Sequence
+
+from agw_proxy._hot import subjects
+from agw_proxy._hot.limit import (
+    CALENDAR,
+    CONCURRENT,
+    COST,
+    INPUT,
+    OUTPUT,
+    PER_CHANNEL,
+    PER_KEY,
+    PER_MODEL,
+    PER_SESSION,
+    PER_TEAM,
+    PER_TOOL,
+    PER_UPSTREAM,
+    PER_USER,
+    REQUESTS,
+    STREAMS,
+    TOKENS,
+    TOTAL,
+    Rule,
+    Standing,
+    subject,
+)
+from agw_proxy._hot.money import Tariff
+from agw_proxy._hot.peek import Peek
+from agw_proxy._hot.reserve import Reserve, estimate
+from agw_proxy._hot.route import Route, Target
+from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
+from agw_proxy.api.table import ENDPOINTS
+from agw_proxy.edge.asking import named as subject_of
+from agw_proxy.edge.asking import of_upstream
+from agw_proxy.edge.fallbacks import named, planned, same_dialect, without
+from agw_proxy.edge.lane import full_lane_reason
+from agw_proxy.edge.reading import look_into, sticky_of
+from agw_proxy.edge.state import State
+from agw_proxy.errors import (
+    BudgetSpent,
+    CallerError,
+    GatewayError,
+    InvalidParameter,
+    MissingParameter,
+    RateLimited,
+    SessionSpent,
+    Unpriced,
+)
+from agw_proxy.policy.limits import PERIODS, duration
+from agw_proxy.types import ExplainWanted, Principal
+
+UNITS = {
+    REQUESTS: "requests", TOKENS: "tokens", INPUT: "input_tokens", OUTPUT: "output_tokens", COST: "micro_usd",
+    CONCURRENT: "concurrent", STREAMS: "streams",
+}  # fmt: skip
+SUBJECTS = {
+    PER_KEY: "key", PER_TEAM: "team", PER_USER: "user", PER_CHANNEL: "channel", PER_MODEL: "model",
+    PER_UPSTREAM: "upstream", PER_TOOL: "tool", PER_SESSION: "session",
+}  # fmt: skip
+USUAL = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
+FAST_BODY_BYTES = 1 << 20  # larger ones are the full lane's
+Tree = dict[str, object]
+
+
+def explain(state: State, principal: Principal, wanted: ExplainWanted, now_ns: int | None = None) -> Tree:
+    """What would become of it. Raises CallerError where what is to be explained is no request to a model."""
+    now = time.monotonic_ns() if now_ns is None else now_ns
+    seen = look_into(wanted.body, state.settings.server.json_depth)
+    path = wanted.path or _usual_path(state, principal, seen.model)
+    endpoint, _ = Matcher(ENDPOINTS).match("POST", path)
+    relay = endpoint.relay
+    if relay is None or not (relay.json_only or relay.model_paths is None or path in relay.model_paths):
+        raise InvalidParameter(f"'{path}' is no endpoint that takes a request to a model as JSON.", param="path")
+    model = seen.model or relay.default_model
+    if model is None:
+        raise MissingParameter("The request names no model: 'model' must be a non-empty string.", param="model")
+    told: Tree = {
+        "object": "explanation",
+        "key": principal.name,
+        "endpoint": endpoint.name,
+        "model": model,
+        "stream": seen.stream,
+        "outcome": "ok",
+    }
+    try:
+        _explain(told, state, principal, wanted, endpoint, relay, seen, model, now)
+    except GatewayError as error:
+        told["outcome"] = {"status": error.status, "code": error.alias or error.code, "message": error.message}
+    return told
+
+
+def _explain(
+    told: Tree,
+    state: State,
+    principal: Principal,
+    wanted: ExplainWanted,
+    endpoint: Endpoint,
+    relay: Relay,
+    seen: Peek,
+    model: str,
+    now: int,
+) -> None:
+    """Fill in what is known, as far as the request would get. Raises what would refuse it."""
+    fallbacks = named(wanted.body, seen)
+    body = without(wanted.body, seen)
+    if seen.fallbacks_name >= 0:
+        seen = look_into(body, state.settings.server.json_depth)
+    route = state.routes.find(model, principal)
+    told["route"] = _route(state, route, now)
+    if relay.upstream_path and state.routes.dialects[route.targets[0].upstream] != endpoint.dialect:
+        raise CallerError("The model's upstream speaks another dialect than this endpoint.", param="model")
+    kind = state.models[route.name].sticky if route.name in state.models else None
+    sticky = sticky_of(kind, wanted.headers.get("x-session-id"), body)
+    routed = planned(route, fallbacks, state, principal, subject(body), now, sticky)
+    made = _Made(state, principal, wanted, endpoint, relay, body, seen, model)
+    chosen, rules = _choose(made, routed.plan, now)
+    rest = [target for target in routed.plan if target is not chosen]
+    told["plan"] = [target.name for target in (chosen, *rest)]
+    tariff, reserve = made.tariff(chosen), made.reserve(chosen)
+    likely = min(made.expected(chosen), reserve.output) if relay.known_end else 0
+    told["tokens"] = {"input": reserve.prompt, "output_reserved": reserve.output, "output_likely": likely}
+    told["cost"] = {
+        "priced": tariff is not None,
+        "reserved_usd": reserve.cost / 1e6,
+        "likely_usd": tariff.cost(reserve.prompt, 0, likely) / 1e6 if tariff is not None else 0.0,
+        "as_of": state.prices.as_of or None,
+    }
+    reason = made.lane_reason(route, chosen)
+    told["lane"] = {"lane": "full" if reason else "fast", "reason": reason}
+    told["cache"] = _cache(state, model, wanted.headers)
+    told["limits"] = rules
+    if tariff is None and principal.needs_price:
+        raise Unpriced(f"The model '{chosen.name}' has no price, and a budget of the key or of its team wants one.")
+    refusing = next((rule for rule in rules if not rule["passes"]), None)
+    if refusing is not None:
+        raise _refusal(refusing, endpoint)
+
+
+class _Made:
+    """A request as far as it is known, before a target is."""
+
+    def __init__(
+        self,
+        state: State,
+        principal: Principal,
+        wanted: ExplainWanted,
+        endpoint: Endpoint,
+        relay: Relay,
+        body: bytes,
+        seen: Peek,
+        model: str,
+    ) -> None:
+        self._state, self._principal, self._wanted = state, principal, wanted
+        self._endpoint, self._relay, self._body, self._seen = endpoint, relay, body, seen
+        messages = endpoint.dialect == "anthropic"
+        session = wanted.headers.get("x-session-id")
+        self._subjects = {
+            "key": principal.subject,
+            "team": principal.team_subject,
+            "user": subject_of("user", subjects.user(body, seen, messages) or wanted.headers.get("x-user-id")),
+            "channel": subject_of("channel", wanted.headers.get("x-channel-id")),
+            "model": subject_of("model", model),
+            "session": subjects.session(
+                body,
+                seen,
+                session.encode("utf-8", "surrogateescape") if session else None,
+                principal.subject,
+                messages,
+                principal.derive and relay.known_end,
+            ),
+        }
+
+    def tariff(self, target: Target) -> Tariff | None:
+        """What it costs there."""
+        return _tariff(self._state, target)
+
+    def reserve(self, target: Target) -> Reserve:
+        """What it may need there."""
+        return estimate(
+            self._body,
+            self._state.learners.of(_upstream(self._state, target), target.model),
+            self.tariff(target),
+            self._seen.max_tokens,
+            subjects.choices(self._body, self._seen),
+            self._relay.known_end,
+            self._steps,
+        )
+
+    def expected(self, target: Target) -> int:
+        """The tokens of an answer there, by what earlier ones were."""
+        tariff = self.tariff(target)
+        learner = self._state.learners.of(_upstream(self._state, target), target.model)
+        return learner.output(-1, tariff.max_output if tariff is not None else 0)
+
+    def rules(self, target: Target, now: int) -> list[tuple[Rule, Tree]]:
+        """What limits it there, with what is left."""
+        reserve = self.reserve(target)
+        asks = {
+            REQUESTS: 1, CONCURRENT: 1, STREAMS: int(self._seen.stream), COST: reserve.cost, INPUT: reserve.prompt,
+            OUTPUT: reserve.output, TOKENS: reserve.prompt + reserve.output,
+        }  # fmt: skip
+        upstream = subject_of("upstream", _upstream(self._state, target))
+        standings = self._principal.limits.look(now, upstream=upstream, **self._subjects)
+        return [(one.rule, _rule(one, asks[one.rule.unit], self._principal)) for one in standings]
+
+    def lane_reason(self, route: Route, target: Target) -> str | None:
+        """Why it would go by the full lane; None: it would not."""
+        state, principal = self._state, self._principal
+        places = state.services[target.upstream].places
+        if state.settings.server.lane == "full":
+            return "forced"
+        if len(self._wanted.body) > FAST_BODY_BYTES:
+            return "large_body"
+        if "x-agw-timeout" in self._wanted.headers:
+            return "own_timeouts"
+        if len(self._body) < len(self._wanted.body):
+            return "fallbacks"
+        reason = full_lane_reason(state, self._endpoint, route.name, target.upstream)
+        if reason is not None:
+            return reason
+        if principal.needs_price and self.tariff(target) is None:
+            return "unpriced"
+        if self._steps:
+            return "budget"
+        return "queue" if places is not None and places.taken >= places.most else None
+
+    @property
+    def _steps(self) -> bool:
+        return self._principal.finishes and self._seen.stream and self._relay.known_end
+
+
+def _choose(made: _Made, plan: Sequence[Target], now: int) -> tuple[Target, list[Tree]]:
+    """The first target whose rules let it pass, where only an upstream's own stand in the way; else the first of all."""
+    first: tuple[Target, list[Tree]] | None = None
+    for target in plan:
+        rules = made.rules(target, now)
+        refusing = next((rule for rule, tree in rules if not tree["passes"]), None)
+        found = target, [tree for _, tree in rules]
+        if refusing is None:
+            return found
+        first = first or found
+        if not of_upstream(refusing):
+            break
+    if first is None:
+        raise ValueError("a plan names a target")
+    return first
+
+
+def _usual_path(state: State, principal: Principal, model: str | None) -> str:
+    """Where a client would ask for the model."""
+    try:
+        route = state.routes.find(model or "", principal)
+    except GatewayError:
+        return USUAL["openai"]
+    return USUAL[state.routes.dialects[route.targets[0].upstream]]
+
+
+def _route(state: State, route: Route, now: int) -> Tree:
+    model = state.models.get(route.name)
+    return {
+        "label": route.label,
+        "virtual": model is not None,
+        "balance": route.balance,
+        "targets": [_target(state, target, now) for target in route.targets],
+        "fallbacks": [
+            _target(state, target, now) for target in route.fallbacks if same_dialect(route, target, state.routes)
+        ],
+        "last_resort": model.last_resort if model is not None else None,
+    }
+
+
+def _target(state: State, target: Target, now: int) -> Tree:
+    circuit, places, tariff = target.circuit, state.services[target.upstream].places, _tariff(state, target)
+    return {
+        "target": target.name,
+        "weight": target.weight,
+        "circuit": circuit.state(now) if circuit is not None else "closed",
+        "opens_in_ms": -(-circuit.opens_in_ns(now) // 1_000_000) if circuit is not None else 0,
+        "in_flight": circuit.in_flight if circuit is not None else 0,
+        "out": circuit is not None and circuit.vitals.out,
+        "places": None if places is None else {"most": places.most, "taken": places.taken, "waiting": places.waiting},
+        "price": None
+        if tariff is None
+        else {
+            name: getattr(tariff, name) / 1e6 for name in ("input", "cached", "output", "request", "image", "minute")
+        },
+    }
+
+
+def _tariff(state: State, target: Target) -> Tariff | None:
+    return state.prices.of(_upstream(state, target), target.model)
+
+
+def _cache(state: State, model: str, headers: Mapping[str, str]) -> Tree:
+    """Whether an answer that is kept would be looked for."""
+    settings, virtual = state.settings.cache, state.models.get(model)
+    why: str | None = None
+    if settings is None:
+        why = "no cache is configured"
+    elif virtual is not None and virtual.cache is False:
+        why = "the model says cache: false"
+    elif not (virtual is not None and virtual.cache) and not _matches(settings.models, model):
+        why = "the model is none of cache.models"
+    elif {"no-cache", "no-store"} & {part.strip() for part in headers.get("cache-control", "").lower().split(",")}:
+        why = "Cache-Control says so"
+    elif headers.get("x-agw-cache", "").lower() in {"off", "no", "bypass"}:
+        why = "x-agw-cache says so"
+    return {"looked_up": why is None, "why": why}
+
+
+def _matches(patterns: Sequence[str], name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _rule(standing: Standing, asked: int, principal: Principal) -> Tree:
+    rule: Rule = standing.rule
+    kind = "budget" if rule.name in principal.budgets else "session" if rule.algorithm == TOTAL else "limit"
+    at_once = rule.unit in {CONCURRENT, STREAMS}
+    # An estimate above all that a rule ever lets pass counts as that; a window in money refuses it.
+    capped = asked if rule.unit == COST or at_once else min(asked, rule.burst or asked)
+    return {
+        "rule": rule.name,
+        "kind": kind,
+        "per": [name for bit, name in SUBJECTS.items() if rule.per & bit] or ["global"],
+        "unit": UNITS[rule.unit],
+        "amount": rule.amount,
+        "period": None
+        if at_once
+        else PERIODS[rule.calendar]
+        if rule.algorithm == CALENDAR
+        else duration(rule.period_ns),
+        "remaining": standing.remaining,
+        "reset_ms": -(-standing.reset_ns // 1_000_000),
+        "shared": rule.leased,
+        "asks": asked,
+        "passes": capped <= standing.remaining,
+    }
+
+
+def _refusal(rule: Tree, endpoint: Endpoint) -> GatewayError:
+    text = f"Limit '{rule['rule']}' has {rule['remaining']} {rule['unit']} left, and {rule['asks']} would be asked for."
+    if rule["kind"] == "budget":
+        return BudgetSpent(text, rule=str(rule["rule"]), retry_after_ms=None, dialect=endpoint.dialect)
+    kind = SessionSpent if rule["kind"] == "session" else RateLimited
+    return kind(text, rule=str(rule["rule"]), retry_after_ms=None)
+
+
+def _upstream(state: State, target: Target) -> str:
+    return state.services[target.upstream].upstream.name
