@@ -30,7 +30,7 @@ BUILT := $(VENV)/.built
 TRACED := build/trace/.built
 SANITIZED := build/sanitize/.built
 
-EXT := $(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi') setup.py
+EXT := $(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h') setup.py
 PACKAGE := $(shell find agw_proxy -name '*.py')
 
 .PHONY: help run build test test-full faults soak fuzz lint fmt typecheck test-trace test-release coverage bench bench-proxies smoke docker-build lock clean
@@ -175,9 +175,9 @@ docker-build:  ## the container image (IMAGE=agw:latest)
 
 lock: $(MADE)  ## pin all requirements anew, with hashes
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
-	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 pyproject.toml -o requirements.lock \
+	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --extra all pyproject.toml -o requirements.lock \
 		--custom-compile-command "make lock"
-	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 pyproject.toml --group dev \
+	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --extra all pyproject.toml --group dev \
 		-c requirements.lock -o requirements-dev.lock --custom-compile-command "make lock"
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
 		uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 - \

@@ -9,7 +9,21 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MODULES = ("circuit", "http1", "keys", "lane", "limit", "meter", "peek", "route", "sse")
+MODULES = (
+    "circuit",
+    "http1",
+    "keys",
+    "lane",
+    "limit",
+    "meter",
+    "money",
+    "peek",
+    "reserve",
+    "route",
+    "sse",
+    "subjects",
+    "tokens",
+)
 MODE = os.environ.get("AGW_BUILD", "release")
 BUILDS: dict[str, tuple[list[str], list[str]]] = {
     "release": (["-O3", "-g0", "-fno-plt", "-fvisibility=hidden"], []),
@@ -77,6 +91,8 @@ def extensions() -> list[Extension]:
             [f"ext/agw_proxy/_hot/{name}.pyx"],
             extra_compile_args=[*compile_args, *WARNINGS],
             extra_link_args=link_args,
+            include_dirs=["ext/agw_proxy/_hot"],
+            depends=[str(path) for path in sorted(Path("ext/agw_proxy/_hot").glob(f"{name}_*.h"))],
             libraries=["m"],
             define_macros=macros,
         )

@@ -1,8 +1,8 @@
 """The composition root: Settings -> Gateway. Everything that is wired is wired here, by name, once."""
 
 import asyncio
+import mmap
 import signal
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +19,7 @@ from agw_proxy.api.table import ENDPOINTS
 from agw_proxy.config import devkey
 from agw_proxy.config.loader import ConfigError, Loaded
 from agw_proxy.config.reload import Reloader, needs_restart
-from agw_proxy.config.settings import Key, Settings, Upstream
+from agw_proxy.config.settings import Key, Settings
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.descriptors import Descriptors
@@ -27,27 +27,30 @@ from agw_proxy.edge.exchange import Bounds
 from agw_proxy.edge.lane import Origins, compile_policy
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.prompt import Prompt
+from agw_proxy.edge.recording import recorder
 from agw_proxy.edge.server import Edge
 from agw_proxy.edge.state import State, compile_state, longest_seconds
+from agw_proxy.edge.telling import Telling
 from agw_proxy.edge.worker_link import WorkerLink
 from agw_proxy.errors import ReloadFailed
+from agw_proxy.observe.alerts import Alerts
 from agw_proxy.observe.log import Log
 from agw_proxy.observe.metrics import FAMILIES, Metrics
-from agw_proxy.types import Principal, ServedModel, UpstreamState
 from agw_proxy.upstreams.catalog import Catalog
 from agw_proxy.upstreams.probes import Probes
-from agw_proxy.upstreams.service import Service
-from agw_proxy.upstreams.standing import standing, subjects
+from agw_proxy.upstreams.service import retire
+from agw_proxy.upstreams.standing import subjects
 
 if TYPE_CHECKING:
     from agw_proxy.edge.full_server import Full
+    from agw_proxy.edge.replicas import Replicas
 
 BODIES_BYTES = 256 * 1024 * 1024  # all request bodies in memory together, unless one alone may be larger
 DEVELOPMENT_KEY_NAME = "development"
 T = TypeVar("T")
 
 
-class Gateway:
+class Gateway(Telling):
     """One process: the state in force, the edge in front of it, and what its own endpoints can do (``types.Control``)."""
 
     version = __version__
@@ -59,17 +62,19 @@ class Gateway:
         log: Log,
         environ: Mapping[str, str],
         link: WorkerLink | None = None,
+        limits: mmap.mmap | None = None,
     ) -> None:
         """``load`` reads the configuration again, for reloads. Raises ConfigError where a key cannot be kept.
 
-        ``link``: to the supervisor, where this is one of several workers.
+        ``link``: to the supervisor, where this is one of several workers. ``limits``: memory for them that is kept,
+        where it is the only one.
         """
         self._link = link
         self.log = log
         self._environ = environ
         self._started = loaded.settings
         self._reloader = Reloader(lambda: self._prepare(load()), loaded)
-        self._table = Table() if link is None else link.shared.table(link.worker)
+        self._table = Table(limits) if link is None else link.shared.table(link.worker)
         self._board = Board() if link is None else link.shared.board(link.worker)
         self.metrics = Metrics(Meter(FAMILIES) if link is None else link.shared.meter(link.worker), __version__)
         if link is not None:
@@ -83,9 +88,12 @@ class Gateway:
         self._origins = Origins()
         self._overload = Overload(loaded.settings, self.metrics, log, Descriptors())
         self._probes = Probes(self.metrics, log.events.warning)
+        self._replicas: Replicas | None = None
         self._next: State | None = None
         self.state = self._compile(loaded.settings, None)
         self._know_models()
+        shared = link.shared if link is not None else None
+        self._recorder = recorder(loaded.settings, environ, shared, self.metrics, log, lambda: self.state)
         self.development_key = devkey.generated(loaded.settings, environ)
         settings = loaded.settings
         self._bounds = Bounds(
@@ -104,7 +112,8 @@ class Gateway:
         self._endpoints = rest if apart else endpoints
         opened = [endpoint for endpoint in rest if endpoint.access == "open"]
         self._admin_endpoints = [*admin, *opened] if apart else None
-        self.accounts = Accounts(self.metrics, log)
+        self._alerts = Alerts(loaded.settings.alerts, log.events.warning, self.metrics.dropped)
+        self.accounts = Accounts(self.metrics, log, self._alerts)
         self._admin_accounts = Accounts(self.metrics, log)
 
     def _edge(self, endpoints: Sequence[Endpoint], accounts: Accounts) -> Edge:
@@ -128,6 +137,7 @@ class Gateway:
         """The full lane behind an edge, whose modules are imported by now."""
         from agw_proxy.edge.full_server import Full  # noqa: PLC0415  not before a request needs it
         from agw_proxy.edge.handler import Handler  # noqa: PLC0415  likewise
+        from agw_proxy.edge.reuse import Reuse  # noqa: PLC0415  likewise
 
         handler = Handler(
             matcher=Matcher(endpoints),
@@ -137,6 +147,8 @@ class Gateway:
             accounts=edge.accounts,
             lane=edge.lane,
             overload=self._overload,
+            reuse=Reuse(self.state.settings, self.metrics, self._environ, self._link is None, self._replicas),
+            replicas=self._replicas,
         )
         return Full(handler, edge)
 
@@ -151,6 +163,8 @@ class Gateway:
 
     def _compile(self, settings: Settings, old: State | None) -> State:
         """New tables from settings; what is unchanged (an upstream's pool, its health) is carried over."""
+        if old is not None:  # with whom it shares limits is fixed at the start
+            settings = settings.model_copy(update={"redis": old.settings.redis})
         keys = settings.keys
         development = devkey.generated(settings, self._environ)
         if development is not None:
@@ -171,20 +185,27 @@ class Gateway:
             return self.configuration()
         return await asyncio.shield(self._begin_reload())
 
-    def _begin_reload(self) -> asyncio.Task[Mapping[str, object]]:
+    def _begin_reload(self, *, discover: bool = False) -> asyncio.Task[Mapping[str, object]]:
         def heard(task: asyncio.Task[Mapping[str, object]]) -> None:
             error = None if task.cancelled() else task.exception()
             if error is not None and not isinstance(error, ReloadFailed):  # those are in the log
                 self.log.events.error("config.rejected", error=repr(error), version=self._reloader.version)
 
-        task = self._keep(self._reload_in_turn())
+        task = self._keep(self._reload_in_turn(discover=discover))
         task.add_done_callback(heard)
         return task
 
-    async def _reload_in_turn(self) -> Mapping[str, object]:
-        """One after the other: an older reading must not replace a newer one."""
+    async def _reload_in_turn(self, *, discover: bool) -> Mapping[str, object]:
+        """One after the other: an older reading must not replace a newer one. Other gateways hear of it afterwards."""
         async with self._reloading:
-            return await self._reload()
+            told = await self._reload()
+        self._tell(discover=discover)
+        return told
+
+    def _tell(self, *, discover: bool) -> None:
+        """Let other gateways hear of a reload."""
+        if self._replicas is not None:
+            self._replicas.tell(discover=discover)
 
     def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do it beside all else, at the latest until the gateway closes."""
@@ -203,6 +224,7 @@ class Gateway:
         self._reloader.version = version
         if discover:
             await self._discover()
+        self._tell(discover=discover)
         return None
 
     def check(self, loaded: Loaded) -> Loaded:
@@ -235,12 +257,14 @@ class Gateway:
             edge.lane.swap(self._policy(edge.accounts))
         self._origins.keep(new.services)
         self._overload.take_up(new.settings)
+        self._alerts.take_up(new.settings.alerts)
         self._probe()
         self._know_models()
         kept = {id(service.upstream) for service in new.services}
         for service in old.services:
             if id(service.upstream) not in kept:
-                self._retire(service, longest_seconds(old))
+                self._keep(retire(service, longest_seconds(old)))
+        self.metrics.adapting({upstream.name for upstream in new.settings.upstreams if upstream.adaptive is not None})
         if self._link is None:
             files = [str(file) for file in loaded.files]
             self.log.events.info("config.reloaded", version=self._reloader.version, files=files)
@@ -248,30 +272,19 @@ class Gateway:
                 self.log.events.warning("config.needs_restart", settings=fixed)
         return self.configuration()
 
-    def _retire(self, service: Service, seconds: float) -> None:
-        """Close a replaced upstream's pool ``seconds`` from now, when its longest exchange must have ended."""
-
-        async def close() -> None:
-            try:
-                await asyncio.sleep(seconds)
-            finally:
-                await service.upstream.close()
-
-        self._keep(close())
-
     async def refresh_upstreams(self) -> Mapping[str, object]:
         """See ``types.Control``."""
         if self._link is not None:
             await self._link.reload(discover=True)
         else:
-            await self.reload()
+            await asyncio.shield(self._begin_reload(discover=True))
             await self._discover()
         models = {name: len(models) for name, models in self._catalog.models.items()}
         return {**self.configuration(), "errors": self._catalog.errors, "models": models}
 
     async def _discover(self) -> None:
         """Ask the upstreams whose models are given by pattern."""
-        errors = await self._catalog.ask(_pairs(self.state))
+        errors = await self._catalog.ask(self.state.pairs())
         self._know_models()
         for name, error in errors.items():
             self.log.events.warning("upstream.models_unknown", upstream=name, error=error)
@@ -282,63 +295,6 @@ class Gateway:
         self.metrics.know(self.state.routes.labels(self._catalog.models))
         for edge in self._edges:
             edge.lane.know(self.metrics.known)
-
-    def configuration(self) -> Mapping[str, object]:
-        """See ``types.Control``."""
-        return {
-            **self._reloader.told(),
-            "keys": len(self.state.keys.principals),
-            "upstreams": len(self.state.services) - 1,
-            **({"needs_restart": needs_restart(self._started, self.state.settings)} if self._link is None else {}),
-        }
-
-    # -- what the gateway's own endpoints ask for (types.Control)
-
-    @property
-    def draining(self) -> bool:
-        """See ``types.Control``."""
-        return self.accounts.draining
-
-    @property
-    def shedding(self) -> str | None:
-        """See ``types.Control``."""
-        return self._overload.refuses
-
-    @property
-    def active(self) -> int:
-        """See ``types.Control``; the asking request is one of them."""
-        return len(self.accounts.active) + sum(edge.lane.active + edge.lane.reading for edge in self._edges)
-
-    def shows_upstreams(self, principal: Principal | None) -> bool:
-        """See ``types.Control``."""
-        who = self.state.settings.server.readiness
-        return who == "open" or (who == "admin" and principal is not None and principal.admin)
-
-    def models(self, principal: Principal) -> list[ServedModel]:
-        """See ``types.Control``."""
-        return [ServedModel(id=name, owner=owner) for name, owner in self._served if principal.models.match(name)]
-
-    def model(self, principal: Principal, name: str) -> ServedModel:
-        """See ``types.Control``."""
-        return ServedModel(id=name, owner=self.state.routes.owner(name, principal, self._catalog.models))
-
-    def upstreams(self) -> list[UpstreamState]:
-        """See ``types.Control``."""
-        state = self.state
-        echo, now = state.services[-1], time.monotonic_ns()
-        return standing(_pairs(state), echo, state.routes.table, self._board, self._probes, now)
-
-    def metrics_text(self) -> bytes:
-        """See ``types.Control``."""
-        return self.metrics.text()
-
-    def metrics_tree(self) -> Mapping[str, object]:
-        """See ``types.Control``."""
-        return self.metrics.tree()
-
-    def openapi(self) -> bytes:
-        """See ``types.Control``."""
-        return self._document
 
     # -- life
 
@@ -362,6 +318,7 @@ class Gateway:
 
         # A service manager signals all processes at once: in a worker only the supervisor can mean it for the second time.
         loop.add_signal_handler(signal.SIGTERM, on_stop if self._link is None else stop.set)
+        self._replicas = await self._join()
         edge = self._edge(self._endpoints, self.accounts)
         admin = self._admin_endpoints
         admin_edge = self._edge(admin, self._admin_accounts) if admin is not None else None
@@ -377,6 +334,8 @@ class Gateway:
             ready(self, url)
         self._overload.start()
         self._probe()
+        if self._link is None or self._link.worker == 0:  # one writes for all
+            self._recorder.start(self.state.settings.usage.days)
         self._discovery = loop.create_task(self._discover())
         await stop.wait()
         if self._link is not None:
@@ -402,17 +361,24 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._overload.close()
+        if self._replicas is not None:
+            await self._replicas.close()
+        await self._alerts.close()
+        await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
         await self._probes.close()
         self._origins.close()
         for service in self.state.services:
             await service.upstream.close()
 
+    async def _join(self) -> "Replicas | None":
+        """Share limits and news with other gateways, where so configured."""
+        if (settings := self.state.settings.redis) is None:
+            return None
+        from agw_proxy.edge.replicas import join  # noqa: PLC0415  it brings Redis' client
+
+        return await join(settings, self._link, self._table, self.metrics, self.log.events, self)
+
     def _probe(self) -> None:
         """Probe what is to be probed: in one worker, for all."""
         if self._link is None or self._link.worker == 0:
-            self._probes.take_up(subjects(_pairs(self.state), self._board))
-
-
-def _pairs(state: State) -> list[tuple[Service, Upstream]]:
-    """The services over HTTP with their settings, in order; the built-in echo model's has none."""
-    return list(zip(state.services[:-1], state.settings.upstreams, strict=True))
+            self._probes.take_up(subjects(self.state.pairs(), self._board))

@@ -141,6 +141,18 @@ class UpgradeRefused(CallerError):
     code, status, alias = "caller_upgrade_refused", 426, "upgrade_refused"
 
 
+class NotCached(CallerError):
+    """The caller wants a kept answer or none, and there is none (RFC 9111 section 5.2.1.7)."""
+
+    code, status, alias = "caller_not_cached", 504, "not_cached"
+
+
+class IdempotencyConflict(CallerError):
+    """Another request came with this Idempotency-Key before."""
+
+    code, status, alias = "caller_idempotency_conflict", 409, "idempotency_conflict"
+
+
 class CallerGone(CallerError):
     """The caller left before the answer; never sent, only accounted (nginx's 499)."""
 
@@ -175,6 +187,30 @@ class RateLimited(PolicyError):
         """``rule``: the limit's configured name."""
         super().__init__(message, retry_after_ms=retry_after_ms)
         self.rule = rule
+
+
+class SessionSpent(RateLimited):
+    """A cap on one session is reached: the loop that it is a turn of should end, so no client tries again by itself."""
+
+    code, alias = "policy_session_spent", "session_limit_exceeded"
+
+
+class BudgetSpent(RateLimited):
+    """A budget has too little left for the request. 402 for Anthropic's clients, whose API has a status for it."""
+
+    code, status, kind, alias = "policy_budget_spent", 429, "insufficient_quota", "insufficient_quota"
+
+    def __init__(self, message: str, *, rule: str, retry_after_ms: int | None, dialect: str = "openai") -> None:
+        """``dialect``: of the caller."""
+        super().__init__(message, rule=rule, retry_after_ms=retry_after_ms)
+        if dialect == "anthropic":
+            self.status = 402
+
+
+class Unpriced(PolicyError):
+    """Nobody has said what the model costs, and a budget of the caller's wants to know (``unpriced: refuse``)."""
+
+    code, alias = "policy_unpriced", "model_unpriced"
 
 
 class UpstreamError(GatewayError):
@@ -288,6 +324,12 @@ class Overloaded(GatewayError):
     """A bound of the gateway's own (requests, memory, lateness, connections) is reached."""
 
     code, status, alias, retryable = "gateway_overloaded", 503, "gateway_overloaded", True
+
+
+class LimitsUnavailable(GatewayError):
+    """The limits are shared through Redis, which does not answer, and the policy for that is ``fail_closed``."""
+
+    code, status, alias, retryable = "gateway_limits_unavailable", 503, "gateway_limits_unavailable", True
 
 
 class ReloadFailed(GatewayError):

@@ -8,7 +8,9 @@ import msgspec
 from agw_proxy._hot.limit import Limits
 from agw_proxy._hot.peek import Peek
 from agw_proxy._hot.route import Globs, Route, Target
+from agw_proxy.config.allowances import Budget
 from agw_proxy.config.resilience import Timeouts
+from agw_proxy.errors import GatewayError
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 Dialect = Literal["openai", "anthropic"]
@@ -26,6 +28,16 @@ class Principal(msgspec.Struct, frozen=True):
     limits: Limits
     fallbacks: bool = False
     """Its requests may name fallbacks of their own."""
+    team: str | None = None
+    team_subject: int = 0
+    budgets: Mapping[str, Budget] = {}
+    """Which of the rules are budgets, by their names."""
+    derive: bool = True
+    """Its sessions are told apart by how they begin where nothing names them."""
+    needs_price: bool = False
+    """A model without a price is refused."""
+    finishes: bool = False
+    """Its streams are made to finish where a budget has no more."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -71,6 +83,8 @@ class Call(msgspec.Struct):
     """What the route and the caller make of an upstream's deadlines; None: nothing."""
     impatient: bool = False
     """The caller has set deadlines of its own: where one runs out, that is nothing for the upstream's circuit to hear."""
+    on_ask: Callable[[Target], Coroutine[None, None, GatewayError | None]] | None = None
+    """Hears of each target before it is asked, and may say why it must not be."""
     on_wait: Callable[[int], None] | None = None
     """Hears how many nanoseconds a try has waited for a place at its upstream."""
     on_sent: Callable[[], None] | None = None
@@ -96,12 +110,30 @@ class Call(msgspec.Struct):
 class Reply(Protocol):
     """An upstream's answer whose head has arrived. ``close`` must be called, at any point, exactly as often as one likes."""
 
-    status: int
-    headers: RawHeaders
-    connect_ms: float
-    """Time it took to get a connection; 0 for a reused one."""
-    ended: bool
-    """All of the body was returned by ``read``."""
+    @property
+    def status(self) -> int:
+        """Of the final head."""
+        ...
+
+    @property
+    def headers(self) -> RawHeaders:
+        """Of the final head."""
+        ...
+
+    @property
+    def connect_ms(self) -> float:
+        """Time it took to get a connection; 0 for a reused one."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """All of the body was returned by ``read``."""
+        ...
+
+    @property
+    def began_ns(self) -> int:
+        """When it was asked for, after any wait for a place; monotonic, 0 where nobody needs to know."""
+        ...
 
     async def read(self, *, progress: bool = True) -> bytes:
         """The next bytes, in the upstream's own chunking; b"" at the end.
@@ -188,6 +220,13 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     message: str | None = None
     lane_reason: str | None = None
     """Why the full lane, in a word; None for the fast one."""
+    cost: int = -1
+    """Micro-dollars; -1 where nobody has said what the model costs."""
+    team: str | None = None
+    session: str | None = None
+    """A short hash of its session, where some limit counts sessions."""
+    cache: str | None = None
+    """Where the cache was asked: ``hit``, ``joined``, ``miss`` or ``bypass``; ``replayed`` for an Idempotency-Key's answer."""
 
 
 class ServedModel(msgspec.Struct, frozen=True):
@@ -253,6 +292,43 @@ class UpstreamState(msgspec.Struct, frozen=True):
     """None: it is not probed, or by another worker."""
 
 
+class UsageWanted(msgspec.Struct, frozen=True):
+    """Which usage, and how it is summed. Days are UTC and spelt ``2026-11-21``; both ends are within."""
+
+    since: str
+    until: str
+    group: tuple[str, ...]
+    """Of ``day``, ``key``, ``team``, ``model``, ``upstream``, in this order of rows."""
+    limit: int
+    only: Mapping[str, str] = {}
+    """What a row must be, by the names of ``group``."""
+    after: tuple[str, ...] | None = None
+    """The group of the last row before."""
+
+
+class UsagePage(msgspec.Struct, frozen=True):
+    """Rows: the group's values, then requests, errors, input, cached and output tokens, micro-dollars, unpriced requests."""
+
+    rows: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]
+    total: tuple[int, ...]
+    """Of all that was wanted, not of these rows only."""
+    more: bool
+    trouble: str | None = None
+    """Why only what this start of the gateway has counted is in here; None: all is."""
+
+
+class ExplainWanted(msgspec.Struct, frozen=True):
+    """A request that nobody makes. ``headers``: names in lower case; ``key``: the name of whose it would be, None: the asker's.
+
+    ``path``: of the endpoint; None is where the model's upstream is asked by default.
+    """
+
+    path: str | None
+    body: bytes
+    headers: Mapping[str, str] = {}
+    key: str | None = None
+
+
 class Control(Protocol):
     """What the gateway's own endpoints may see and do; wired in ``app``."""
 
@@ -307,6 +383,14 @@ class Control(Protocol):
 
     def metrics_tree(self) -> Mapping[str, object]:
         """All metrics as a JSON tree."""
+        ...
+
+    async def usage(self, wanted: UsageWanted) -> UsagePage:
+        """What was used."""
+        ...
+
+    def explain(self, principal: Principal, wanted: ExplainWanted) -> Mapping[str, object]:
+        """What would become of it. Raises CallerError."""
         ...
 
     def openapi(self) -> bytes:

@@ -89,7 +89,7 @@ def test_files_are_named_by_what_they_are_about() -> None:
 
 
 def test_files_fit_in_a_head() -> None:
-    files = sources("*.py", "*.pyx", "*.pxd", "*.pxi", "*.pyi")
+    files = sources("*.py", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.h")
     long = {str(path.relative_to(ROOT)): lines for path in files if (lines := path.read_text().count("\n")) > MAX_LINES}
     assert long == {}
 
@@ -125,4 +125,5 @@ def test_the_wheel_holds_what_is_needed_and_no_code_that_runs_by_itself(tmp_path
     for module in modules_in_setup():
         assert [name for name in names if name.startswith(f"agw_proxy/_hot/{module}.") and name.endswith(".so")]
         assert f"agw_proxy/_hot/{module}.pyi" in names
+    assert "agw_proxy/policy/prices.yaml" in names
     assert "agw_proxy/py.typed" in names

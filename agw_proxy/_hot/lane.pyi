@@ -26,7 +26,7 @@ class Caller:
 
     principal: Any
     name: str
-    def __init__(self, principal: Any, per_user: bool) -> None: ...
+    def __init__(self, principal: Any) -> None: ...
 
 class Door:
     """An endpoint as the lane sees it."""
@@ -45,6 +45,7 @@ class Door:
         needs_json: bool,
         refusals: tuple[str | None, ...],
         operation: str | None,
+        counts_only: bool = False,
     ) -> None: ...
 
 class Origin:
@@ -101,10 +102,26 @@ class Policy:
         state: Any,
         json_depth: int,
         seconds: tuple[float, float, float, float],
+        prices: Any = None,
+        learners: Any = None,
         sticky: Mapping[str, str] | None = None,
         why: str | None = None,
     ) -> None: ...
     def forget(self) -> None: ...
+
+class Kept:
+    """An answer that the lane gives itself."""
+
+    used: bool
+    """It was given, since somebody set this False."""
+    def drop(self) -> None:
+        """It is given no more."""
+    @property
+    def current(self) -> bool:
+        """It is given at present."""
+    @property
+    def size(self) -> int:
+        """Bytes, beside those of the answer."""
 
 class Lane:
     """What the connections of one edge share; also the protocol factory of its listening sockets."""
@@ -135,6 +152,26 @@ class Lane:
     def __call__(self) -> Downstream: ...
     def swap(self, policy: Policy) -> None: ...
     def know(self, names: frozenset[str]) -> None: ...
+    def keep(
+        self,
+        state: Any,
+        subject: int,
+        target: bytes,
+        varies: bytes,
+        body: bytes,
+        head: bytes,
+        answer: bytes,
+        *,
+        stream: bool,
+        made: int,
+        due: float,
+    ) -> Kept | None:
+        """Give ``answer`` to these very bytes from now on, as long as ``state`` is in force; None where it is no more.
+
+        ``subject``: of the caller. ``target``, ``body``: of the request. ``varies``: ``edge.canonical.varying`` of its
+        headers. ``head``: status line, the answer's own fields and how it is framed. ``made``: in UTC nanoseconds.
+        ``due``: when it expires, in seconds of the monotonic clock.
+        """
     def drain(self) -> None: ...
     def end_all(self) -> int: ...
     def close(self) -> None: ...

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
+from agw_proxy.config.allowances import AMOUNTS, AT_ONCE, Limit
 from agw_proxy.config.loader import Loaded, load
-from agw_proxy.config.settings import Key, Limit, Model, Upstream
+from agw_proxy.config.settings import Key, Model, Upstream
 from agw_proxy.config.tree import ConfigError
 
 EXAMPLES = """\
@@ -127,8 +128,11 @@ def _key(key: Key) -> Iterator[str]:
 
 def _limit(limit: Limit) -> str:
     name = f"{limit.name}: " if limit.name else ""
-    if limit.concurrent is not None:
-        return f"{name}per {limit.per}: {limit.concurrent} at the same time"
-    amount, unit = (limit.requests, "requests") if limit.requests is not None else (limit.tokens, "tokens")
+    per = f"per {' and '.join(limit.per)}: " if limit.per else ""
+    unit = next(unit for unit in AMOUNTS if getattr(limit, unit) is not None)
+    amount = getattr(limit, unit)
+    if unit in AT_ONCE:
+        return f"{name}{per}{amount} {'streams' if unit == 'streams' else 'requests'} at the same time"
+    shown = f"{amount / 1e6:g} US dollars" if unit == "usd" else f"{amount} {unit.replace('_', ' ')}"
     burst = f", burst {limit.burst}" if limit.burst is not None else ""
-    return f"{name}per {limit.per}: {amount} {unit} in {limit.period:g} s{burst}"
+    return f"{name}{per}{shown} in {limit.period:g} s{burst}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agw_proxy.config.extras import check_extras
 from agw_proxy.config.loader import Loaded, load
 from agw_proxy.config.tree import ConfigError
 
@@ -59,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     gc.disable()  # what a start makes is kept: looking for garbage in it would cost a tenth of the time
 
     def read() -> Loaded:
-        return load(args.config, environ, cwd)
+        loaded = load(args.config, environ, cwd)
+        check_extras(loaded.settings)
+        return loaded
 
     try:
         loaded = read()
@@ -78,6 +81,7 @@ def _serve(
     import uvloop  # noqa: PLC0415  after the configuration, so that a bad one is told at once
 
     from agw_proxy.app import Gateway  # noqa: PLC0415  likewise
+    from agw_proxy.edge.kept import kept_limits  # noqa: PLC0415  likewise
     from agw_proxy.observe.log import Bridge, open_log  # noqa: PLC0415  likewise
 
     settings = loaded.settings
@@ -85,7 +89,8 @@ def _serve(
     try:
         log = open_log(level=settings.log.level, form=settings.log.format, file=settings.log.file, environ=environ)
         logging.getLogger().handlers = [Bridge(log)]
-        gateway = Gateway(loaded, read, log, environ, link)
+        limits = kept_limits(settings, environ) if link is None else None
+        gateway = Gateway(loaded, read, log, environ, link, limits)
     except (ConfigError, OSError, ValueError) as error:
         tell(f"agw cannot start: {error}" if link is None else str(error))
         return 1
@@ -112,6 +117,7 @@ def _supervise(loaded: Loaded, read: Callable[[], Loaded], environ: Mapping[str,
     """Start the workers and watch them; a worker returns from here too, once it has served."""
     from agw_proxy.app import Gateway  # noqa: PLC0415  before the fork, so that the workers share it
     from agw_proxy.edge.direct_log import open_direct  # noqa: PLC0415  only for several workers
+    from agw_proxy.edge.kept import kept_limits  # noqa: PLC0415  likewise
     from agw_proxy.edge.listeners import listen  # noqa: PLC0415  likewise
     from agw_proxy.edge.supervisor import Supervisor  # noqa: PLC0415  likewise
     from agw_proxy.observe.log import Bridge  # noqa: PLC0415  likewise
@@ -122,6 +128,7 @@ def _supervise(loaded: Loaded, read: Callable[[], Loaded], environ: Mapping[str,
         log = open_direct(level=settings.log.level, form=settings.log.format, file=settings.log.file, environ=environ)
         logging.getLogger().handlers = [Bridge(log)]
         trial = Gateway(loaded, read, log, environ)  # never serves: it shows that the workers can
+        limits = kept_limits(settings, environ)
     except (ConfigError, OSError, ValueError) as error:
         _complain(f"agw cannot start: {error}")
         return 1
@@ -135,7 +142,7 @@ def _supervise(loaded: Loaded, read: Callable[[], Loaded], environ: Mapping[str,
     def announce(url: str, loop: str) -> None:
         _announce(trial, url, loop, server.workers)
 
-    supervisor = Supervisor(loaded, lambda: trial.check(read()), listeners, log, announce)
+    supervisor = Supervisor(loaded, lambda: trial.check(read()), listeners, log, announce, limits)
     outcome = supervisor.run()
     if not isinstance(outcome, int):
         return _serve(supervisor.loaded, outcome.load, environ, outcome)

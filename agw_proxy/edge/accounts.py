@@ -5,11 +5,13 @@ import contextlib
 from collections.abc import Mapping
 
 from agw_proxy._hot.lane import Downstream
+from agw_proxy._hot.limit import Grant
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.headers import request_id, trace_id
+from agw_proxy.observe.alerts import Alerts
 from agw_proxy.observe.log import Log, now_text
 from agw_proxy.observe.metrics import Metrics
-from agw_proxy.types import Receipt
+from agw_proxy.types import Principal, Receipt
 
 NO_HEADERS: Mapping[str, str] = {}
 
@@ -17,7 +19,9 @@ NO_HEADERS: Mapping[str, str] = {}
 class Accounts:
     """Of one edge. ``draining``: it accepts nothing new."""
 
-    def __init__(self, metrics: Metrics, log: Log) -> None:
+    def __init__(self, metrics: Metrics, log: Log, alerts: Alerts | None = None) -> None:
+        """``alerts``: who hears of budgets that come to their end."""
+        self._alerts = alerts
         self.metrics = metrics
         self.log = log
         self.active: set[Exchange] = set()
@@ -58,10 +62,16 @@ class Accounts:
         self.metrics.requests(1)
         return exchange
 
+    def defect(self, exchange: Exchange, defect: Exception) -> None:
+        """Tell the log of one of ours."""
+        self.log.events.error("gateway.defect", request_id=exchange.request_id, error=repr(defect), where=where(defect))
+
     def finish(self, exchange: Exchange) -> None:
         """Settle, release, account: the first time only."""
         try:
             exchange.account(self._emit, now_text)
+            if exchange.grant is not None and exchange.principal is not None and exchange.grant.crossed:
+                self.alert(exchange.grant, exchange.principal, exchange.user)
         finally:
             exchange.release()
             exchange.forget_frames()
@@ -71,6 +81,22 @@ class Accounts:
             if self._idle is not None and not self.active:
                 self._idle.set()
 
+    def alert(self, grant: Grant, principal: Principal, user: str | None) -> None:
+        """An exchange has made counts reach marks of their rules."""
+        if self._alerts is not None:
+            self._alerts.crossed(grant, principal, user)
+
     def _emit(self, receipt: Receipt) -> None:
         self.metrics.account(receipt)
         self.log.receipt(receipt)
+
+
+def where(defect: BaseException) -> str:
+    """The innermost place of ours in a traceback, without values."""
+    found = "unknown"
+    trace = defect.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        found = f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}"
+        trace = trace.tb_next
+    return found

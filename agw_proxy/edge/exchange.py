@@ -7,10 +7,16 @@ from collections.abc import Callable
 import msgspec
 
 from agw_proxy._hot.limit import Grant
+from agw_proxy._hot.money import Tariff
+from agw_proxy._hot.reserve import PARTED, SERVED, UNSERVED, Reserve
 from agw_proxy._hot.route import Target
+from agw_proxy._hot.tokens import Learner
+from agw_proxy.edge.finishing import Ending
 from agw_proxy.edge.state import State
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamError
 from agw_proxy.types import Attempt, Dialect, Lane, Principal, Receipt, Usage
+
+NOTHING = Usage(0, 0, 0)
 
 
 class Exchange:
@@ -30,8 +36,13 @@ class Exchange:
         self.dialect: Dialect = "openai"
         self.principal: Principal | None = None
         self.grant: Grant | None = None
-        self.estimate = 0
-        self.prompt_estimate = 0
+        self.reserve = Reserve()
+        """What it may need, as it was reserved."""
+        self.uses_tokens = True
+        """False where the upstream only counts them: nothing is paid for."""
+        self.asked = False
+        """An upstream was asked: what it reads of the prompt has to be paid for."""
+        self.session = 0
         self.user: str | None = None
         self.channel: str | None = None
         self.trace_id: str | None = None
@@ -40,6 +51,12 @@ class Exchange:
         self.trail: list[Attempt] = []
         self.fallback: str | None = None
         """What answers in place of the targets, which all failed."""
+        self.reuse: str | None = None
+        """Its answer is somebody else's, and costs nothing: kept (``hit``), under way (``joined``), given before (``replayed``)."""
+        self.cache: str | None = None
+        """What became of it at the cache: hit, joined, miss, bypass; None where nothing is kept."""
+        self.notes: list[tuple[str, str]] = []
+        """More headers for its answer."""
         self.stream = False
         self.streaming = False
         self.status = 0
@@ -51,7 +68,13 @@ class Exchange:
         self.body_error: GatewayError | None = None
         """What was wrong with a body that was streamed through."""
         self.usage = Usage()
+        self.tariff: Tariff | None = None
+        """What the target costs that was asked last."""
+        self.learner: Learner | None = None
+        """What that one's answers have taught; None where nobody counts tokens."""
         self.finish_reason: str | None = None
+        self.ended_by: Ending | None = None
+        """Why the gateway has ended the stream before its upstream did."""
         self.bytes_out = 0
         self.first_token = 0
         self.last_token = 0
@@ -75,7 +98,7 @@ class Exchange:
         self.started = carried.started
         self.principal = carried.principal
         self.grant = carried.grant
-        self.estimate, self.prompt_estimate = carried.estimate, carried.prompt_estimate
+        self.reserve = Reserve(*carried.reserve)
         self.auth_ns, self.limit_ns = carried.auth_ns, carried.limit_ns
         self.waited = carried.waited
         self.connect_ms = carried.connect_ms
@@ -98,6 +121,12 @@ class Exchange:
         """A try has waited so long for a place at its upstream."""
         self.queue_ns += nanoseconds
 
+    def pays(self) -> None:
+        """The answer is its own after all: it is charged for it."""
+        self.reuse = None
+        if self.cache == "joined":
+            self.cache = "miss"
+
     def saw_content(self, events: int) -> None:
         """``events``: content events of the stream so far."""
         if events > self.tokens_seen:
@@ -106,20 +135,40 @@ class Exchange:
                 self.first_token = self.last_token
             self.tokens_seen = events
 
+    def end_by(self, ending: Ending) -> None:
+        """The gateway has ended the stream: what came of it until then is what was used."""
+        self.ended_by = ending
+        self.learner = None  # it says nothing about how long answers are
+        self.finish_reason = "length"
+        self.usage = Usage(ending.prompt_tokens, ending.completion_tokens)
+
     def settle(self) -> None:
         """Put the truth in place of the estimate, once: reported usage, else what went out, else the estimate."""
         grant = self.grant
         if grant is None:
             return
-        if self.usage.total >= 0:
-            tokens = self.usage.total
-        elif self.error is not None and not self.bytes_out:
-            tokens = 0
-        elif self.error is not None:
-            tokens = self.prompt_estimate + self.tokens_seen
-        else:
-            tokens = self.estimate
-        grant.settle(tokens, time.monotonic_ns())
+        if self.reuse is not None:  # somebody else's answer
+            grant.settle(0, 0, 0, time.monotonic_ns())
+            return
+        self.reserve.settle(
+            grant,
+            self.ending_kind(),
+            self.learner,
+            self.tariff if self.uses_tokens else None,
+            self.usage if self.uses_tokens else NOTHING,
+            self.tokens_seen,
+            self.bytes_out,
+            time.monotonic_ns(),
+        )
+
+    def ending_kind(self) -> int:
+        """How it has ended for whoever pays for it: SERVED, PARTED or UNSERVED."""
+        if self.error is None or self.complete:
+            return SERVED
+        if self.bytes_out:
+            return PARTED
+        left = isinstance(self.error, CallerGone) or self.error is self.ending
+        return PARTED if left and self.asked else UNSERVED
 
     def server_timing(self) -> str:
         """Milliseconds by phase (W3C Server Timing); ``own`` is the gateway's share of the time until now."""
@@ -166,6 +215,8 @@ class Exchange:
         duration = time.monotonic_ns() - self.started
         gaps = self.tokens_seen - 1
         last = self.trail[-1] if self.trail else None
+        used = self.usage if self.reuse is None else Usage()  # no upstream has used anything for it
+        told = self.reuse is None or self.reuse == "joined"  # else its events say nothing about an upstream's pace
         return Receipt(
             event="request",
             time=now,
@@ -175,6 +226,7 @@ class Exchange:
             status=self.status,
             lane=self.lane,
             lane_reason=self.lane_reason,
+            cache=self.reuse if self.reuse == "replayed" else self.cache,
             outcome=self.error.code if self.error is not None else "ok",
             duration_ms=round(duration / 1e6, 3),
             overhead_us=self.overhead_ns() // 1000,
@@ -189,17 +241,34 @@ class Exchange:
             attempts=len(self.trail),
             trail=tuple(self.trail),
             stream=self.stream,
-            ttft_ms=round((self.first_token - self.started) / 1e6, 3) if self.first_token else None,
-            inter_token_ms=round((self.last_token - self.first_token) / gaps / 1e6, 3) if gaps > 0 else None,
+            ttft_ms=round((self.first_token - self.started) / 1e6, 3) if self.first_token and told else None,
+            inter_token_ms=round((self.last_token - self.first_token) / gaps / 1e6, 3) if gaps > 0 and told else None,
             finish_reason=self.finish_reason,
-            prompt_tokens=self.usage.prompt,
-            completion_tokens=self.usage.completion,
-            cached_tokens=self.usage.cached,
+            prompt_tokens=used.prompt,
+            completion_tokens=used.completion,
+            cached_tokens=used.cached,
             bytes_out=self.bytes_out,
-            rule=getattr(self.error, "rule", None),
+            rule=self.ended_by.rule if self.ended_by is not None else getattr(self.error, "rule", None),
             peer=self.peer,
             message=self.error.message if self.error is not None else None,
+            cost=self.cost(),
+            team=self.principal.team if self.principal is not None else None,
+            session=session_text(self.session),
         )
+
+    def cost(self) -> int:
+        """Micro-dollars for what there was, as limits settle it; -1 where nobody has said what it costs, or nothing was served."""
+        if self.reuse is not None:
+            return 0
+        how = self.ending_kind()
+        if self.tariff is None or how == UNSERVED:
+            return -1
+        return self.reserve.spent(how, self.tariff, self.usage, self.tokens_seen, self.bytes_out)[2]
+
+
+def session_text(session: int) -> str | None:
+    """As logs have it: half of the hash."""
+    return f"{session >> 32:08x}" if session else None
 
 
 class Carried(msgspec.Struct, frozen=True):
@@ -222,8 +291,8 @@ class Carried(msgspec.Struct, frozen=True):
     waited: int
     """For the client's body and for the upstream."""
     connect_ms: float
-    estimate: int
-    prompt_estimate: int
+    reserve: tuple[int, int, int, int, int]
+    """As ``Reserve`` takes it."""
     replayed: bool
     """The request went out twice: an idle connection turned out to be dead."""
     target: Target | None = None

@@ -5,6 +5,7 @@ gives back what it took.
 """
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -13,23 +14,26 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from agw_proxy._hot.circuit import BAD
-from agw_proxy._hot.keys import bearer
 from agw_proxy._hot.lane import Lane
-from agw_proxy._hot.limit import subject
 from agw_proxy._hot.peek import Peek
+from agw_proxy._hot.subjects import user
 from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
+from agw_proxy.api.passthrough import COUNTING_PATHS
 from agw_proxy.edge import respond
 from agw_proxy.edge.accounts import Accounts
+from agw_proxy.edge.asking import Asking, Shared, of_upstream
 from agw_proxy.edge.authentication import authenticate
 from agw_proxy.edge.body import Bodies, check_json
+from agw_proxy.edge.credentials import passed_credentials
 from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.edge.fallbacks import begun_with, named, planned, with_our_credentials, without
 from agw_proxy.edge.full_lane import Connection
-from agw_proxy.edge.headers import label, own_credentials, towards_upstream
+from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
 from agw_proxy.edge.reading import CONTROL, HOST, look_into, sticky_of, target_of
 from agw_proxy.edge.relay import Pump
+from agw_proxy.edge.reuse import Reuse
 from agw_proxy.edge.state import State
 from agw_proxy.errors import (
     CallerError,
@@ -48,17 +52,12 @@ from agw_proxy.errors import (
     UpstreamError,
     UpstreamReset,
 )
-from agw_proxy.policy.limits import estimate_tokens, refusal
 from agw_proxy.types import Asked, Attempt, Call, Control, Routed
 from agw_proxy.upstreams.attempts import open_first
 from agw_proxy.upstreams.failures import verdict
 from agw_proxy.upstreams.ways import PLAIN
 
 MAX_QUERY_FIELDS = 100
-PASSTHROUGH_HELP = (
-    "The upstream '{}' is asked with your own provider credential (auth: passthrough). "
-    "Send the gateway's key in the header x-agw-key, and the provider's where your tool puts it."
-)
 
 
 class Handler:
@@ -74,6 +73,8 @@ class Handler:
         accounts: Accounts,
         lane: Lane,
         overload: Overload,
+        reuse: Reuse,
+        replicas: Shared | None = None,
     ) -> None:
         """``state``: the state in force now; asked once a request, so that a reload never changes one under way."""
         self._matcher = matcher
@@ -83,6 +84,8 @@ class Handler:
         self._bodies = Bodies(bounds, lane)
         self._accounts = accounts
         self._overload = overload
+        self._reuse = reuse
+        self._replicas = replicas
         self._metrics = accounts.metrics
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -104,9 +107,7 @@ class Handler:
         except ConnectionError:  # what was to be written found the client gone; upstreams' have become UpstreamErrors
             return self.refuse(exchange, request, exchange.cancelled())
         except Exception as defect:
-            self._accounts.log.events.error(
-                "gateway.defect", request_id=exchange.request_id, error=repr(defect), where=where(defect)
-            )
+            self._accounts.defect(exchange, defect)
             if request.writer.output_size > 0:
                 exchange.error = InternalError("The gateway failed within an answer.")
                 raise  # aiohttp closes the connection: nothing more can be said on it
@@ -215,12 +216,18 @@ class Handler:
                     body = without(body, seen)
                     seen = look_into(body, state.settings.server.json_depth)
             exchange.stream = seen is not None and seen.stream
-            exchange.user = (seen.user if seen is not None else None) or label(request.headers, "x-user-id")
+            exchange.user = label(request.headers, "x-user-id")
+            if body is not None and seen is not None:
+                exchange.user = user(body, seen, exchange.dialect == "anthropic") or exchange.user
             exchange.channel = label(request.headers, "x-channel-id")
             routed = self._route(exchange, relay, state, seen if by_model else None, request, fallbacks, body)
             if "x-agw-key" not in request.headers:
                 routed = with_our_credentials(routed, state)
-            self._limit(exchange, body, seen)
+            share = None
+            if body is not None and by_model:
+                share = await self._reuse.look(exchange, request, relay, state, routed, (path, query, body), fallbacks)
+            asking = self._asking(exchange, relay, state, request, path, body, seen)
+            routed = await self._limit(exchange, asking, routed)
             model = state.models.get(routed.route.name)
             call = Call(
                 method=request.method,
@@ -234,11 +241,12 @@ class Handler:
                 asks_usage=relay.sse_usage,
                 by_model=exchange.model is not None,
                 repeatable=exchange.model is not None,
-                own_credentials=self._own_credentials(request, state, routed),
+                own_credentials=passed_credentials(request, state, routed),
                 deadlines=deadlines(model, request.headers.get(HEADER)),
                 impatient=HEADER in request.headers,
                 holds=model is not None and model.on_break == "restart_if_uncommitted",
                 on_wait=exchange.queued,
+                on_ask=asking.enter,
             )
             if body is None and request.body_exists:
                 self._bodies.check_length(request)
@@ -253,7 +261,8 @@ class Handler:
                 exchange.trail.append(Attempt(target.name, name, UpstreamReset.code))
             begun = time.monotonic_ns()
             try:
-                opened = await open_first(
+                first = functools.partial(
+                    open_first,
                     routed.plan,
                     state.services,
                     call,
@@ -265,16 +274,23 @@ class Handler:
                     failed=carried.error if carried is not None else None,
                     spent=(begun - exchange.started) / 1e9 if carried is not None else 0.0,
                 )
+                opened = await (first() if share is None else share.open(first))
             finally:
                 exchange.upstream_ns = time.monotonic_ns() - begun
                 exchange.waited += exchange.upstream_ns
             call.body = None
+            if exchange.reuse is None:
+                await asking.moved(opened.target)
+            asking.forget()
         finally:
             if body is not None:
                 self._bodies.free(held)
         del body
         exchange.fallback = "echo" if opened.target is way.last_resort else None
         service = state.services[opened.target.upstream]
+        exchange.tariff = state.prices.of(service.upstream.name, opened.target.model)
+        if exchange.learner is not None:
+            exchange.learner = state.learners.of(service.upstream.name, opened.target.model)
         pump = Pump(
             request,
             exchange,
@@ -282,6 +298,7 @@ class Handler:
             known_end=relay.known_end,
             secrets=service.secrets,
             write_seconds=state.settings.server.write_seconds,
+            finisher=asking.finisher() if opened.stream is not None else None,
         )
         exchange.streaming = opened.stream is not None
         self._metrics.streams(1 if exchange.streaming else 0)
@@ -357,51 +374,43 @@ class Handler:
             )
         return state.routes.whole(name, time.monotonic_ns())
 
-    def _limit(self, exchange: Exchange, body: bytes | None, seen: Peek | None) -> None:
-        principal = exchange.principal
-        if principal is None:
-            return
-        if exchange.grant is not None:  # the fast lane has asked already
-            if not exchange.grant.granted:
-                raise refusal(exchange.grant)
-            return
-        begun = time.monotonic_ns()
-        exchange.prompt_estimate = estimate_tokens(len(body or b""), None)
-        exchange.estimate = estimate_tokens(len(body or b""), seen)
-        grant = principal.limits.admit(
-            principal.subject,
-            subject(b"user:" + (exchange.user or "").encode()),
-            subject(b"model:" + (exchange.model or "").encode()),
-            exchange.estimate,
-            begun,
+    def _asking(
+        self,
+        exchange: Exchange,
+        relay: Relay,
+        state: State,
+        request: web.BaseRequest,
+        path: str,
+        body: bytes | None,
+        seen: Peek | None,
+    ) -> Asking:
+        if exchange.principal is None:
+            raise KeyMissing("This endpoint needs a key.")
+        session = request.headers.get("x-session-id")
+        return Asking(
+            exchange,
+            exchange.principal,
+            state,
+            body,
+            seen,
+            session=session.encode("utf-8", "surrogateescape") if session else None,
+            generates=relay.known_end,
+            uses_tokens=path not in COUNTING_PATHS,
+            replicas=self._replicas,
         )
-        exchange.limit_ns = time.monotonic_ns() - begun
-        exchange.grant = grant
-        if not grant.granted:
-            raise refusal(grant)
 
-    def _own_credentials(self, request: web.BaseRequest, state: State, routed: Routed) -> list[tuple[str, str]] | None:
-        """The caller's provider credential, where a target asks for it and the gateway's key came in x-agw-key."""
-        needing = [
-            service for target in routed.plan if (service := state.services[target.upstream]).auth == "passthrough"
-        ]
-        if not needing:
-            return None
-        if "x-agw-key" not in request.headers:
-            raise KeyMissing(PASSTHROUGH_HELP.format(needing[0].upstream.name))
-        # A tool that puts the gateway's key everywhere must not send it on: it is no provider's credential.
-        sent = [
-            (name, value, value.encode("utf-8", "surrogateescape")) for name, value in own_credentials(request.headers)
-        ]
-        return [(name, value) for name, value, raw in sent if not state.keys.knows(bearer(raw) or raw)]
-
-
-def where(defect: BaseException) -> str:
-    """The innermost place of ours in a traceback, without values."""
-    found = "unknown"
-    trace = defect.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        found = f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}"
-        trace = trace.tb_next
-    return found
+    async def _limit(self, exchange: Exchange, asking: Asking, routed: Routed) -> Routed:
+        """Take from the limits; what the fast lane has been granted already stays. The plan, whose first target it is for."""
+        grant = exchange.grant
+        if grant is not None:
+            if grant.granted:
+                asking.known(routed.plan[0])
+                return routed
+            elsewhere = len(routed.plan) > 1 and grant.rule is not None and of_upstream(grant.rule)
+            if not elsewhere and not grant.short:
+                raise asking.refusal(grant)
+        begun = time.monotonic_ns()
+        try:
+            return await asking.decide(routed)
+        finally:
+            exchange.limit_ns += time.monotonic_ns() - begun

@@ -21,7 +21,7 @@ CREDENTIALS = frozenset(
 OURS = frozenset(
     {
         "host", "content-length", "expect", "accept-encoding", "cookie", "cookie2", "x-agw-key", "x-agw-upstream",
-        "x-agw-cache", "x-user-id", "x-channel-id", "x-session-id", "x-request-id", "forwarded", "via", "x-real-ip",
+        "x-agw-cache", "idempotency-key", "x-user-id", "x-channel-id", "x-session-id", "x-request-id", "forwarded", "via", "x-real-ip",
     }
 )  # fmt: skip
 """Meant for this gateway, made anew for the upstream, or telling it about the caller's network."""
@@ -34,8 +34,8 @@ SAFE_OUT = frozenset(
         b"openai-model", b"x-models-etag", b"x-reasoning-included", b"x-inference-time", b"x-compute-time",
     }
 )  # fmt: skip
-SAFE_OUT_PREFIXES = (b"x-codex-", b"x-openrouter-", b"x-groq-", b"x-vllm-", b"anthropic-ratelimit-")
-LIMITS_OUT = b"x-ratelimit-"
+LIMITS_OUT = (b"x-ratelimit-", b"anthropic-ratelimit-")
+SAFE_OUT_PREFIXES = (b"x-codex-", b"x-openrouter-", b"x-groq-", b"x-vllm-", *LIMITS_OUT[1:])
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -83,7 +83,7 @@ def own_credentials(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
 
 
 def towards_client(headers: RawHeaders, *, limits: bool) -> Iterable[tuple[str, str]]:
-    """An upstream's safe headers. ``limits``: its ``x-ratelimit-*`` too (where no limit of ours says more)."""
+    """An upstream's safe headers. ``limits``: those of its limits too (where no limit of ours says more)."""
     named = {
         token.strip().lower() for name, value in headers if name.lower() == b"connection" for token in value.split(b",")
     }
@@ -91,7 +91,8 @@ def towards_client(headers: RawHeaders, *, limits: bool) -> Iterable[tuple[str, 
         lower = name.lower()
         if lower in named:
             continue
-        if lower in SAFE_OUT or lower.startswith(SAFE_OUT_PREFIXES) or (limits and lower.startswith(LIMITS_OUT)):
+        of_limits = lower.startswith(LIMITS_OUT)
+        if (limits and of_limits) or lower in SAFE_OUT or (lower.startswith(SAFE_OUT_PREFIXES) and not of_limits):
             try:
                 yield name.decode("ascii"), value.decode("utf-8")
             except UnicodeDecodeError:

@@ -9,8 +9,11 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from agw_proxy._hot.lane import Caller, Door, Names, Origin, Policy
-from agw_proxy._hot.limit import PER_USER
+from agw_proxy._hot.route import Globs
 from agw_proxy.api.endpoint import Endpoint
+from agw_proxy.api.passthrough import COUNTING_PATHS
+from agw_proxy.config.settings import Model
+from agw_proxy.config.storage import Cache
 from agw_proxy.edge.headers import KEPT_IN, SAFE_OUT, SAFE_OUT_PREFIXES
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import OPERATIONS
@@ -74,15 +77,14 @@ def compile_policy(state: State, endpoints: Sequence[Endpoint], origins: Origins
     server = state.settings.server
     return Policy(
         keys=state.keys.table,
-        callers=[
-            Caller(principal, per_user=any(rule.per == PER_USER for rule in principal.limits.rules))
-            for principal in state.keys.principals
-        ],
+        callers=[Caller(principal) for principal in state.keys.principals],
         routes=state.routes.table,
         origins=[origins.of(service) for service in state.services],
         doors=_doors(endpoints, state),
         terms=functools.partial(_terms, state),
         sticky={name: model.sticky for name, model in state.models.items() if model.sticky is not None},
+        prices=state.prices,
+        learners=state.learners,
         state=state,
         json_depth=server.json_depth,
         seconds=(server.head_seconds, server.body_seconds, server.keepalive_seconds, server.write_seconds),
@@ -113,12 +115,21 @@ def _doors(endpoints: Sequence[Endpoint], state: State) -> Mapping[str, Door]:
                     for service, dialect in zip(state.services, state.routes.dialects, strict=True)
                 ),
                 operation=OPERATIONS.get(endpoint.name),
+                counts_only=path in COUNTING_PATHS,
             )
             if relay.model_paths is None:
                 doors[path] = door
             else:
                 doors.setdefault(path, door)
     return doors
+
+
+def full_lane_reason(state: State, endpoint: Endpoint, model: str, upstream: int) -> str | None:
+    """Why requests of that model to that upstream go by the full lane; None: they need not."""
+    service = state.services[upstream]
+    if not isinstance(service.upstream, HttpUpstream):
+        return "in_process"
+    return _refusal(service, state.routes.dialects[upstream], endpoint) or _terms(state, model, upstream)[0]
 
 
 def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint) -> str | None:
@@ -132,6 +143,23 @@ def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint) -> str | No
     return None
 
 
+@functools.lru_cache(1)
+def _patterns(cache: Cache) -> Globs:
+    return Globs(cache.models)
+
+
+def serves(cache: Cache | None, model: str, own: bool | None) -> bool:
+    """Answers of this model are kept. ``own``: what the virtual model itself says."""
+    return cache is not None and (_patterns(cache).match(model) if own is None else own)
+
+
+def _feature(state: State, model: str, route: Model | None) -> str | None:
+    """What a model has that is the full lane's."""
+    if serves(state.settings.cache, model, route.cache if route is not None else None):
+        return "cache"
+    return "hedge" if route is not None and route.hedge is not None else None
+
+
 def _terms(
     state: State, model: str, upstream: int
 ) -> tuple[str | None, float, float, float, float, float | None, float, float, float, bool]:
@@ -140,7 +168,7 @@ def _terms(
     times = state.services[upstream].timeouts
     times = times if route is None else route.timeouts.over(times)
     return (
-        "hedge" if route is not None and route.hedge is not None else None,
+        _feature(state, model, route),
         times.connect,
         times.tls or times.connect,
         times.write,

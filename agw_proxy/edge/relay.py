@@ -15,9 +15,11 @@ from aiohttp import web
 
 from agw_proxy._hot.sse import Document, EventTooLong, Stream
 from agw_proxy.edge.exchange import Exchange
+from agw_proxy.edge.finishing import Ending, Finisher
 from agw_proxy.edge.headers import towards_client
 from agw_proxy.edge.respond import common_headers, error_event, last_words
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamBroken, UpstreamError, UpstreamFailed
+from agw_proxy.policy.limits import limited
 from agw_proxy.types import Usage
 from agw_proxy.upstreams.opening import BODILESS, Opened, unframed_json
 
@@ -51,13 +53,15 @@ class Pump:
         known_end: bool,
         secrets: Sequence[str],
         write_seconds: float,
+        finisher: Finisher | None = None,
     ) -> None:
-        """``known_end``: this endpoint's streams have a terminator, so an end without it is a broken stream.
+        """``finisher``: ends the stream where it must. ``known_end``: this endpoint's streams have a terminator, so an end without it is a broken stream.
 
         ``secrets``: taken out of errors within a stream. ``write_seconds``: how long the client may read nothing.
         """
         self._secrets = secrets
         self._write_seconds = write_seconds
+        self._finisher = finisher
         self._writing_since = 0.0
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(write_seconds, self._watch)
@@ -148,6 +152,12 @@ class Pump:
             if reply.ended:
                 chunk = await self._end_stream(chunk, stream)
             exchange.saw_content(stream.content)
+            if self._finisher is not None and stream.error is None:
+                chunk = await self._finisher.push(chunk)
+                if self._finisher.finished is not None:
+                    return await self._finish(chunk, self._finisher.finished)
+                if self._at_end(stream):
+                    chunk += self._finisher.rest()
             exchange.bytes_out += len(chunk)
             if stream.error is not None:
                 return await self._pass_error_on(chunk, stream.error)
@@ -165,6 +175,17 @@ class Pump:
         await self._read_out(stream)
         await self._write_last(b"")
         return response
+
+    async def _finish(self, chunk: bytes, ending: Ending) -> web.StreamResponse:
+        """A budget has no more: ``chunk`` ends the stream well-formed, and the upstream is left."""
+        exchange = self._exchange
+        exchange.bytes_out += len(chunk)
+        exchange.end_by(ending)
+        self._reply.close()
+        exchange.settle()
+        exchange.complete = True
+        await self._write_last(chunk)
+        return self._response
 
     def _at_end(self, stream: Stream) -> bool:
         return self._reply.ended or stream.done or (self._known_end and stream.finished)
@@ -237,6 +258,8 @@ class Pump:
 
     def note_usage(self) -> None:
         """Take over what the stream or document has told so far."""
+        if self._exchange.ended_by is not None:
+            return
         source = self._stream if self._stream is not None else self._document
         self._exchange.usage = Usage(source.prompt_tokens, source.completion_tokens, source.cached_tokens)
         self._exchange.finish_reason = source.finish_reason
@@ -246,10 +269,9 @@ class Pump:
         exchange.connect_ms = reply.connect_ms
         exchange.head_at = time.monotonic_ns()
         grant = exchange.grant
-        limited = grant is not None and (grant.requests_limit >= 0 or grant.tokens_limit >= 0)
         response = Relayed(status=reply.status)
         headers = response.headers
-        for name, value in towards_client(reply.headers, limits=not limited):
+        for name, value in towards_client(reply.headers, limits=grant is None or not limited(grant)):
             headers.add(name, value)
         for name, value in common_headers(exchange):
             headers[name] = value

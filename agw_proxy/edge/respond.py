@@ -8,7 +8,17 @@ from urllib.parse import quote
 import orjson
 
 from agw_proxy.edge.exchange import Exchange
-from agw_proxy.errors import GatewayError, MethodNotAllowed, UpgradeRefused, UpstreamError, UpstreamRejected
+from agw_proxy.errors import (
+    BudgetSpent,
+    GatewayError,
+    IdempotencyConflict,
+    MethodNotAllowed,
+    NotCached,
+    SessionSpent,
+    UpgradeRefused,
+    UpstreamError,
+    UpstreamRejected,
+)
 from agw_proxy.policy.limits import limit_headers
 from agw_proxy.types import Answer, Attempt, Dialect
 from agw_proxy.upstreams.failures import scrubbed
@@ -66,8 +76,13 @@ def common_headers(exchange: Exchange) -> list[tuple[str, str]]:
         headers.append(("x-agw-attempts", attempts_text(exchange.trail)))
     if exchange.fallback is not None:
         headers.append(("x-agw-fallback", exchange.fallback))
+    if exchange.cache is not None:
+        headers.append(("x-agw-cache", exchange.cache))
+    if exchange.reuse == "replayed":
+        headers.append(("idempotent-replayed", "true"))
+    headers += exchange.notes
     if exchange.grant is not None:
-        headers += limit_headers(exchange.grant)
+        headers += limit_headers(exchange.grant, exchange.dialect)
     return headers
 
 
@@ -76,13 +91,13 @@ def attempts_text(trail: Sequence[Attempt]) -> str:
     return ", ".join(f"{quote(attempt.target, safe=SHOWN)}={attempt.outcome}" for attempt in trail)
 
 
-def refuse_unparsed(exchange: Exchange, error: GatewayError) -> bytes:
-    """The whole answer for a request that nobody could read; the connection ends with it."""
+def refuse_unparsed(exchange: Exchange, error: GatewayError, *, close: bool = True) -> bytes:
+    """The whole answer for a request that the full lane has not read. ``close``: the connection ends with it."""
     exchange.error = error
     exchange.status = error.status
     body = error_body(error, exchange.dialect, exchange.request_id)
     headers = error_headers(exchange, error)
-    headers += [("Content-Type", "application/json"), ("Connection", "close")]
+    headers += [("Content-Type", "application/json"), *([("Connection", "close")] if close else [])]
     return whole(error.status, headers, body)
 
 
@@ -103,7 +118,9 @@ def error_headers(exchange: Exchange, error: GatewayError) -> list[tuple[str, st
         headers.append(("retry-after-ms", str(error.retry_after_ms)))
     elif error.status == 503:
         headers += [("Retry-After", "1"), ("retry-after-ms", "1000")]
-    if isinstance(error, UpstreamError) and not error.blameless:
+    if isinstance(error, BudgetSpent | SessionSpent | NotCached | IdempotencyConflict) or (
+        isinstance(error, UpstreamError) and not error.blameless
+    ):
         headers.append(("x-should-retry", "false"))
     if isinstance(error, MethodNotAllowed):
         headers.append(("Allow", ", ".join(error.allowed)))

@@ -1,11 +1,13 @@
-"""What the workers of one gateway share: anonymous memory made before the first of them.
+"""What the workers of one gateway share: memory made before the first of them.
 
 There are limits, metrics, circuits and ticks in it. Each worker writes only what is its own there (or changes it by
 compare-and-swap, as limits and circuits do), so nothing is locked, and a worker that is killed leaves nothing behind
-that another one waits for.
+that another one waits for. All of it is anonymous, but for the limits where there are budgets: those are kept in a file
+(``kept.py``), for what was spent outlives the gateway.
 """
 
 import mmap
+import secrets
 
 from agw_proxy._hot.circuit import Board
 from agw_proxy._hot.limit import Table
@@ -22,10 +24,12 @@ class Shared:
     Made in the supervisor; its workers inherit it by the fork. Freed with the last process that has it.
     """
 
-    def __init__(self, workers: int) -> None:
-        """``workers``: how many there are, each with a number from 0."""
+    def __init__(self, workers: int, limits: mmap.mmap | None = None) -> None:
+        """``workers``: how many there are, each with a number from 0. ``limits``: memory for them that is kept."""
         self.workers = workers
-        self._limits = mmap.mmap(-1, Table.size())
+        self.run = secrets.token_hex(8)
+        """Names this start of the gateway, which its counts in the memory belong to."""
+        self._limits = mmap.mmap(-1, Table.size()) if limits is None else limits
         self._metrics = mmap.mmap(-1, Meter.size(FAMILIES, workers))
         self._circuits = mmap.mmap(-1, Board.size())
         self._ticks = memoryview(mmap.mmap(-1, workers * LINE_BYTES)).cast("q")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from agw_proxy._hot.circuit import BAD, Circuit
 from agw_proxy._hot.lane import Downstream, Lane, Origin, Peer
+from agw_proxy._hot.limit import Grant
 from agw_proxy.edge.arriving import Arriving
 from agw_proxy.edge.exchange import Carried
 from agw_proxy.edge.hangup import HANGUP_SECONDS, hung_up
@@ -36,7 +37,8 @@ from agw_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from agw_proxy.types import Attempt, Receipt
+from agw_proxy.policy.limits import refusal
+from agw_proxy.types import Attempt, Principal, Receipt
 from agw_proxy.upstreams.failures import error_of, error_of_event, rest, verdict
 from agw_proxy.upstreams.health import NUMBERS
 from agw_proxy.upstreams.names import Names, literal
@@ -287,6 +289,30 @@ class Shell:
         self._accounts.finish(exchange)
         return reply
 
+    def limited(
+        self,
+        downstream: Downstream,
+        carried: Carried,
+        model: str,
+        label: str,
+        stream: bool,
+        session: int,
+        close: bool,
+    ) -> bytes:
+        """The whole answer to a request that a limit has refused; accounts for it. ``close``: the connection ends with it."""
+        exchange = self._accounts.begin_unparsed(downstream, self.address(downstream.transport), 0, "limited")
+        exchange.carry_on(carried)
+        exchange.carried = None
+        exchange.lane, exchange.stream, exchange.session = "fast", stream, session
+        exchange.model, exchange.model_label = model, label
+        grant, principal = carried.grant, carried.principal
+        budget = grant.rule is not None and grant.rule.name in principal.budgets
+        error = refusal(grant, budget=budget, dialect=exchange.dialect)
+        try:
+            return refuse_unparsed(exchange, error, close=close)
+        finally:
+            self._accounts.finish(exchange)
+
     def left(self, downstream: Downstream, started: int, carried: Carried | None = None) -> None:
         """A client has gone before its request was whole, or before anybody could look at it."""
         exchange = self._accounts.begin_unparsed(downstream, None, started, "incomplete")
@@ -334,6 +360,14 @@ class Shell:
     def count(self, receipt: Receipt) -> None:
         """Metrics of an exchange that did not go well; the lane counts the others itself."""
         self._metrics.account(receipt)
+
+    def book(self, key: str, model: str, upstream: str) -> int:
+        """The handle of what a key has used of a model at an upstream."""
+        return self._metrics.book(key, model, upstream)
+
+    def crossed(self, grant: Grant, principal: Principal, user: str | None) -> None:
+        """An exchange has made counts reach marks of their rules."""
+        self._accounts.alert(grant, principal, user)
 
     def dropped(self, what: str) -> None:
         """Something did not fit."""

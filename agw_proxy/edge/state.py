@@ -7,8 +7,11 @@ import msgspec
 from agw_proxy._hot.circuit import Board
 from agw_proxy._hot.keys import digest
 from agw_proxy._hot.limit import Table
-from agw_proxy.config.settings import Key, Model, Settings
+from agw_proxy.config.settings import Key, Model, Settings, Upstream
+from agw_proxy.policy.budgets import Common
 from agw_proxy.policy.keys import Keys
+from agw_proxy.policy.learners import Learners
+from agw_proxy.policy.prices import Prices
 from agw_proxy.policy.routes import Routes
 from agw_proxy.upstreams.queue import Told
 from agw_proxy.upstreams.service import Service
@@ -26,8 +29,16 @@ class State(msgspec.Struct, frozen=True):
     models: Mapping[str, Model]
     """Settings of virtual models by name."""
     scrape_digest: bytes | None
+    prices: Prices
+    """What models cost at upstreams, by both names."""
+    learners: Learners
+    """What the answers of targets have taught about tokens."""
     ways: Mapping[str, Way] = {}
     """How the attempts of a virtual model go, by its name."""
+
+    def pairs(self) -> list[tuple[Service, Upstream]]:
+        """The services over HTTP with their settings, in order; the built-in echo model's has none."""
+        return list(zip(self.services[:-1], self.settings.upstreams, strict=True))
 
 
 def compile_state(
@@ -52,10 +63,12 @@ def compile_state(
         service.health.vitals = board.vitals(upstream.name)
     return State(
         settings=settings,
-        keys=Keys(keys, settings.limits, table),
+        keys=Keys(keys, common_of(settings), table),
+        learners=old.learners if old is not None else Learners(),
         routes=routes,
         services=services,
         models={model.name: model for model in settings.models},
+        prices=Prices(settings.prices, settings.upstreams),
         scrape_digest=digest(settings.metrics.key.get_secret_value().encode()) if settings.metrics.key else None,
         ways=compile_ways(settings, services, routes.echo, before, old.ways if old is not None else {}),
     )
@@ -69,3 +82,16 @@ def longest_seconds(state: State) -> float:
     totals = [service.timeouts.total for service in state.services]
     totals += [model.timeouts.total for model in state.settings.models if model.timeouts.total is not None]
     return state.settings.server.body_seconds + max(totals)
+
+
+def common_of(settings: Settings) -> Common:
+    """What the settings allow elsewhere than at keys."""
+    return Common(
+        limits=settings.limits,
+        budgets=settings.budgets,
+        sessions=settings.sessions,
+        teams=settings.teams,
+        upstreams=[(upstream.name, upstream.limits) for upstream in settings.upstreams if upstream.limits],
+        models=[(model.name, model.limits) for model in settings.models if model.limits],
+        leased=settings.redis is not None,
+    )

@@ -7,6 +7,7 @@ sockets with the connections that wait there, the shared memory, and the newest 
 
 import contextlib
 import gc
+import mmap
 import os
 import select
 import selectors
@@ -63,10 +64,12 @@ class Supervisor:
         listeners: Listeners,
         log: Log,
         announce: Callable[[str, str], None],
+        limits: mmap.mmap | None = None,
     ) -> None:
         """``load`` reads the configuration again and checks it to the last, raising ConfigError.
 
         ``announce`` is told once that all workers are ready: the URL, and the module of their loops.
+        ``limits``: memory for them that is kept.
         """
         server = loaded.settings.server
         self.loaded = loaded
@@ -77,7 +80,7 @@ class Supervisor:
         self._log = log.events
         self._announce: Callable[[str, str], None] | None = announce
         self._heartbeat = server.heartbeat_seconds
-        self._shared = Shared(server.workers)
+        self._shared = Shared(server.workers, limits)
         self._slots = [Slot(number) for number in range(server.workers)]
         self._handings: list[Handing] = []
         self._turn = 0

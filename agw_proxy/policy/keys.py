@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 
 from agw_proxy._hot.keys import Credential, DuplicateCredential, KeyTable, credential, digest
-from agw_proxy._hot.limit import Limits, Table, subject
+from agw_proxy._hot.limit import Table, subject
 from agw_proxy._hot.route import Globs
-from agw_proxy.config.settings import Key, Limit
+from agw_proxy.config.settings import Key
 from agw_proxy.errors import CallerError, KeyInvalid, KeyMissing
-from agw_proxy.policy.limits import compile_rules
+from agw_proxy.policy.budgets import Common, allowance
 from agw_proxy.types import Principal, RawHeaders
 
 
 class Keys:
     """An immutable set of principals, found by the key that a request carries."""
 
-    def __init__(self, keys: Sequence[Key], everyone: Sequence[Limit], table: Table) -> None:
-        """``everyone``: the limits that all keys share, counted after a key's own."""
-        self.principals = tuple(_principal(key, everyone, table) for key in keys)
+    def __init__(self, keys: Sequence[Key], common: Common, table: Table) -> None:
+        """``common``: what holds for them besides their own limits. Raises ValueError for rules that cannot be."""
+        self.principals = tuple(_principal(key, common, table) for key in keys)
         self.table = KeyTable((_digest(key), index) for index, key in enumerate(keys))
 
     def authenticate(self, headers: RawHeaders) -> tuple[Principal, Credential]:
@@ -41,6 +41,13 @@ class Keys:
             )
         return self.principals[index], sent
 
+    def named(self, name: str) -> Principal:
+        """The principal of a key's name. Raises CallerError."""
+        for principal in self.principals:
+            if principal.name == name:
+                return principal
+        raise CallerError(f"There is no key '{name}' in the configuration.", param="key")
+
     def knows(self, value: bytes) -> bool:
         """Whether it is a key of the gateway's own."""
         return self.table.find(value) >= 0
@@ -52,14 +59,20 @@ def _digest(key: Key) -> bytes:
     return bytes.fromhex(key.key_sha256 or "")
 
 
-def _principal(key: Key, everyone: Sequence[Limit], table: Table) -> Principal:
-    rules = [*compile_rules(key.limits, f"keys.{key.name}"), *compile_rules(everyone, "global")]
+def _principal(key: Key, common: Common, table: Table) -> Principal:
+    may = allowance(key, common, table)
     return Principal(
         name=key.name,
         subject=subject(b"key:" + key.name.encode()),
         models=Globs(key.models),
         tools=Globs(key.tools),
         admin=key.admin,
-        limits=Limits(table, rules),
+        limits=may.limits,
         fallbacks=key.fallbacks,
+        team=key.team,
+        team_subject=subject(b"team:" + key.team.encode()) if key.team is not None else 0,
+        budgets=may.budgets,
+        derive=may.derive,
+        needs_price=may.needs_price,
+        finishes=may.finishes,
     )

@@ -234,7 +234,7 @@ KEPT = {
 
 def refusals() -> Iterator[Case]:
     """What the gateway itself says no to."""
-    yield Case("limited", "limited", 429, key=ONCE_KEY, body=chat_body(user="limited"), times=2)
+    yield Case("limited", "fast", 429, key=ONCE_KEY, body=chat_body(user="limited"), times=2)
     yield Case("unknown-key", "key", 401, key="agw-stranger-5e0b8d13f7a2496c")
     yield Case("no-key", "key", 401, key=None)
     yield Case("empty-key", "key", 401, key=None, headers={"authorization": "Bearer "})

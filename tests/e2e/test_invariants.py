@@ -74,8 +74,8 @@ def test_invariant_2_a_reservation_is_settled_once_and_a_slot_held_until_the_str
         assert b"".join(connection.pieces(reply)).endswith(DONE)
     assert gateway.chat(key=GATE_KEY).status == 200
     left = [gateway.chat(key=THRIFTY_KEY, max_tokens=100).value("x-ratelimit-remaining-tokens") for _ in range(3)]
-    reserved = 1000 - int(left[0] or 0)
-    assert [int(value or 0) for value in left] == pytest.approx([1000 - reserved - used for used in (0, 18, 36)], abs=1)
+    reserved = 1000 - int(left[0] or 0)  # for later ones a little more: what a prompt comes to was learnt
+    assert [int(value or 0) for value in left] == pytest.approx([1000 - reserved - used for used in (0, 18, 36)], abs=6)
 
 
 def test_invariant_3_no_other_try_after_the_first_byte_has_gone_to_the_client(

@@ -186,11 +186,11 @@ def test_a_head_in_another_form_has_its_reason(gateway: Gateway, reason: str, st
     assert gateway.receipt(reply.request_id)["lane_reason"] == reason
 
 
-def test_a_limit_that_says_no_is_told_by_the_full_lane(gateway: Gateway) -> None:
+def test_a_limit_that_says_no_is_told_by_the_fast_lane(gateway: Gateway) -> None:
     replies = [gateway.chat(key=ONCE_KEY) for _ in range(2)]
     assert [reply.status for reply in replies] == [200, 429]
     found = [gateway.receipt(reply.request_id) for reply in replies]
-    assert [(line["lane"], line.get("lane_reason")) for line in found] == [("fast", None), ("full", "limited")]
+    assert [(line["lane"], line.get("lane_reason")) for line in found] == [("fast", None), ("fast", "limited")]
 
 
 def test_a_connection_changes_lanes_from_request_to_request(gateway: Gateway) -> None:

@@ -1,8 +1,10 @@
 """Both lanes tell the same story: client, upstream, log and buckets see no difference but which lane it was."""
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import count
 
 import pytest
@@ -26,6 +28,8 @@ GENERATED = re.compile(rb"req_[0-9a-f]{24}")
 TIMED = ("date", "server-timing")
 TIMES = ("time", "duration_ms", "overhead_us", "ttft_ms", "inter_token_ms")
 LEFT, RESET = "x-ratelimit-remaining-", "x-ratelimit-reset-"
+THEIR_LEFT = re.compile(r"anthropic-ratelimit-(requests|tokens)-remaining")
+THEIR_RESET = re.compile(r"anthropic-ratelimit-(requests|tokens)-reset")
 WAIT = re.compile(rb"Try again in [0-9.hms]+")
 LANES = ("lane", "lane_reason", "request_id")
 PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
@@ -116,6 +120,13 @@ def shown(headers: Sequence[tuple[str, str]], before: Mapping[str, float]) -> li
             fields.append((lower, before.get(lower, 0) - int(value)))
         elif RESET in lower and seconds(value) > JITTER_SECONDS:
             fields.append((lower, pytest.approx(seconds(value) - before.get(lower, 0.0), abs=JITTER_SECONDS)))
+        elif THEIR_RESET.fullmatch(lower):
+            ahead = datetime.fromisoformat(value).timestamp() - time.time()
+            known = before.get(RESET + lower.split("-", 2)[2].removesuffix("-reset"), 0.0)
+            fields.append((lower, pytest.approx(ahead - known, abs=JITTER_SECONDS)))
+        elif THEIR_LEFT.fullmatch(lower):
+            known = before.get(LEFT + lower.split("-", 2)[2].removesuffix("-remaining"), 0)
+            fields.append((lower, known - int(value)))
         elif lower == "retry-after":
             fields.append((lower, pytest.approx(float(value), abs=JITTER_SECONDS)))
         elif lower == "retry-after-ms":

@@ -135,7 +135,7 @@ async def serving(config: Tree, folder: Path, environ: Mapping[str, str] | None 
     asyncio.get_running_loop().set_debug(True)
     file = folder / "gateway.yaml"
     write(file, config)
-    surroundings = dict(environ or {})
+    surroundings = {"XDG_STATE_HOME": str(folder / "state"), **(environ or {})}  # nothing of it goes into a home
 
     def read() -> Loaded:
         return load(file, surroundings, folder)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from agw_proxy._hot.limit import CONCURRENT, PER_KEY, TOKENS, Grant, Limits, Rule, Table
+from agw_proxy._hot.reserve import Reserve
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.errors import CallerGone, Draining, GatewayError, RateLimited, UpstreamBroken
 from agw_proxy.types import Attempt, Receipt, Usage
@@ -23,7 +24,7 @@ async def exchange() -> Exchange:
 
 
 def admit(limits: Limits, tokens: int = 0, now_ns: int = SECOND) -> Grant:
-    return limits.admit(1, 2, 3, tokens, now_ns)
+    return limits.admit(now_ns, key=1, user=2, model=3, input_tokens=tokens)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def admit(limits: Limits, tokens: int = 0, now_ns: int = SECOND) -> Grant:
         (Usage(11, 7), None, 500, 18),
         (Usage(11, 7), UpstreamBroken("x"), 500, 18),
         (Usage(0, 0), None, 500, 0),
-        (Usage(), None, 500, 400),
+        (Usage(), None, 500, 103),
         (Usage(), UpstreamBroken("x"), 0, 0),
         (Usage(), UpstreamBroken("x"), 500, 103),
     ],
@@ -42,7 +43,7 @@ async def test_the_estimate_gives_way_to_the_truth(
     limits: Limits, usage: Usage, error: GatewayError | None, bytes_out: int, tokens: int
 ) -> None:
     made = await exchange()
-    made.grant, made.estimate, made.prompt_estimate = admit(limits, 400), 400, 100
+    made.grant, made.reserve = admit(limits, 400), Reserve(90, 100, 300)
     made.usage, made.error, made.bytes_out = usage, error, bytes_out
     made.saw_content(3)
     made.settle()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agw_proxy.edge.handler import where
+from agw_proxy.edge.accounts import where
 from agw_proxy.edge.reading import look_into, target_of
 from agw_proxy.errors import InvalidJSON, InvalidParameter
 from tests.edge.inprocess import serving

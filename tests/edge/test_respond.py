@@ -42,7 +42,7 @@ def an_error(kind: type[GatewayError]) -> GatewayError:
     more: dict[str, object] = {}
     if kind is MethodNotAllowed:
         more = {"allowed": ("GET",)}
-    elif kind is RateLimited:
+    elif issubclass(kind, RateLimited):
         more = {"rule": "r", "retry_after_ms": 5}
     elif kind is UpstreamRejected:
         more = {"status": 422}
@@ -145,7 +145,9 @@ def test_methods_and_upgrades_are_answered_as_http_wants() -> None:
 def test_common_headers_tell_of_attempts_limits_and_the_dialects_own_id() -> None:
     made = exchange("anthropic")
     made.trail = [Attempt("a/m", "a", "upstream_reset"), Attempt("b/m", "b", "200")]
-    made.grant = Limits(Table(slots=8, gates=8), [Rule("r", PER_KEY, REQUESTS, 5, SECOND)]).admit(1, 2, 3, 0, SECOND)
+    made.grant = Limits(Table(slots=8, gates=8), [Rule("r", PER_KEY, REQUESTS, 5, SECOND)]).admit(
+        SECOND, key=1, user=2, model=3
+    )
     headers = dict(respond.common_headers(made))
     assert headers["request-id"] == headers["x-request-id"] == "req_1"
     assert headers["x-agw-attempts"] == "a/m=upstream_reset, b/m=200"

@@ -121,14 +121,14 @@ def test_a_dead_workers_slots_and_gauges_come_back_and_no_others() -> None:
     limits = [
         Limits(shared.table(worker), [Rule("global/concurrent", PER_GLOBAL, CONCURRENT, 3)]) for worker in range(2)
     ]
-    grants = [limits[worker].admit(0, 0, 0, 0, 1) for worker in (0, 1, 1)]
+    grants = [limits[worker].admit(1) for worker in (0, 1, 1)]
     assert [grant.granted for grant in grants] == [True] * 3
-    assert not limits[0].admit(0, 0, 0, 0, 1).granted
+    assert not limits[0].admit(1).granted
     meters = [shared.meter(worker) for worker in range(2)]
     for meter in meters:
         meter.add(meter.series("agw_connections"), 5)
     assert shared.bury(1) == 2
-    again = [limits[0].admit(0, 0, 0, 0, 1) for _ in range(3)]
+    again = [limits[0].admit(1) for _ in range(3)]
     assert [grant.granted for grant in again] == [True, True, False]
     told = {sample.family.name: sample.value for sample in meters[0].collect() if not sample.family.labels}
     assert told["agw_connections"] == 5

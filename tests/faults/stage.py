@@ -26,6 +26,7 @@ LIMITS = [
     {"per": "key", "tokens": 1, "period": "30s", "burst": 2_000_000},
     {"per": "key", "concurrent": 1},
 ]
+PROMPT = 20  # tokens of the request's, at most
 REFILL = 2  # tokens that may come back meanwhile
 CANCEL_SECONDS = 0.1
 NOISE_SECONDS = 0.25  # what a busy machine may add
@@ -180,16 +181,27 @@ def play(stage: Stage, fault: Fault, kind: Kind) -> None:
             break
     assert min(late) <= CANCEL_SECONDS + NOISE_SECONDS, f"the upstream was let go after {late} s"
     after = left(stage)
-    assert requests - after[0] == sent + 1, "each request costs one, however it ended"
+    unanswered = len(late) * (refusals(scene) - scene.free)
+    assert requests - after[0] == sent - unanswered + 1, "each request costs one, but those without an answer"
     spent = tokens - after[1] - USAGE["total_tokens"]
     assert_settled(scene, kind, spent, sent)
     quiet(stage)
 
 
+def refusals(scene: Scene) -> int:
+    """How many of a scene's requests get no answer."""
+    earlier = scene.earlier.ends == "refused" if scene.earlier is not None else False
+    return (scene.times - 1) * earlier + (scene.ends == "refused")
+
+
 def assert_settled(scene: Scene, kind: Kind, spent: int, sent: int) -> None:
     """``spent`` tokens: none for no answer, what a plain answer says of itself, else some, and what was reserved at most."""
-    if scene.ends == "refused" or (scene.ends == "left" and not scene.begun):
+    if scene.ends == "refused":
         assert abs(spent) <= REFILL, "an answer that never came was paid for"
+    elif scene.ends == "left" and not scene.begun:
+        assert -REFILL <= spent <= sent * PROMPT + REFILL, (
+            "more was paid for than the prompt that the upstream has read"
+        )
     elif scene.ends == "whole" and kind == "json" and scene.text == ANSWER:
         assert abs(spent - sent * USAGE["total_tokens"]) <= REFILL
     else:

@@ -5,8 +5,10 @@ import hashlib
 import pytest
 
 from agw_proxy._hot.limit import Table
-from agw_proxy.config.settings import Key, Limit
+from agw_proxy.config.allowances import Limit
+from agw_proxy.config.settings import Key
 from agw_proxy.errors import CallerError, KeyInvalid, KeyMissing
+from agw_proxy.policy.budgets import Common
 from agw_proxy.policy.keys import Keys
 
 APP = "agw-app-0123456789abcdef"
@@ -19,7 +21,7 @@ def keys(*more: dict[str, object], everyone: tuple[Limit, ...] = ()) -> Keys:
         {"name": "boss", "key_sha256": hashlib.sha256(BOSS.encode()).hexdigest(), "admin": True},
         *more,
     ]
-    return Keys([Key.model_validate(entry) for entry in entries], everyone, Table(slots=8, gates=8))
+    return Keys([Key.model_validate(entry) for entry in entries], Common(everyone), Table(slots=8, gates=8))
 
 
 @pytest.mark.parametrize(

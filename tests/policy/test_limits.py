@@ -6,10 +6,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agw_proxy._hot.limit import CONCURRENT, PER_GLOBAL, PER_KEY, PER_USER, REQUESTS, TOKENS, Grant, Limits, Rule, Table
-from agw_proxy._hot.peek import peek
-from agw_proxy.config.settings import Limit
-from agw_proxy.policy.limits import compile_rules, duration, estimate_tokens, limit_headers, refusal
+from agw_proxy._hot.limit import (
+    CALENDAR,
+    CONCURRENT,
+    COST,
+    INPUT,
+    MONTH,
+    OUTPUT,
+    PER_GLOBAL,
+    PER_KEY,
+    PER_MODEL,
+    PER_TEAM,
+    PER_USER,
+    REQUESTS,
+    SLIDING,
+    TOKENS,
+    Grant,
+    Limits,
+    Rule,
+    Table,
+)
+from agw_proxy.config.allowances import Budget, Limit
+from agw_proxy.errors import RateLimited
+from agw_proxy.policy.limits import (
+    Names,
+    Place,
+    compile_budgets,
+    compile_limits,
+    dollars,
+    duration,
+    limit_headers,
+    refusal,
+)
 
 SECOND = 1_000_000_000
 UNITS_MS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
@@ -19,14 +47,19 @@ def limit(**fields: object) -> Limit:
     return Limit.model_validate(fields)
 
 
+def compiled(limits: list[Limit], scope: str) -> list[Rule]:
+    place = Place(scope)
+    return compile_limits(limits, place, Names(place))
+
+
 def decide(*rules: Rule, tokens: int = 0, times: int = 1) -> Grant:
     limits = Limits(Table(slots=8, gates=8), rules)
-    grants = [limits.admit(1, 2, 3, tokens, SECOND) for _ in range(times)]
+    grants = [limits.admit(SECOND, key=1, user=2, model=3, input_tokens=tokens) for _ in range(times)]
     return grants[-1]
 
 
 def test_every_unit_becomes_a_rule_with_its_numbers() -> None:
-    rules = compile_rules(
+    rules = compiled(
         [
             limit(per="key", requests=600, period="1m", burst=60),
             limit(per="user", tokens=200000, period="1m"),
@@ -43,7 +76,7 @@ def test_every_unit_becomes_a_rule_with_its_numbers() -> None:
 
 
 def test_names_are_taken_over_and_kept_apart() -> None:
-    rules = compile_rules(
+    rules = compiled(
         [
             limit(per="key", requests=1),
             limit(per="key", requests=2, period="1h"),
@@ -60,13 +93,6 @@ def test_names_are_taken_over_and_kept_apart() -> None:
     ]
 
 
-def test_the_estimate_is_the_prompt_by_size_and_the_answer_that_was_allowed() -> None:
-    body = b'{"model":"m","max_tokens":50,"messages":[]}'
-    assert estimate_tokens(4000, None) == 1000
-    assert estimate_tokens(len(body), peek(body, 64)) == len(body) // 4 + 50
-    assert estimate_tokens(0, peek(b'{"model":"m"}', 64)) == 0
-
-
 @pytest.mark.parametrize(
     ("rule", "tokens", "said"),
     [
@@ -78,9 +104,10 @@ def test_the_estimate_is_the_prompt_by_size_and_the_answer_that_was_allowed() ->
 )
 def test_a_refusal_names_its_rule_and_when_to_come_again(rule: Rule, tokens: int, said: str) -> None:
     limits = Limits(Table(slots=8, gates=8), [rule])
-    first = limits.admit(1, 2, 3, tokens, SECOND)
-    error = refusal(limits.admit(1, 2, 3, tokens, SECOND))
+    first = limits.admit(SECOND, key=1, user=2, model=3, input_tokens=tokens)
+    error = refusal(limits.admit(SECOND, key=1, user=2, model=3, input_tokens=tokens))
     assert first.granted
+    assert isinstance(error, RateLimited)
     assert (error.status, error.rule, error.code) == (429, rule.name, "policy_rate_limited")
     assert f"'{rule.name}'" in error.message
     assert said in error.message
@@ -95,10 +122,10 @@ def test_what_was_granted_is_no_refusal() -> None:
 
 def test_the_wait_is_rounded_up_so_that_the_retry_passes() -> None:
     limits = Limits(Table(slots=8, gates=8), [Rule("r", PER_KEY, REQUESTS, 7, SECOND, 1)])
-    assert limits.admit(1, 2, 3, 0, SECOND).granted
-    wait_ms = refusal(limits.admit(1, 2, 3, 0, SECOND)).retry_after_ms
+    assert limits.admit(SECOND, key=1, user=2, model=3).granted
+    wait_ms = refusal(limits.admit(SECOND, key=1, user=2, model=3)).retry_after_ms
     assert wait_ms == 143
-    assert limits.admit(1, 2, 3, 0, SECOND + wait_ms * 1_000_000).granted
+    assert limits.admit(SECOND + wait_ms * 1_000_000, key=1, user=2, model=3).granted
 
 
 def test_headers_tell_of_both_units_and_of_none_that_is_not_limited() -> None:
@@ -145,3 +172,43 @@ def test_a_duration_reads_back_to_the_millisecond_rounded_up(nanoseconds: int) -
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)
     assert "".join(number + unit for number, unit in parts) == text
     assert round(sum(float(number) * UNITS_MS[unit] for number, unit in parts)) == -(-nanoseconds // 1_000_000)
+
+
+def compile_budget(**fields: object) -> tuple[Rule, str]:
+    place = Place("teams.red", "team")
+    ((rule, budget),) = compile_budgets([Budget.model_validate(fields)], place, Names(place))
+    grant = Limits(Table(), [rule]).admit(SECOND, team=1, cost=budget.usd + 1)
+    return rule, refusal(grant, budget=True).message
+
+
+def test_a_budget_is_a_window_over_money() -> None:
+    rule, said = compile_budget(usd=50, period="month", alerts=[1.0, 0.5])
+    assert (rule.name, rule.unit, rule.per) == ("teams.red/budget-per-team-month", COST, PER_TEAM)
+    assert (rule.algorithm, rule.calendar, rule.amount, rule.marks) == (CALENDAR, MONTH, 50_000_000, (0.5, 1.0))
+    assert "$50.00 a month" in said
+    rule, said = compile_budget(usd="0.25", period="30d", per=["team", "model"])
+    assert (rule.name, rule.per) == ("teams.red/budget-per-team-model-720h", PER_TEAM | PER_MODEL)
+    assert (rule.algorithm, rule.period_ns) == (SLIDING, 30 * 86_400 * SECOND)
+    assert "$0.25 in 720h" in said
+
+
+def test_anthropics_headers_tell_each_unit_apart() -> None:
+    rules = [
+        Rule("r", PER_KEY, REQUESTS, 10, 60 * SECOND),
+        Rule("i", PER_KEY, INPUT, 100, 60 * SECOND),
+        Rule("o", PER_KEY, OUTPUT, 50, 60 * SECOND),
+    ]
+    grant = Limits(Table(), rules).admit(SECOND, key=1, input_tokens=25, output_tokens=49)
+    told = dict(limit_headers(grant, "anthropic"))
+    left = {name: told[f"anthropic-ratelimit-{name}-remaining"] for name in ("requests", "input-tokens", "tokens")}
+    assert left == {"requests": "9", "input-tokens": "75", "tokens": "1"}
+    assert told["anthropic-ratelimit-output-tokens-limit"] == "50"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", told["anthropic-ratelimit-tokens-reset"])
+    assert {name for name in told if name.startswith("x-ratelimit")} == set(dict(limit_headers(grant)))
+
+
+@pytest.mark.parametrize(
+    ("micro", "text"), [(250_000, "$0.25"), (12, "$0.000012"), (1_000_000_000, "$1,000.00"), (1_500_000, "$1.50")]
+)
+def test_money_is_written_with_cents_or_as_finely_as_it_takes(micro: int, text: str) -> None:
+    assert dollars(micro) == text

@@ -6,10 +6,13 @@ from .http1 cimport MAX_FIELDS, Chunks, Limits1, RequestHead, ResponseHead
 from .circuit cimport BAD, GOOD, NEITHER, PROBE, Circuit
 from .keys cimport KeyTable
 from .limit cimport Grant, Limits
-from .meter cimport Meter
+from .meter cimport TALLIES, Meter
+from .money cimport Tariff
 from .peek cimport Edit, Seen
+from .reserve cimport Estimate
 from .route cimport Globs, Route, RouteTable, Target
 from .sse cimport Buffer, Document, Stream
+from .tokens cimport Learner
 
 cdef extern from "sys/uio.h" nogil:
     struct iovec:
@@ -20,6 +23,8 @@ cdef enum:
     MAX_FAST_BODY = 1048576     # a larger request is streamed by the full lane
     MAX_PIPELINED = 65536       # bytes behind the request in process; beyond them the client is not read
     MAX_HELD = 65536            # of an answer before it is begun: its first event, or an error's text
+    MAX_KEPT_REQUEST = 65536    # bytes of a request whose kept answer the lane gives itself
+    KEPT_BYTES = 320            # what a Kept counts for beside its key and head
     MAX_WAYS = 1024             # remembered decisions; forgotten together when full
     MAX_PIECES = 16             # of one gathered write: a head, a body in seven parts, chunk framing
     NAME_SLOTS = 256            # of the table of header names, a power of two
@@ -82,7 +87,10 @@ cdef class Caller:
     cdef uint64_t subject
     cdef Globs models
     cdef Limits limits
-    cdef bint per_user
+    cdef int counts             # Limits.counts: what there is to find out about a request
+    cdef uint64_t team
+    cdef readonly str team_name
+    cdef bint derive, needs_price, finishes
 
 cdef class Door:
     cdef readonly str name              # of the endpoint
@@ -90,6 +98,8 @@ cdef class Door:
     cdef bytes upstream_path            # relative to the base URL; None: the asked path behind /v1
     cdef bytes default_model
     cdef bint asks_usage, known_end, needs_json
+    cdef bint anthropic                 # in its dialect
+    cdef bint counts_only               # it counts tokens and uses none
     cdef tuple refusals                 # by upstream number: None, or the reason why not from this endpoint
     cdef str operation                  # of the GenAI metrics, or None
 
@@ -121,12 +131,21 @@ cdef class Way:
     cdef bytes opening                  # request line, as far as it is always the same
     cdef bytes closing                  # from behind its target to the last line that is ours
     cdef uint64_t subject               # of the model, for limits
+    cdef uint64_t upstream_subject
+    cdef Learner learner
     cdef str model_label
+    cdef Tariff tariff                  # None: nobody has said what it costs
+    cdef dict books                     # Caller -> the handle of what the two have used
+    cdef Caller book_of                 # the Caller whose book was asked for last
+    cdef int book                       # and its handle
     cdef tuple trail
     cdef double connect_seconds, tls_seconds
     cdef uint64_t write_ns, first_byte_ns, between_bytes_ns, between_tokens_ns, total_ns
     cdef uint64_t first_token_ns        # 0: not set
     cdef bint holds                     # a stream is begun with its first content, not with its first event
+    cdef bint caches                    # the full lane keeps answers of it
+    cdef bint counts_hits
+    cdef int h_hits, h_hit_seconds
     cdef bytes line_opening, line_closing   # of its lines in the log, see lane_line.pxi
     cdef int h_requests, h_seconds, h_operation, h_in, h_out, h_in_use, h_out_use, h_ttft, h_gap, h_attempt
 
@@ -138,12 +157,23 @@ cdef class Policy:
     cdef dict doors                     # path -> Door
     cdef dict sticky                    # name of a virtual model -> "session" or "prefix"
     cdef object terms                   # (name of a model, upstream number) -> seconds by phase
+    cdef object prices                  # policy.prices.Prices
+    cdef object learners                # policy.learners.Learners
     cdef dict ways                      # (Door, Route, Target) -> Way
     cdef Way last_way                   # the one asked for last
     cdef readonly object state
     cdef readonly str why               # all requests go by the full lane, and this is the reason; None: they need not
     cdef int json_depth
     cdef uint64_t head_ns, body_ns, idle_ns, write_ns
+
+cdef class Kept:
+    cdef Lane lane
+    cdef Policy policy                  # it is given while this is in force
+    cdef bytes key, head, answer        # head: status line, the answer's own fields, framing
+    cdef bint stream
+    cdef public bint used               # it was, since somebody set this False
+    cdef int64_t made                   # UTC nanoseconds
+    cdef uint64_t due                   # monotonic nanoseconds
 
 cdef class Lane:
     cdef readonly Policy policy
@@ -169,7 +199,8 @@ cdef class Lane:
     cdef Py_ssize_t page_size
     cdef Buffer gathered
     cdef Meter meter
-    cdef int h_active, h_streams, h_overhead, h_taken
+    cdef int h_active, h_streams, h_overhead, h_taken, h_cache_hits
+    cdef dict answers                   # the bytes of a request -> Kept
     cdef object known                   # model names that metrics may show
     cdef bytes date_text, stamp_text, ids
     cdef int64_t stamp_second
@@ -242,6 +273,8 @@ cdef class Downstream(Wire):
     cdef Way way
     cdef Circuit circuit                # of its target, while an attempt counts there
     cdef int begun_as                   # what Circuit.begin_ gave
+    cdef bytes varies                   # headers that an answer depends on, None: none
+    cdef Kept kept                      # the answer, where it is here
     cdef uint64_t session               # hash of x-session-id, 0: none
     cdef bint placed                    # it holds a place at its upstream
     cdef uint64_t sticky                # what ties it to a target, 0: nothing
@@ -256,7 +289,9 @@ cdef class Downstream(Wire):
     cdef uint64_t dialed_at, progress
     cdef uint64_t seed, started, asked_at, first_token, last_token, head_at, total_due, stalled
     cdef int64_t body_wait, auth_ns, limit_ns, upstream_ns
-    cdef int64_t prompt_estimate, estimate, content, bytes_out, seen_progress
+    cdef int64_t content, bytes_out, seen_progress
+    cdef Estimate estimate              # what is reserved
+    cdef uint64_t session_subject       # 0: none, or nobody counts them
     cdef double connect_ms
     cdef Seen seen
     cdef int status

@@ -34,9 +34,14 @@ from .http1 cimport (
 )
 from .keys cimport CREDENTIAL_HEADERS, Span, bearer_span, rank_of, trim_span
 from .circuit cimport GOOD, NEITHER, PROBE, Circuit
-from .limit cimport hash_of
+from .limit cimport (
+    AT_CHANNEL, AT_KEY, AT_MODEL, AT_SESSION, AT_TEAM, AT_UPSTREAM, AT_USER, COUNTS_COST, COUNTS_TOKENS, PER_CHANNEL,
+    PER_SESSION, PER_UPSTREAM, PER_USER, Ask, Grant, hash_of,
+)
 from .peek cimport EDITS, plan, scan, spliced_size
+from .reserve cimport PARTED, SERVED, UNSERVED, Spent, estimate_, settle_, spent_
 from .sse cimport append, release
+from .subjects cimport choices_of, session_of, user_of
 
 cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(dict mapping, object key) except? NULL
@@ -103,11 +108,14 @@ include "lane_policy.pxi"
 include "lane_peer.pxi"
 include "lane_client.pxi"
 include "lane_full.pxi"
+include "lane_count.pxi"
 include "lane_judge.pxi"
 include "lane_answer.pxi"
 include "lane_stream.pxi"
 include "lane_line.pxi"
 include "lane_account.pxi"
+include "lane_cache.pxi"
+include "lane_usage.pxi"
 
 
 @cython.final
@@ -131,6 +139,7 @@ cdef class Lane:
         self.wheel = Wheel(loop)
         self.connections = set()
         self.known = frozenset()
+        self.answers = {}
         self.limits.max_line = max_line
         self.limits.max_head = max_head
         self.answer_limits.max_line = MAX_ANSWER_LINE
@@ -145,6 +154,7 @@ cdef class Lane:
         self.h_streams = meter.series("agw_active_streams")
         self.h_overhead = meter.series("agw_overhead_seconds", ("fast",))
         self.h_taken = meter.series("agw_lane_total", ("fast", "taken"))
+        self.h_cache_hits = meter.series("agw_cache_total", ("hit",))
         self.ids = b""
         self.date_second = -1
         self.random = <uint64_t>int.from_bytes(os.urandom(8), "little") | 1
@@ -170,6 +180,13 @@ cdef class Lane:
         """Model names and ``upstream/model`` that metrics may show."""
         self.known = names
         self.policy.forget()
+
+    def keep(
+        self, state, subject, bytes target not None, bytes varies not None, bytes body not None, bytes head not None,
+        bytes answer not None, *, bint stream, int64_t made, double due,
+    ):
+        """See ``lane.pyi``."""
+        return keep_answer(self, state, subject, target, varies, body, head, answer, stream, made, due)
 
     def drain(self):
         """Take no more requests, and close the connections that wait for none."""

@@ -1,7 +1,6 @@
 # Part of lane.pyx: the end of an exchange. It is settled once, counted once, and ends in one Receipt.
 
 cdef enum:
-    BYTES_PER_TOKEN = 4         # as policy.limits has it: only for the reservation
     MAX_RING = 4096             # Receipts that wait to be encoded
     BATCH = 32                  # encoded at once: some 20 us, which no other request notices
 
@@ -11,24 +10,32 @@ cdef double BATCH_SECONDS = 0.005   # the longest that one waits for others
 
 cdef int settle(Downstream d) except -1:
     """The truth in place of the estimate: reported usage, else what went out, else the estimate."""
-    return settle_as(d, False)
+    return settle_as(d, SERVED)
 
 
-cdef int settle_as(Downstream d, bint failed) except -1:
+cdef int settle_as(Downstream d, int how) except -1:
     cdef long long prompt = -1, completion = -1, cached = -1
-    cdef int64_t tokens
+    cdef Way way = d.way
     if d.settled or d.grant is None:
         return 0
     d.settled = True
-    read_usage(d, &prompt, &completion, &cached)
-    if prompt >= 0 or completion >= 0:
-        tokens = max(prompt, 0) + max(completion, 0)
-    elif failed:
-        tokens = d.prompt_estimate + d.content if d.bytes_out else 0
+    if d.caller.counts & (COUNTS_TOKENS | COUNTS_COST) and not way.door.counts_only:
+        read_usage(d, &prompt, &completion, &cached)
+        settle_(
+            d.grant, how, &d.estimate, way.learner, way.tariff, prompt, completion, cached, d.content, d.bytes_out,
+            d.lane.now)
+    elif how == UNSERVED:
+        d.grant.undo(d.lane.now)
     else:
-        tokens = d.estimate
-    d.grant.true_up(tokens, d.lane.now)
+        d.grant.true_up(0, 0, 0, d.lane.now)
     return 0
+
+
+cdef int ending(Downstream d, object error) noexcept:
+    """How an exchange has ended, for whoever pays for it: SERVED, PARTED or UNSERVED."""
+    if error is None or d.complete:
+        return SERVED
+    return PARTED if d.asked_at else UNSERVED
 
 
 cdef int read_usage(Downstream d, long long *prompt, long long *completion, long long *cached) except -1:
@@ -81,11 +88,16 @@ cdef int judged(Downstream d, object error) except -1:
 
 
 cdef int answered(Downstream d) except -1:
-    """Bytes are good to pass on. A probe has seen enough: a long stream does not keep its circuit half open."""
+    """Bytes are good to pass on. A probe has seen enough: a long stream does not keep its circuit half open.
+
+    Where places follow what the upstream can do, they hear of it.
+    """
     cdef Circuit circuit = d.circuit
     if circuit is not None and d.begun_as == PROBE:
         d.circuit = None
         circuit.end_(d.progress, GOOD, PROBE, d.upstream_ns)
+    if d.placed and d.way.origin.places.follower is not None:
+        d.way.origin.places.follower.answered(d.lane.now, d.upstream_ns)
     return 0
 
 
@@ -146,8 +158,10 @@ cdef int account(Downstream d, object error) except -1:
     cdef int64_t duration = <int64_t>(now - d.started)
     cdef int64_t own, gap = -1, ttft = -1
     cdef long long prompt = -1, completion = -1, cached = -1
-    cdef long long usage[3]
-    settle_as(d, error is not None)
+    cdef long long usage[4]
+    settle_as(d, ending(d, error))
+    if d.grant.crossings:
+        lane.shell.crossed(d.grant, d.caller.principal, d.user)
     judged(d, error)
     d.grant.leave()
     read_usage(d, &prompt, &completion, &cached)
@@ -163,6 +177,7 @@ cdef int account(Downstream d, object error) except -1:
         meter.observe_(lane.h_overhead, own // 1000)
         meter.add_(lane.h_taken, 1)
         meter.add_(way.h_attempt, 1)
+        count_usage(d, prompt, cached, completion)
         if ttft >= 0:
             meter.observe_(way.h_ttft, rounded(ttft))
         if gap >= 0:
@@ -185,6 +200,7 @@ cdef int account(Downstream d, object error) except -1:
             return 0
         if lane.writes_lines:
             usage[0], usage[1], usage[2] = prompt, completion, cached
+            usage[3] = cost_of(d, SERVED, prompt, cached, completion)
             if write_line(d, now, duration, own, ttft, gap, usage):
                 return hand_out_soon(lane, lane.line_count)
     if d.model is None:
@@ -201,12 +217,19 @@ cdef int account(Downstream d, object error) except -1:
         bool(d.wants_stream),
         rounded(ttft) / 1000.0 if ttft >= 0 else None, rounded(gap) / 1000.0 if gap >= 0 else None,
         finish_reason(d), prompt, completion, cached, d.bytes_out, None, d.address or None,
-        None if error is None else error.message,
+        None if error is None else error.message, None,
+        cost_of(d, ending(d, error), prompt, cached, completion),
+        d.caller.team_name, session_text(d),
     )
     if error is not None or d.status != 200 or d.replayed:
         lane.shell.count(receipt)
         if not lane.writes_receipts:
             return 0
+    return put_receipt(lane, receipt)
+
+
+cdef int put_receipt(Lane lane, object receipt) except -1:
+    """It waits for the log, in its turn."""
     if len(lane.ring) >= MAX_RING:
         lane.shell.dropped("receipt")
         return 0
@@ -214,6 +237,11 @@ cdef int account(Downstream d, object error) except -1:
         lane.hand_out()
     lane.ring.append(receipt)
     return hand_out_soon(lane, len(lane.ring))
+
+
+cdef str session_text(Downstream d):
+    """As ``edge.exchange.session_text`` has it."""
+    return "%08x" % (d.session_subject >> 32) if d.session_subject else None
 
 
 cdef int hand_out_soon(Lane lane, Py_ssize_t waiting) except -1:
@@ -267,6 +295,7 @@ cdef object carry(Downstream d, object error):
         d.request_id = new_id(d.lane)
     return d.lane.shell.carried(
         error, d.policy.state, d.caller.principal, d.grant, d.request_id.decode(), d.started, d.seed, d.auth_ns,
-        d.limit_ns, d.body_wait + d.upstream_ns, d.connect_ms, d.estimate, d.prompt_estimate,
+        d.limit_ns, d.body_wait + d.upstream_ns, d.connect_ms,
+        (d.estimate.raw, d.estimate.prompt, d.estimate.output, d.estimate.cost, d.estimate.extra),
         bool(d.running and d.replayed), d.way.target if d.running else None,
     )

@@ -119,7 +119,7 @@ cdef int end_head(Downstream d, Pen *pen) except -1:
     put_bytes(pen, b"\r\n")
     if d.replayed:
         put_bytes(pen, lane_attempts(d))
-    put_limits(pen, d.grant)
+    put_limits(pen, d.lane, d.grant, d.door.anthropic)
     put_bytes(pen, b"X-Content-Type-Options: nosniff\r\n")
     put_bytes(pen, date_line(d.lane))
     if d.close_after or d.lane.draining:
@@ -336,6 +336,8 @@ cdef int give_up(Downstream d, object error) except -1:
     stop_asking(d)
     d.upstream_ns = now_ns() - d.dialed_at
     judged(d, error)
+    if d.placed and error is not None and d.way.origin.places.follower is not None:
+        d.way.origin.places.follower.failed(now_ns(), d.dialed_at, error)
     d.carried = carry(d, error)
     d.grant = None
     quit_lane(d)

@@ -7,7 +7,7 @@ cdef enum Flag:
     READ = 8        # of a request: `which` says what it is to us
 
 cdef enum Which:
-    NOTHING, USER_ID, CHANNEL_ID, REQUEST_ID, TRACE_PARENT, OWN_WAY, SESSION_ID
+    NOTHING, USER_ID, CHANNEL_ID, REQUEST_ID, TRACE_PARENT, OWN_WAY, SESSION_ID, ORDER_KEY, CACHE_WAY, VARIES
 
 
 cdef inline uint32_t name_hash(const unsigned char *name, Py_ssize_t size) noexcept nogil:
@@ -39,6 +39,8 @@ cdef class Names:
         which = {
             b"x-user-id": USER_ID, b"x-channel-id": CHANNEL_ID, b"x-request-id": REQUEST_ID,
             b"traceparent": TRACE_PARENT, b"x-agw-timeout": OWN_WAY, b"x-session-id": SESSION_ID,
+            b"idempotency-key": ORDER_KEY, b"cache-control": CACHE_WAY, b"x-agw-cache": CACHE_WAY,
+            b"anthropic-version": VARIES, b"anthropic-beta": VARIES, b"openai-beta": VARIES,
         }
         for name in which:
             flags[name] = flags.get(name, 0) | READ
@@ -141,8 +143,10 @@ cdef void put_duration(Pen *pen, int64_t nanoseconds) noexcept nogil:
         put(pen, <const char *>b"s", 1)
 
 
-cdef void put_limits(Pen *pen, Grant grant):
+cdef int put_limits(Pen *pen, Lane lane, Grant grant, bint anthropic) except -1:
     """``x-ratelimit-*`` of the tightest rule in requests and in tokens, as ``policy.limits.limit_headers``."""
+    if grant.requests_limit < 0 and grant.tokens_limit < 0:
+        return 0
     if grant.requests_limit >= 0:
         put_bytes(pen, b"x-ratelimit-limit-requests: ")
         put_number(pen, grant.requests_limit)
@@ -159,6 +163,65 @@ cdef void put_limits(Pen *pen, Grant grant):
         put_bytes(pen, b"\r\nx-ratelimit-reset-tokens: ")
         put_duration(pen, grant.tokens_reset_ns)
         put_bytes(pen, b"\r\n")
+    if anthropic:
+        put_kind(pen, lane, b"requests", grant.requests_limit, grant.requests_remaining, grant.requests_reset_ns)
+        put_kind(pen, lane, b"tokens", grant.tokens_limit, grant.tokens_remaining, grant.tokens_reset_ns)
+        put_kind(
+            pen, lane, b"input-tokens", grant.input_tokens_limit, grant.input_tokens_remaining,
+            grant.input_tokens_reset_ns)
+        put_kind(
+            pen, lane, b"output-tokens", grant.output_tokens_limit, grant.output_tokens_remaining,
+            grant.output_tokens_reset_ns)
+    return 0
+
+
+cdef int put_kind(
+    Pen *pen, Lane lane, bytes kind, int64_t limit, int64_t remaining, int64_t reset
+) except -1:
+    """``anthropic-ratelimit-*``; nothing where no rule counts that."""
+    cdef bytes name = b"anthropic-ratelimit-" + kind
+    if limit < 0:
+        return 0
+    put_bytes(pen, name)
+    put_bytes(pen, b"-limit: ")
+    put_number(pen, limit)
+    put_bytes(pen, b"\r\n")
+    put_bytes(pen, name)
+    put_bytes(pen, b"-remaining: ")
+    put_number(pen, remaining)
+    put_bytes(pen, b"\r\n")
+    put_bytes(pen, name)
+    put_bytes(pen, b"-reset: ")
+    put_moment(pen, wall_ns(lane, lane.now) + max(reset, 0))
+    put_bytes(pen, b"\r\n")
+    return 0
+
+
+cdef void put_moment(Pen *pen, int64_t wall) noexcept nogil:
+    """RFC 3339 in UTC, rounded up to a whole second (days from the civil calendar, whose years begin in March)."""
+    cdef int64_t seconds = (wall + 999999999) // 1000000000
+    cdef int64_t days = seconds // 86400 + 719468, rest = seconds % 86400
+    cdef int64_t era = days // 146097, of_era = days - era * 146097
+    cdef int64_t year = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
+    cdef int64_t of_year = of_era - (365 * year + year // 4 - year // 100)
+    cdef int64_t month = (5 * of_year + 2) // 153
+    cdef int64_t day = of_year - (153 * month + 2) // 5 + 1
+    month = month + 3 if month < 10 else month - 9
+    year += era * 400 + (1 if month <= 2 else 0)
+    put_number(pen, year)
+    put_two(pen, b"-", month)
+    put_two(pen, b"-", day)
+    put_two(pen, b"T", rest // 3600)
+    put_two(pen, b":", rest // 60 % 60)
+    put_two(pen, b":", rest % 60)
+    put(pen, <const char *>b"Z", 1)
+
+
+cdef void put_two(Pen *pen, unsigned char before, int64_t number) noexcept nogil:
+    cdef unsigned char[3] text
+    text[0] = before
+    text[1], text[2] = <unsigned char>(48 + number // 10), <unsigned char>(48 + number % 10)
+    put(pen, text, 3)
 
 
 cdef void put_milliseconds(Pen *pen, bytes name, int64_t nanoseconds):
@@ -220,6 +283,8 @@ cdef bint has_safe_prefix(Lane lane, const unsigned char *name, Py_ssize_t size,
     cdef Py_ssize_t length
     if size > 11 and name_is(name, 12, "x-ratelimit-", 12):
         return not limited
+    if limited and size > 19 and name_is(name, 20, "anthropic-ratelimit-", 20):
+        return False
     for item in lane.names.safe_prefixes:
         prefix = <bytes>item
         length = PyBytes_GET_SIZE(prefix)

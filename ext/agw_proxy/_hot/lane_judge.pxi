@@ -14,10 +14,12 @@ cdef int judge(Downstream d, RequestHead *head) except -1:
     d.connect_ms = 0.0
     reason = check(d, text, head)
     if reason is not None:
+        if d.carried is not None and refuses_for_good(d):
+            return say_limited(d)
         hand_over(d, reason, head, text, size, owner)
         d.own = None
         return 0
-    return launch(d, head)
+    return launch(d, head) if d.kept is None else answer_kept(d)
 
 
 cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
@@ -30,8 +32,9 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     cdef Route route
     cdef Target target
     cdef Way way
-    cdef uint64_t user = 0, begun
+    cdef uint64_t begun
     cdef str reason
+    cdef Ask ask
     if not json_body(door, text, head):
         d.user = d.channel = d.trace_id = None
         d.request_id = None
@@ -69,26 +72,28 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     if target is None:
         return "no_target"
     way = way_of(lane, policy, door, route, target)
-    if way.refusal is not None:
+    d.kept = find_kept(d, text, head) if way.caches else None
+    if way.refusal is not None and d.kept is None:
         return way.refusal
     d.way = way
-    if seen.user:
-        d.user = PyUnicode_DecodeUTF8(
-            <const char *>body + seen.user_start + 1, seen.user_end - seen.user_start - 2, NULL)
-    if d.caller.per_user:
-        counted = b"user:" + (d.user or "").encode("utf-8", "surrogatepass")
-        user = hash_of(<const unsigned char *>PyBytes_AS_STRING(counted), PyBytes_GET_SIZE(counted))
-    d.prompt_estimate = head.content_length // BYTES_PER_TOKEN
-    d.estimate = d.prompt_estimate + max(seen.max_tokens, 0)
+    if d.caller.needs_price and way.tariff is None:
+        return "unpriced"
+    if d.caller.finishes and seen.stream and door.known_end:
+        return "budget"
+    if seen.user or door.anthropic:
+        d.user = user_of(body, seen, door.anthropic) or d.user
     begun = now_ns()
-    if not begin_attempt(d, route, target):
+    count(d, body, &ask)
+    if d.kept is not None:
+        free_of_charge(d, &ask)
+    elif not begin_attempt(d, route, target):
         return "no_target"
-    if way.origin.places is not None:
+    elif way.origin.places is not None:
         if not way.origin.places.take():
             leave_attempt(d)
             return "queue"
         d.placed = True
-    d.grant = d.caller.limits.take(d.caller.subject, user, way.subject, d.estimate, begun)
+    d.grant = d.caller.limits.take(&ask, begun)
     lane.now = now_ns()
     d.limit_ns = lane.now - begun
     if not d.grant.granted:
@@ -171,7 +176,7 @@ cdef str read_fields(Downstream d, const unsigned char *text, RequestHead *head)
     best.start = NULL
     best.length = 0
     d.trace_id = d.user = d.channel = None
-    d.request_id = None
+    d.request_id = d.varies = None
     d.session = 0
     for i in range(head.count):
         name = text + head.fields[i].name_at
@@ -193,6 +198,10 @@ cdef str read_fields(Downstream d, const unsigned char *text, RequestHead *head)
                 best = span
         elif known.which == OWN_WAY:
             return "own_timeouts"
+        elif known.which == ORDER_KEY:
+            return "idempotency"
+        elif known.which >= CACHE_WAY:
+            note_cache(d, known, value, size)
         elif known.flags & READ:
             read_field(d, known.which, value, size)
     if best_rank == CREDENTIAL_HEADERS:
@@ -297,6 +306,7 @@ cdef int launch(Downstream d, RequestHead *head) except -1:
     d.strip = d.way.door.asks_usage and d.way.origin.stream_usage and d.seen.stream and not d.seen.include_usage
     d.first_token = d.last_token = d.head_at = d.stalled = 0
     d.content = d.bytes_out = 0
+    d.asked_at = 0
     d.stream = None
     d.document = None
     d.total_due = d.started + d.way.total_ns

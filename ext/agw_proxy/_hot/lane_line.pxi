@@ -55,7 +55,7 @@ cdef void put_member(Pen *pen, bytes name, int64_t number):
 cdef int write_line(
     Downstream d, uint64_t now, int64_t duration, int64_t own, int64_t ttft, int64_t gap, long long *usage
 ) except -1:
-    """1: the line is among those that wait for the log. ``usage``: prompt, completion and cached tokens."""
+    """1: the line is among those that wait for the log. ``usage``: prompt, completion and cached tokens, cost."""
     cdef Lane lane = d.lane
     cdef Way way = d.way
     cdef Pen pen
@@ -103,6 +103,11 @@ cdef int write_line(
         put_member(&pen, b',"bytes_out":', d.bytes_out)
     if d.address:
         put_str(&pen, b',"peer":"', d.address)
+    if usage[3] >= 0:
+        put_member(&pen, b',"cost":', usage[3])
+    put_str(&pen, b',"team":"', d.caller.team_name)
+    if d.session_subject:
+        put_str(&pen, b',"session":"', session_text(d))
     put(&pen, <const char *>b"}\n", 2)
     if pen.overflow:
         return 0

@@ -4,14 +4,18 @@
 cdef class Caller:
     """A principal, unpacked: what a request's way through the lane reads of it."""
 
-    def __cinit__(self, principal not None, bint per_user):
-        """``per_user``: one of its limits counts users, so they have to be told apart."""
+    def __cinit__(self, principal not None):
         self.principal = principal
         self.name = principal.name
         self.subject = principal.subject
         self.models = principal.models
         self.limits = principal.limits
-        self.per_user = per_user
+        self.counts = self.limits.counts
+        self.team = principal.team_subject
+        self.team_name = principal.team
+        self.derive = principal.derive
+        self.needs_price = principal.needs_price
+        self.finishes = principal.finishes
 
 
 @cython.final
@@ -20,9 +24,9 @@ cdef class Door:
 
     def __cinit__(
         self, str name not None, str dialect not None, *, upstream_path, default_model, bint asks_usage,
-        bint known_end, bint needs_json, tuple refusals not None, operation,
+        bint known_end, bint needs_json, tuple refusals not None, operation, bint counts_only=False,
     ):
-        """``known_end``: a stream without its last event is broken.
+        """``known_end``: a stream without its last event is broken. ``counts_only``: it counts tokens and uses none.
 
         ``refusals``: by upstream number why a request from here goes by the full lane, or None.
         """
@@ -33,6 +37,8 @@ cdef class Door:
         self.asks_usage = asks_usage
         self.known_end = known_end
         self.needs_json = needs_json
+        self.anthropic = dialect == "anthropic"
+        self.counts_only = counts_only
         self.refusals = refusals
         self.operation = operation
 
@@ -106,15 +112,16 @@ cdef class Policy:
 
     def __cinit__(
         self, *, KeyTable keys not None, callers, RouteTable routes not None, origins, doors, terms, state,
-        int json_depth, seconds, sticky=None, why=None,
+        int json_depth, seconds, prices=None, learners=None, sticky=None, why=None,
     ):
         """``origins``: by upstream number, None for one in this process. ``doors``: path -> Door.
 
         ``terms``: (model, upstream number) -> why the full lane or None, then seconds for connecting, TLS, writing, the
         first byte, the first token (or None), between bytes, between tokens, in all; and whether a stream is held back
-        until its first content. ``sticky``: model -> what ties requests to a target. ``seconds``: for a head, for a
-        body, for an idle connection, for a client that reads nothing. ``why``: the reason why all requests go by the
-        full lane, or None.
+        until its first content. ``prices``, ``learners``: what models cost at upstreams, and what their answers have
+        taught about tokens, by both names. ``sticky``: model -> what
+        ties requests to a target. ``seconds``: for a head, for a body, for an idle connection, for a client that reads
+        nothing. ``why``: the reason why all requests go by the full lane, or None.
         """
         self.keys = keys
         self.callers = list(callers)
@@ -122,6 +129,8 @@ cdef class Policy:
         self.origins = list(origins)
         self.doors = {path.encode(): door for path, door in doors.items()}
         self.terms = terms
+        self.prices = prices
+        self.learners = learners
         self.sticky = dict(sticky or {})
         self.ways = {}
         self.state = state
@@ -167,9 +176,17 @@ cdef Way way_of(Lane lane, Policy policy, Door door, Route route, Target target)
         way.closing = b" HTTP/1.1\r\nHost: " + way.origin.authority + b"\r\n" + way.origin.extra
         way.quoted = json.dumps(target.model, ensure_ascii=False).encode()
         way.renames = target.model != route.name
+        if policy.prices is not None:
+            way.tariff = policy.prices.of(way.origin.name, target.model)
+        if policy.learners is not None:
+            way.learner = policy.learners.of(way.origin.name, target.model)
+        counted = b"upstream:" + way.origin.name.encode("utf-8", "surrogatepass")
+        way.upstream_subject = hash_of(<const unsigned char *>PyBytes_AS_STRING(counted), PyBytes_GET_SIZE(counted))
+        way.books = {}
         way.model_label = route.name if route.name in lane.known else route.label
         way.trail = (lane.shell.attempt(target.name, way.origin.name, "200"),)
         why, *seconds = policy.terms(route.name, target.upstream)
+        way.caches = why == "cache"
         way.refusal = way.refusal or why
         way.connect_seconds, way.tls_seconds = seconds[0], seconds[1]
         way.write_ns = <uint64_t>(seconds[2] * 1e9)

@@ -136,7 +136,7 @@ cdef int emit(
     cdef Pen pen
     cdef unsigned char[20] line
     cdef int used = 0, digits
-    cdef Py_ssize_t size = one_size + two_size, total = 0, left
+    cdef Py_ssize_t size = one_size + two_size, total = 0
     cdef int i
     if not d.begun:
         d.begun = True
@@ -149,13 +149,7 @@ cdef int emit(
         used += piece(&parts[used], one, one_size)
     else:
         if size:
-            digits = 18
-            line[18], line[19] = 13, 10
-            left = size
-            while left:
-                digits -= 1
-                line[digits] = HEX[left & 15]
-                left >>= 4
+            digits = chunk_line(line, size)
             used += piece(&parts[used], &line[digits], 20 - digits)
             used += piece(&parts[used], one, one_size)
             used += piece(&parts[used], two, two_size)

@@ -12,6 +12,16 @@ cdef enum:
     ECHO_CHARS = 40         # of the caller's own text in a message
     EDITS = 3               # that plan() can give: the model, stream_options, one more member appended
 
+# Members that subjects and estimates are read from: valid JSON of any kind.
+cdef enum:
+    NOTE_METADATA, NOTE_CONVERSATION, NOTE_CACHE_KEY, NOTE_MESSAGES, NOTE_INPUT, NOTE_SYSTEM, NOTE_INSTRUCTIONS
+    NOTE_CHOICES
+    NOTES
+
+# A value's place in the text; a value never begins at 0, so 0 is for one that is not there.
+cdef struct Note:
+    Py_ssize_t start, end
+
 cdef struct Seen:
     Py_ssize_t size                                   # of the text this was read from, -1: nothing was read
     Py_ssize_t model_start, model_end                 # spans of values as written, null too; -1: no such member
@@ -26,6 +36,7 @@ cdef struct Seen:
     bint model_escaped, user_escaped
     bint stream, tools, include_usage, escaped
     long long max_tokens                              # -1 where absent
+    Note[NOTES] noted
     int fault                                         # what is wrong (a Fault of peek.pyx), 0: nothing
     int param                                         # the member at fault (a Known of peek.pyx), 0: the whole text
     Py_ssize_t fault_at

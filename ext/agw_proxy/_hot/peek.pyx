@@ -69,6 +69,7 @@ cdef enum Fault:
 cdef enum Known:
     NONE, MODEL, STREAM, USER, TOOLS, FUNCTIONS, MAX_COMPLETION_TOKENS, MAX_OUTPUT_TOKENS, MAX_TOKENS, OPTIONS
     INCLUDE_USAGE, FALLBACKS
+    NOTED                           # + NOTE_ of peek.pxd: members of any kind, whose spans alone are kept
 
 cdef struct Walk:
     const unsigned char *text
@@ -190,6 +191,7 @@ cdef const unsigned char *read_members(Walk *walk, const unsigned char *p, bint 
     """The members of the body (``top``) or of ``stream_options``, from after the brace to after the closing one."""
     cdef const unsigned char *end = walk.end
     cdef const unsigned char *name
+    cdef const unsigned char *value
     cdef long long counts[3]
     cdef int first = walk.names, which, i
     counts[0] = counts[1] = counts[2] = -1
@@ -209,7 +211,13 @@ cdef const unsigned char *read_members(Walk *walk, const unsigned char *p, bint 
         p = skip_colon(walk, p)
         if p == NULL:
             return NULL
-        if which != NONE and kind_known(p, end):
+        if which >= NOTED:
+            value = p
+            p = skip_value(walk, p, 1)
+            if p != NULL:
+                walk.seen.noted[which - NOTED].start = value - walk.text
+                walk.seen.noted[which - NOTED].end = p - walk.text
+        elif which != NONE and kind_known(p, end):
             p = read_value(walk, which, p, counts)
         else:
             p = skip_value(walk, p, 1 if top else 2)

@@ -37,9 +37,19 @@ cdef inline int known(const unsigned char *name, Py_ssize_t size, bint top) noex
     if size == 5:
         if memcmp(name, <const char *>b"model", 5) == 0:
             return MODEL
+        if memcmp(name, <const char *>b"input", 5) == 0:
+            return NOTED + NOTE_INPUT
         return TOOLS if memcmp(name, <const char *>b"tools", 5) == 0 else NONE
     elif size == 6:
+        if memcmp(name, <const char *>b"system", 6) == 0:
+            return NOTED + NOTE_SYSTEM
         return STREAM if memcmp(name, <const char *>b"stream", 6) == 0 else NONE
+    elif size == 8:
+        if memcmp(name, <const char *>b"messages", 8) == 0:
+            return NOTED + NOTE_MESSAGES
+        return NOTED + NOTE_METADATA if memcmp(name, <const char *>b"metadata", 8) == 0 else NONE
+    elif size == 1:
+        return NOTED + NOTE_CHOICES if name[0] == b"n" else NONE
     elif size == 4:
         return USER if memcmp(name, <const char *>b"user", 4) == 0 else NONE
     elif size == 9:
@@ -48,6 +58,12 @@ cdef inline int known(const unsigned char *name, Py_ssize_t size, bint top) noex
         return FALLBACKS if memcmp(name, <const char *>b"fallbacks", 9) == 0 else NONE
     elif size == 10:
         return MAX_TOKENS if memcmp(name, <const char *>b"max_tokens", 10) == 0 else NONE
+    elif size == 12:
+        if memcmp(name, <const char *>b"conversation", 12) == 0:
+            return NOTED + NOTE_CONVERSATION
+        return NOTED + NOTE_INSTRUCTIONS if memcmp(name, <const char *>b"instructions", 12) == 0 else NONE
+    elif size == 16:
+        return NOTED + NOTE_CACHE_KEY if memcmp(name, <const char *>b"prompt_cache_key", 16) == 0 else NONE
     elif size == 14:
         return OPTIONS if memcmp(name, <const char *>b"stream_options", 14) == 0 else NONE
     elif size == 17:

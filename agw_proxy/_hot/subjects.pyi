@@ -1,0 +1,23 @@
+"""Who a request is from, as its JSON body tells it. Both lanes ask here, so that they cannot disagree."""
+
+from agw_proxy._hot.peek import Peek
+
+def user(body: bytes, seen: Peek, messages: bool) -> str | None:
+    """The member ``user``; of Anthropic's Messages (``messages``) ``metadata.user_id`` without the session in it.
+
+    That is what stands before ``_session_``, or, where it is a JSON object in a text (as coding tools send it), its
+    ``account_uuid``, ``user_id`` or ``device_id``. Raises ValueError where ``seen`` is another body's.
+    """
+
+def session(body: bytes, seen: Peek, header: bytes | None, key: int, messages: bool, derive: bool) -> int:
+    """A hash that is the same for all turns of one session of the key ``key``; 0 where the request has none.
+
+    ``header``: the value of ``x-session-id``, which is strongest. Then ``conversation`` (a text, or an object with an
+    ``id``), ``prompt_cache_key``, the session in ``metadata.user_id``; then, where ``derive``, how the conversation
+    begins: the first 4,096 bytes of the texts of its system prompt and its messages up to the first one of the user,
+    found within 64 KiB. Two conversations that begin alike are one session then. Raises ValueError where ``seen`` is
+    another body's.
+    """
+
+def choices(body: bytes, seen: Peek) -> int:
+    """How many answers are asked for (``n``), 1 to 128. Raises ValueError where ``seen`` is another body's."""

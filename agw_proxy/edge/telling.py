@@ -1,0 +1,106 @@
+"""What a gateway tells of itself: the part of ``types.Control`` that only reads."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from agw_proxy._hot.circuit import Board
+from agw_proxy.config.reload import Reloader, needs_restart
+from agw_proxy.config.settings import Settings
+from agw_proxy.edge.accounts import Accounts
+from agw_proxy.edge.explaining import explain
+from agw_proxy.edge.overload import Overload
+from agw_proxy.edge.server import Edge
+from agw_proxy.edge.state import State
+from agw_proxy.observe.metrics import Metrics
+from agw_proxy.store.recorder import Recorder
+from agw_proxy.types import ExplainWanted, Principal, ServedModel, UpstreamState, UsagePage, UsageWanted
+from agw_proxy.upstreams.catalog import Catalog
+from agw_proxy.upstreams.probes import Probes
+from agw_proxy.upstreams.standing import standing
+
+if TYPE_CHECKING:
+    from agw_proxy.edge.worker_link import WorkerLink
+
+
+class Telling:
+    """The gateway derives from it: it has all that is told of."""
+
+    state: State
+    metrics: Metrics
+    accounts: Accounts
+    _link: "WorkerLink | None"
+    _started: Settings
+    _reloader: Reloader
+    _overload: Overload
+    _edges: list[Edge]
+    _served: list[tuple[str, str]]
+    _catalog: Catalog
+    _board: Board
+    _probes: Probes
+    _recorder: Recorder
+    _document: bytes
+
+    def configuration(self) -> Mapping[str, object]:
+        """See ``types.Control``."""
+        return {
+            **self._reloader.told(),
+            "keys": len(self.state.keys.principals),
+            "upstreams": len(self.state.services) - 1,
+            **({"needs_restart": needs_restart(self._started, self.state.settings)} if self._link is None else {}),
+        }
+
+    @property
+    def draining(self) -> bool:
+        """See ``types.Control``."""
+        return self.accounts.draining
+
+    @property
+    def shedding(self) -> str | None:
+        """See ``types.Control``."""
+        return self._overload.refuses
+
+    @property
+    def active(self) -> int:
+        """See ``types.Control``; the asking request is one of them."""
+        return len(self.accounts.active) + sum(edge.lane.active + edge.lane.reading for edge in self._edges)
+
+    def shows_upstreams(self, principal: Principal | None) -> bool:
+        """See ``types.Control``."""
+        who = self.state.settings.server.readiness
+        return who == "open" or (who == "admin" and principal is not None and principal.admin)
+
+    def models(self, principal: Principal) -> list[ServedModel]:
+        """See ``types.Control``."""
+        return [ServedModel(id=name, owner=owner) for name, owner in self._served if principal.models.match(name)]
+
+    def model(self, principal: Principal, name: str) -> ServedModel:
+        """See ``types.Control``."""
+        return ServedModel(id=name, owner=self.state.routes.owner(name, principal, self._catalog.models))
+
+    def upstreams(self) -> list[UpstreamState]:
+        """See ``types.Control``."""
+        state = self.state
+        echo, now = state.services[-1], time.monotonic_ns()
+        return standing(state.pairs(), echo, state.routes.table, self._board, self._probes, now)
+
+    def metrics_text(self) -> bytes:
+        """See ``types.Control``."""
+        return self.metrics.text()
+
+    def metrics_tree(self) -> Mapping[str, object]:
+        """See ``types.Control``."""
+        return self.metrics.tree()
+
+    async def usage(self, wanted: UsageWanted) -> UsagePage:
+        """See ``types.Control``."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._recorder.read, wanted)
+
+    def explain(self, principal: Principal, wanted: ExplainWanted) -> Mapping[str, object]:
+        """See ``types.Control``."""
+        return explain(self.state, self.state.keys.named(wanted.key or principal.name), wanted)
+
+    def openapi(self) -> bytes:
+        """See ``types.Control``."""
+        return self._document

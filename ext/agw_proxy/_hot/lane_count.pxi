@@ -1,0 +1,63 @@
+# Part of lane.pyx: what the limits are asked for a request, by the functions that the full lane calls, too.
+
+cdef int count(Downstream d, const unsigned char *body, Ask *ask) except -1:
+    """Whatever some rule of the caller's looks at: whose request it is, and what it may need."""
+    cdef Caller caller = d.caller
+    cdef Way way = d.way
+    cdef int counts = caller.counts
+    cdef bint by_image = way.tariff is not None and way.tariff.image > 0
+    memset(ask, 0, sizeof(Ask))
+    memset(&d.estimate, 0, sizeof(Estimate))
+    d.session_subject = 0
+    ask.subjects[AT_KEY], ask.subjects[AT_TEAM] = caller.subject, caller.team
+    ask.subjects[AT_MODEL], ask.subjects[AT_UPSTREAM] = way.subject, way.upstream_subject
+    ask.stream = d.seen.stream
+    if not counts & (PER_USER | PER_CHANNEL | PER_SESSION | COUNTS_TOKENS | COUNTS_COST) and not by_image:
+        return 0
+    if counts & PER_USER:
+        ask.subjects[AT_USER] = name_of(b"user:", d.user)
+    if counts & PER_CHANNEL:
+        ask.subjects[AT_CHANNEL] = name_of(b"channel:", d.channel)
+    if counts & PER_SESSION:
+        d.session_subject = ask.subjects[AT_SESSION] = session_of(
+            body, &d.seen, d.session, caller.subject, d.door.anthropic, caller.derive and d.door.known_end)
+    if (counts & (COUNTS_TOKENS | COUNTS_COST) or by_image) and not d.door.counts_only:
+        estimate_(
+            &d.estimate, way.learner, way.tariff, body, d.seen.size, d.seen.max_tokens, choices_of(body, &d.seen),
+            d.door.known_end, False)
+        ask.input, ask.output, ask.cost = d.estimate.prompt, d.estimate.output, d.estimate.cost
+    return 0
+
+
+cdef uint64_t name_of(bytes kind, str name) except? 1:
+    """The subject of that name; who has none shares one."""
+    cdef bytes counted = kind + (name or "").encode("utf-8", "surrogatepass")
+    return hash_of(<const unsigned char *>PyBytes_AS_STRING(counted), PyBytes_GET_SIZE(counted))
+
+
+cdef bint refuses_for_good(Downstream d) except -1:
+    """A limit has said no, and nothing that the full lane could do would make it a yes.
+
+    Requests behind this one leave it to the full lane, so that no chain of refusals is answered by recursion.
+    """
+    cdef Grant grant = d.grant
+    if grant is None or grant.granted or grant.shortages is not None:
+        return False
+    if (d.inbox.size if d.own is not None else d.inbox.size - d.request_size) > 0:
+        return False
+    # Another target's upstream may have room.
+    return len(d.way.route.targets) + len(d.way.route.fallbacks) < 2 or not (
+        grant.rule.per & PER_UPSTREAM or grant.rule.only[0] == PER_UPSTREAM)
+
+
+cdef int say_limited(Downstream d) except -1:
+    """Tell the client so. The Shell finds the words, and accounts for it."""
+    cdef Way way = d.way
+    carried, d.carried = d.carried, None
+    d.grant = None
+    answer = <bytes?>d.lane.shell.limited(
+        d, carried, way.route.name, way.route.label, bool(d.seen.stream), d.session_subject,
+        bool(d.close_after or d.lane.draining))
+    if not d.send_bytes(answer):
+        return 0
+    return next_request(d)

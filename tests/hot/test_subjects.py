@@ -1,0 +1,140 @@
+"""Whose a request is, and what it may need: the words of its body, by functions that both lanes call."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agw_proxy._hot import subjects
+from agw_proxy._hot.limit import COST, PER_KEY, Limits, Rule, Table
+from agw_proxy._hot.money import Tariff
+from agw_proxy._hot.peek import peek
+from agw_proxy._hot.reserve import PARTED, SERVED, UNSERVED, Reserve, estimate
+from agw_proxy._hot.tokens import Learner, count
+from agw_proxy.types import Usage
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+SPACES = st.sampled_from([(", ", ": "), (",", ":"), (" ,\n", " :\t")])
+
+
+def session(tree: object, header: bytes | None = None, *, messages: bool = False, derive: bool = True) -> int:
+    body = json.dumps(tree).encode()
+    return subjects.session(body, peek(body), header, 7, messages, derive)
+
+
+@given(TEXT, TEXT, TEXT, SPACES, st.booleans())
+def test_later_turns_belong_to_the_session_that_they_begin_like(
+    system: str, first: str, more: str, separators: tuple[str, str], blocks: bool
+) -> None:
+    begun = [{"role": "system", "content": system}, {"role": "user", "content": first}]
+    marked = [{"type": "text", "text": first, "cache_control": {"type": "ephemeral"}}]
+    later = [begun[0], {"role": "user", "content": marked if blocks else first}, {"role": "assistant", "content": more}]
+    tree = {"messages": later, "model": "m", "temperature": 1}
+    body = json.dumps(tree, separators=separators).encode()
+    found = subjects.session(body, peek(body), None, 7, False, True)
+    assert found == session({"model": "m", "messages": begun}) != 0
+    assert session({"messages": [begun[0], {"role": "user", "content": first + "!"}]}) != found
+
+
+@given(st.recursive(TEXT | st.integers() | st.none(), lambda item: st.lists(item) | st.dictionaries(TEXT, item)))
+def test_anything_may_stand_where_a_name_is_looked_for(value: object) -> None:
+    for member in ("metadata", "conversation", "prompt_cache_key", "messages", "input", "system", "instructions", "n"):
+        body = json.dumps({member: value}).encode()
+        seen = peek(body)
+        subjects.session(body, seen, None, 7, True, True)
+        subjects.user(body, seen, True)
+        assert 1 <= subjects.choices(body, seen) <= 128
+
+
+def test_names_are_stronger_than_beginnings_and_the_header_is_strongest() -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    trees = [
+        {"messages": messages},
+        {"messages": messages, "prompt_cache_key": "p"},
+        {"messages": messages, "prompt_cache_key": "p", "conversation": "c"},
+    ]
+    found = [session(tree) for tree in trees]
+    assert len(set(found)) == 3
+    assert session(trees[2], b"h") not in found
+    assert session(trees[2], b"h") == session(trees[0], b"h")
+    assert session({"conversation": {"id": "c"}}) == session({"conversation": "c"})
+    assert session({"messages": messages}, derive=False) == 0
+    assert session({"prompt": "hi"}) == 0
+
+
+def test_a_session_is_of_its_key() -> None:
+    body = b'{"conversation":"c"}'
+    assert subjects.session(body, peek(body), None, 1, False, True) != subjects.session(
+        body, peek(body), None, 2, False, True
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "user"),
+    [
+        ("user_a_account_b_session_c", "user_a_account_b"),
+        ("plain", "plain"),
+        ('{"device_id": "d", "account_uuid": "a", "session_id": "s"}', "a"),
+        ('{"device_id": "d", "account_uuid": "", "session_id": "s"}', "d"),
+        ("{broken", "{broken"),
+        ("été", "été"),
+        ("", None),
+        ("\ud800", None),
+        (7, None),
+    ],
+)
+def test_the_user_of_messages_stands_in_its_metadata(told: object, user: str | None) -> None:
+    body = json.dumps({"metadata": {"user_id": told}}).encode()
+    assert subjects.user(body, peek(body), True) == user
+    assert subjects.user(body, peek(body), False) is None
+
+
+def test_another_body_is_refused() -> None:
+    with pytest.raises(ValueError, match="not the body"):
+        subjects.user(b"{}", peek(b'{"a":1}'), True)
+
+
+def test_money_is_reserved_for_the_longest_answer_and_all_choices() -> None:
+    tariff = Tariff(input=1_000_000, output=10_000_000, max_output=1000)
+    body = b'{"messages":[{"role":"user","content":"hello there"}]}'
+    raw = count(body)
+    free = estimate(body, Learner(), tariff, -1, 1, True, False)
+    assert (free.raw, free.cost) == (raw, raw + 10_000)
+    assert estimate(body, Learner(), tariff, 50, 3, True, False).cost == raw + 1500
+    assert estimate(body, Learner(), tariff, -1, 1, True, True).cost == raw + 2560
+    assert estimate(body, Learner(), tariff, -1, 1, False, False).cost == raw
+    assert estimate(body, None, None, 50, 1, True, False).cost == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "usage", "content", "bytes_out", "spent"),
+    [
+        (SERVED, Usage(20, 5, 4), 3, 900, (20, 5)),
+        (SERVED, Usage(20, -1, -1), 0, 900, (20, 0)),
+        (SERVED, Usage(), 3, 900, (10, 3)),
+        (SERVED, Usage(), 0, 40, (10, 10)),
+        (SERVED, Usage(), 0, 4000, (10, 100)),
+        (PARTED, Usage(20, 1, -1), 7, 900, (20, 7)),
+        (PARTED, Usage(), 0, 0, (10, 0)),
+        (UNSERVED, Usage(20, 5, 4), 3, 900, (0, 0)),
+    ],
+)
+def test_paid_is_what_is_known_to_have_been_used(
+    how: int, usage: Usage, content: int, bytes_out: int, spent: tuple[int, int]
+) -> None:
+    tariff = Tariff(input=1_000_000, cached=0, output=10_000_000)
+    read, written, cost = Reserve(9, 10, 100, 1000).spent(how, tariff, usage, content, bytes_out)
+    assert (read, written) == spent
+    cached = max(usage.cached, 0) if how != UNSERVED else 0
+    assert cost == read - cached + 10 * written
+
+
+def test_it_is_settled_once_and_learnt_from() -> None:
+    limits = Limits(Table(slots=8, gates=8), [Rule("r", PER_KEY, COST, 1000, 10**9)])
+    grant = limits.admit(1, key=1, cost=900)
+    made, learner = Reserve(100, 100, 50, 900), Learner()
+    assert made.settle(grant, SERVED, learner, Tariff(input=1_000_000), Usage(200, 10), 0, 0, 1)
+    assert not made.settle(grant, UNSERVED, learner, Tariff(), Usage(), 0, 0, 1)
+    assert limits.look(1, key=1)[0].remaining == 800
+    assert learner.prompt(100) > 100

@@ -1,0 +1,125 @@
+"""Alerts of budgets: told once a window, sent in order, given up after three attempts, never in the way."""
+
+import asyncio
+import http.server
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from agw_proxy._hot.limit import CALENDAR, COST, MONTH, PER_KEY, Grant, Limits, Rule, Table
+from agw_proxy._hot.route import Globs
+from agw_proxy.config.allowances import Alerts as Settings
+from agw_proxy.observe import alerts as module
+from agw_proxy.observe.alerts import Alerts, post
+from agw_proxy.types import Principal
+
+RULE = Rule("keys.a/budget", PER_KEY, COST, 1000, algorithm=CALENDAR, calendar=MONTH, marks=(0.5, 1.0))
+LIMITS_SECONDS = 10
+
+
+class Listener(http.server.ThreadingHTTPServer):
+    """Answers with the statuses given, then 200."""
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.statuses = list(statuses)
+        self.bodies: list[dict[str, Any]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/hook"
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    server: Listener
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(orjson.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def listener(request: pytest.FixtureRequest) -> Iterator[Listener]:
+    with Listener(*getattr(request, "param", ())) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits(Table(), [RULE])
+
+
+def principal(limits: Limits) -> Principal:
+    return Principal("a", 1, Globs(("*",)), Globs(("*",)), admin=False, limits=limits, team="red")
+
+
+def spend(limits: Limits, cost: int, reserved: int = 0) -> Grant:
+    grant = limits.admit(1, key=1, cost=max(cost, reserved))
+    grant.settle(0, 0, cost, 1)
+    return grant
+
+
+def made(said: list[dict[str, Any]], dropped: list[str], webhook: str | None = None) -> Alerts:
+    def say(event: str, **fields: object) -> None:
+        said.append({"event": event, **fields})
+
+    return Alerts(Settings(webhook=webhook), say, dropped.append)
+
+
+def test_a_mark_is_told_once_and_what_was_only_reserved_is_not(limits: Limits) -> None:
+    said: list[dict[str, Any]] = []
+    alerts = made(said, [])
+    for cost, reserved in ((100, 900), (100, 0), (350, 0), (100, 0), (100, 300)):
+        alerts.crossed(spend(limits, cost, reserved), principal(limits), "ann")
+    assert [(line["event"], line["share"], line["used_usd"]) for line in said] == [("budget.alert", 0.5, 0.00055)]
+    assert (said[0]["key"], said[0]["team"], said[0]["user"], said[0]["usd"]) == ("a", "red", "ann", 0.001)
+    alerts.crossed(limits.admit(1, key=1, cost=900), principal(limits), None)
+    assert [line["share"] for line in said] == [0.5, 1.0]
+
+
+async def delivered(alerts: Alerts) -> None:
+    async with asyncio.timeout(LIMITS_SECONDS):
+        while alerts._task is not None and not alerts._task.done():
+            await asyncio.wait({alerts._task})
+
+
+@pytest.mark.parametrize("listener", [(500, 302)], indirect=True)
+async def test_a_listener_gets_it_at_last(listener: Listener, limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    said: list[dict[str, Any]] = []
+    dropped: list[str] = []
+    alerts = made(said, dropped, listener.url)
+    alerts.crossed(spend(limits, 600), principal(limits), None)
+    await delivered(alerts)
+    assert [body["event"] for body in listener.bodies] == ["budget.alert"] * 3
+    assert "time" in listener.bodies[0]
+    assert dropped == []
+    await alerts.close()
+
+
+@pytest.mark.parametrize("listener", [(500, 500, 500)], indirect=True)
+async def test_one_that_never_takes_it_costs_the_alert(
+    listener: Listener, limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    said: list[dict[str, Any]] = []
+    dropped: list[str] = []
+    alerts = made(said, dropped, listener.url)
+    alerts.crossed(spend(limits, 600), principal(limits), None)
+    await delivered(alerts)
+    assert len(listener.bodies) == 3
+    assert dropped == ["alert"]
+    assert (said[-1]["event"], said[-1]["error"]) == ("alert.not_sent", "status 500")
+
+
+def test_nobody_there_is_said_by_its_class() -> None:
+    assert post(Settings(webhook="http://127.0.0.1:1/"), b"{}") == "ConnectionRefusedError"
+    assert post(Settings(webhook="https://127.0.0.1:1/"), b"{}") == "ConnectionRefusedError"
