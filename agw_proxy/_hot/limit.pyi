@@ -82,10 +82,10 @@ class Table:
         self,
         buffer: Buffer | None = None,
         *,
-        slots: int = 4096,
-        gates: int = 1024,
+        slots: int = 16384,
+        gates: int = 4096,
         windows: int = 16384,
-        leases: int = 4096,
+        leases: int = 16384,
         worker: int = 0,
         wall_ns: int | None = None,
     ) -> None:
@@ -97,7 +97,7 @@ class Table:
         numbers out of range.
         """
     @staticmethod
-    def size(slots: int = 4096, gates: int = 1024, windows: int = 16384, leases: int = 4096) -> int:
+    def size(slots: int = 16384, gates: int = 4096, windows: int = 16384, leases: int = 16384) -> int:
         """Bytes that such a table needs. Raises ValueError unless all are 8 to 16777216."""
     def overflowed(self) -> int:
         """How often a subject found no line and shared its rule's overflow line."""

@@ -15,7 +15,7 @@ cdef class Table:
     """A fixed number of buckets, gates, windows and leases, in a buffer or in private memory."""
 
     def __cinit__(
-        self, buffer=None, *, int slots=4096, int gates=1024, int windows=16384, int leases=4096, int worker=0,
+        self, buffer=None, *, int slots=16384, int gates=4096, int windows=16384, int leases=16384, int worker=0,
         wall_ns=None,
     ):
         cdef size_t size = Table.size(slots, gates, windows, leases)
@@ -63,7 +63,7 @@ cdef class Table:
         PyBuffer_Release(&self.view)
 
     @staticmethod
-    def size(int slots=4096, int gates=1024, int windows=16384, int leases=4096):
+    def size(int slots=16384, int gates=4096, int windows=16384, int leases=16384):
         """Bytes that such a table needs. Raises ValueError unless all are 8 to 16777216."""
         for name, lines in (("slots", slots), ("gates", gates), ("windows", windows), ("leases", leases)):
             if not MIN_LINES <= lines <= MAX_LINES:
