@@ -15,6 +15,7 @@ SECONDS ?= 60
 SEED ?= 1
 IMAGE ?= agw:latest
 CPUS := $(shell nproc 2>/dev/null || echo 2)
+MORE := $(shell echo $$(( $(CPUS) + 1 )))
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -87,7 +88,8 @@ $(SANITIZED): $(EXT) $(PACKAGE) $(RUNTIME)
 
 # --- checks -------------------------------------------------------------------------------------------------------
 
-# The checks and the traced tests use a core each; the tests proper use all of them, and close the output.
+# The checks and the traced tests share the cores; the tests proper, which wait a lot, have one process more than there
+# are cores, and close the output.
 test: $(DEV) $(BUILT)  ## lint, types, and all quick tests with coverage (release build, and line-traced .pyx)
 	@rm -f .coverage .coverage.*
 	@$(MAKE) -j2 --output-sync=target lint typecheck test-trace
@@ -112,12 +114,12 @@ typecheck: $(DEV) $(BUILT)  ## mypy --strict over package, tests and benchmarks
 # allocates, and makes processes that crowd one table too slow to crowd it.
 test-trace: $(DEV) $(TRACED)
 	AGW_HOT_LIB=build/trace/lib PYTHONPATH=$(CURDIR)/build/trace/lib:$(CURDIR) HYPOTHESIS_PROFILE=fast COVERAGE_CORE=ctrace \
-		pytest -q --no-header -p no:cacheprovider --import-mode=importlib --timeout=300 \
+		pytest -q --no-header -p no:cacheprovider --import-mode=importlib --timeout=300 -n $(CPUS) --dist loadfile \
 		--cov --cov-append --cov-report= --cov-fail-under=0 -k "not without_allocating and not two_processes" \
 		--ignore tests/edge/test_supervisor.py tests/hot tests/edge
 
 test-release: $(DEV) $(BUILT)
-	PYTHONPATH=$(CURDIR) COVERAGE_CORE=ctrace pytest -n $(CPUS) --dist loadfile -m "not full" \
+	PYTHONPATH=$(CURDIR) COVERAGE_CORE=ctrace pytest -n $(MORE) --dist loadfile -m "not full" \
 		--cov --cov-append --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 test-full: $(DEV) $(BUILT) $(SANITIZED)  ## the long tier: everything, deep Hypothesis, then ASan and UBSan

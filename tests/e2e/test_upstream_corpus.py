@@ -42,6 +42,7 @@ HEADS: dict[str, tuple[bytes, bool]] = {
 NOBODYS = ("set-cookie", "openai-organization", "keep-alive", "upgrade", "trailer", "x-powered-by")
 """Fields that no answer to a client carries, whatever an upstream says."""
 Results = dict[tuple[str, Kind], list[str]]
+GIVEN_UP_SECONDS = 2.0
 
 
 @dataclass
@@ -64,12 +65,22 @@ class Stage:
         data = post(body=body).replace(b"x-vector: 00000000", b"x-vector: " + mark.encode())
         return await converse(self.port, [data], most=1, probe_id=f"probe-{mark}")
 
+    async def _given_up(self, mark: str) -> None:
+        """Until the connections that served it are closed: what comes behind an answer may come after it has gone out."""
+        until = asyncio.get_running_loop().time() + GIVEN_UP_SECONDS
+        while {seen.connection for seen in self.upstream.by_mark(mark)} - self.upstream.closed:
+            if asyncio.get_running_loop().time() > until:
+                return  # told by the one who is asked again on it
+            await asyncio.sleep(0.001)
+
     async def play(self, number: int, vector: Response, kind: Kind, *, bytewise: bool) -> list[str]:
         """The vector, then a good answer over the same upstream entry."""
         mark, next_mark = f"{next(self.marks):08d}", f"{next(self.marks):08d}"
         self.upstream.answers[mark] = vector.reaction(kind, bytewise=bytewise)
         talk = await self.ask(number, kind, mark)
         faults = judge(vector, kind, talk)
+        if not vector.reusable:
+            await self._given_up(mark)
         again = await self.ask(number, "json", next_mark)
         if [(answer.status, answer.body) for answer in again.answers] != [(200, BODIES["json"])]:
             faults.append(

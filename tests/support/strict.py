@@ -199,6 +199,8 @@ class StrictUpstream:
     oddities: list[Oddity] = field(default_factory=list)
     cut: list[Oddity] = field(default_factory=list)
     """Requests that the peer began and left."""
+    closed: set[int] = field(default_factory=set)
+    """Connections that are over, by number."""
     url: str = ""
     _by_mark: dict[str, list[Seen]] = field(default_factory=dict)
     _host: bytes = b""
@@ -256,6 +258,7 @@ class StrictUpstream:
                         return
         finally:
             writer.close()
+            self.closed.add(number)
 
     async def _receive(self, reader: asyncio.StreamReader, number: int) -> Seen | None:
         """The next request; None where the peer has left, or has written what nobody should."""
