@@ -27,10 +27,15 @@ class Told(Protocol):
 class Reserve:
     """What is reserved for one request."""
 
-    def __init__(self, raw: int = 0, prompt: int = 0, output: int = 0, cost: int = 0, extra: int = 0) -> None: ...
+    def __init__(
+        self, raw: int = 0, prompt: int = 0, output: int = 0, cost: int = 0, extra: int = 0, size: int = 0
+    ) -> None: ...
     @property
     def raw(self) -> int:
-        """Tokens of the prompt, before anything learnt."""
+        """Tokens of the prompt, before anything learnt; 0 where the learner knows enough by the size alone."""
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
     @property
     def prompt(self) -> int: ...
     @property
@@ -69,10 +74,13 @@ def estimate(
     choices: int,
     generates: bool,
     steps: bool,
+    by_bytes: bool = False,
 ) -> Reserve:
     """``max_tokens``: -1 where the request sets none. ``generates``: there is an answer in words.
 
     ``steps``: money only for the answer's first 256 tokens; more is taken as it comes (``Grant.extend``).
+    ``by_bytes``: the prompt need not be looked at where bodies of its size were alike (``Learner.by_bytes``); not where
+    money is counted, which is reserved for the worst case.
     """
 
 def crossings(grant: Grant, now_ns: int) -> list[tuple[Rule, float, int, int, tuple[int, ...]]]:

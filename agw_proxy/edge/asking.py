@@ -175,7 +175,7 @@ class Asking:
             rule = await self._extend(grant, extra)
             if rule is None:
                 old = exchange.reserve
-                exchange.reserve = Reserve(old.raw, old.prompt, old.output, made.cost, made.extra)
+                exchange.reserve = Reserve(old.raw, old.prompt, old.output, made.cost, made.extra, old.size)
         return None if rule is None else self.refusal(grant, rule)
 
     async def moved(self, target: Target) -> None:
@@ -252,6 +252,7 @@ class Asking:
             subjects.choices(body, seen) if seen is not None else 1,
             self._generates,
             self.steps,
+            not self._principal.limits.counts & COUNTS_COST,
         )
 
     def _upstream(self, target: Target) -> str:

@@ -291,7 +291,7 @@ class Carried(msgspec.Struct, frozen=True):
     waited: int
     """For the client's body and for the upstream."""
     connect_ms: float
-    reserve: tuple[int, int, int, int, int]
+    reserve: tuple[int, int, int, int, int, int]
     """As ``Reserve`` takes it."""
     replayed: bool
     """The request went out twice: an idle connection turned out to be dead."""

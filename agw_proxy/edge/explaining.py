@@ -12,6 +12,7 @@ from agw_proxy._hot.limit import (
     CALENDAR,
     CONCURRENT,
     COST,
+    COUNTS_COST,
     INPUT,
     OUTPUT,
     PER_CHANNEL,
@@ -190,6 +191,7 @@ class _Made:
             subjects.choices(self._body, self._seen),
             self._relay.known_end,
             self._steps,
+            not self._principal.limits.counts & COUNTS_COST,
         )
 
     def expected(self, target: Target) -> int:

@@ -138,3 +138,19 @@ def test_it_is_settled_once_and_learnt_from() -> None:
     assert not made.settle(grant, UNSERVED, learner, Tariff(), Usage(), 0, 0, 1)
     assert limits.look(1, key=1)[0].remaining == 800
     assert learner.prompt(100) > 100
+
+
+def test_a_prompt_is_looked_at_where_its_size_does_not_say_enough_or_money_is_counted() -> None:
+    body = b'{"messages":[{"role":"user","content":"' + b"word " * 300 + b'"}]}'
+    learner = Learner()
+    first = estimate(body, learner, None, 50, 1, True, False, True)
+    assert (first.raw > 0, first.size) == (True, len(body))
+    limits = Limits(Table(slots=8, gates=8), [Rule("r", PER_KEY, COST, 1000, 10**9)])
+    for now in range(20):
+        grant = limits.admit(now, key=1)
+        estimate(body, learner, None, 50, 1, True, False).settle(grant, SERVED, learner, None, Usage(700, 9), 0, 0, now)
+    by_size = estimate(body, learner, None, 50, 1, True, False, True)
+    assert (by_size.raw, by_size.prompt, by_size.output) == (0, 700, 50)
+    assert estimate(body, learner, None, 50, 1, True, False, False).raw == first.raw
+    by_size.settle(limits.admit(99, key=1), SERVED, learner, None, Usage(1400, 9), 0, 0, 99)
+    assert estimate(body, learner, None, 50, 1, True, False, True).raw == first.raw

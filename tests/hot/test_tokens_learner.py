@@ -119,3 +119,30 @@ def test_the_same_answers_teach_the_same() -> None:
             learner.learn(draw.randrange(1, 10**5), draw.randrange(1, 10**5), draw.randrange(4_000))
     assert [one.prompt(10**n) for n in range(7)] == [other.prompt(10**n) for n in range(7)]
     assert one.output(-1, 0) == other.output(-1, 0)
+
+
+def test_bodies_that_are_alike_need_not_be_looked_at() -> None:
+    learner = Learner()
+    draw = random.Random(3)
+    for _ in range(15):
+        learner.learn_bytes(6_000, 1_500 + draw.randrange(-20, 21))
+    assert learner.by_bytes(6_000) == -1  # too few yet
+    learner.learn_bytes(6_000, 1_500)
+    assert abs(learner.by_bytes(8_000) - 2_000) <= 30
+    assert (
+        learner.by_bytes(600) == learner.by_bytes(60_000) == learner.by_bytes(0) == -1
+    )  # of other sizes nothing is known
+    learner.learn_bytes(6_000, 0)
+    assert learner.by_bytes(6_000) > 0  # that said nothing
+    learner.learn_bytes(6_000, 3_000)
+    assert learner.by_bytes(6_000) == -1  # they are not alike any more
+
+
+@given(
+    st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(-(2**62), 2**62)), max_size=80), st.integers(-5, 2**40)
+)
+def test_whatever_is_learnt_by_bytes_gives_a_number_of_tokens_or_none(told: list[tuple[int, int]], size: int) -> None:
+    learner = Learner()
+    for answer in told:
+        learner.learn_bytes(*answer)
+    assert -1 <= learner.by_bytes(size) <= 2**62

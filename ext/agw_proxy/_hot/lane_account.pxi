@@ -296,6 +296,7 @@ cdef object carry(Downstream d, object error):
     return d.lane.shell.carried(
         error, d.policy.state, d.caller.principal, d.grant, d.request_id.decode(), d.started, d.seed, d.auth_ns,
         d.limit_ns, d.body_wait + d.upstream_ns, d.connect_ms,
-        (d.estimate.raw, d.estimate.prompt, d.estimate.output, d.estimate.cost, d.estimate.extra),
+        (d.estimate.raw, d.estimate.prompt, d.estimate.output, d.estimate.cost, d.estimate.extra,
+         d.estimate.size),
         bool(d.running and d.replayed), d.way.target if d.running else None,
     )

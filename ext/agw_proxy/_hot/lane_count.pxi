@@ -24,7 +24,7 @@ cdef int count(Downstream d, const unsigned char *body, Ask *ask) except -1:
     if (counts & (COUNTS_TOKENS | COUNTS_COST) or by_image) and not d.door.counts_only:
         estimate_(
             &d.estimate, way.learner, way.tariff, body, d.seen.size, d.seen.max_tokens, choices_of(body, &d.seen),
-            d.door.known_end, False)
+            d.door.known_end, False, not counts & COUNTS_COST)
         ask.input, ask.output, ask.cost = d.estimate.prompt, d.estimate.output, d.estimate.cost
     return 0
 

@@ -18,11 +18,12 @@ cdef enum:
 
 # What is reserved for a request. Tokens are 0 where nobody counts them.
 cdef struct Estimate:
-    int64_t raw                 # tokens of the prompt, before anything learnt
+    int64_t raw                 # tokens of the prompt, before anything learnt; 0 where they were not counted
     int64_t prompt
     int64_t output
     int64_t cost                # micro-dollars
     int64_t extra               # of these, for the images that it asks for
+    int64_t size                # bytes of the body
 
 # What it has used.
 cdef struct Spent:
@@ -31,10 +32,11 @@ cdef struct Spent:
     int64_t cost
 
 # ``learner`` and ``tariff`` may be None. ``max_tokens``: -1 where the request sets none. ``steps``: money is reserved
-# for STEP_TOKENS of the answer only, more follows as it comes.
+# for STEP_TOKENS of the answer only, more follows as it comes. ``by_bytes``: a prompt need not be looked at where its
+# size says enough; not for money, which is reserved for the worst case.
 cdef void estimate_(
     Estimate *made, Learner learner, Tariff tariff, const unsigned char *body, Py_ssize_t size, int64_t max_tokens,
-    int64_t choices, bint generates, bint steps
+    int64_t choices, bint generates, bint steps, bint by_bytes
 ) noexcept
 # ``content``: events with content so far; tokens below 0 are not known.
 cdef void spent_(

@@ -17,12 +17,16 @@ from .tokens cimport Learner, count_
 
 cdef void estimate_(
     Estimate *made, Learner learner, Tariff tariff, const unsigned char *body, Py_ssize_t size, int64_t max_tokens,
-    int64_t choices, bint generates, bint steps
+    int64_t choices, bint generates, bint steps, bint by_bytes
 ) noexcept:
     cdef int64_t most = tariff.max_output if tariff is not None else 0
     cdef int64_t worst
-    made.raw = count_(body, size)
-    made.prompt = learner.prompt_(made.raw) if learner is not None else made.raw
+    made.size = size
+    made.raw = 0
+    made.prompt = learner.by_bytes_(size) if by_bytes and learner is not None else -1
+    if made.prompt < 0:
+        made.raw = count_(body, size)
+        made.prompt = learner.prompt_(made.raw) if learner is not None else made.raw
     made.output = made.cost = made.extra = 0
     if generates:
         made.output = learner.output_(max_tokens, most) if learner is not None else max(max_tokens, 0)
@@ -72,8 +76,9 @@ cdef bint settle_(
     spent_(&spent, how, made, tariff, prompt, completion, cached, content, bytes_out)
     if not grant.true_up(spent.input, spent.output, spent.cost, now):
         return False
-    if how == SERVED and learner is not None and made.raw > 0:
+    if how == SERVED and learner is not None and (made.raw > 0 or made.size > 0):
         learner.learn_(made.raw, prompt, completion if made.output else -1)
+        learner.learn_bytes_(made.size, prompt)
     return True
 
 
@@ -83,9 +88,11 @@ cdef class Reserve:
 
     cdef Estimate made
 
-    def __init__(self, int64_t raw=0, int64_t prompt=0, int64_t output=0, int64_t cost=0, int64_t extra=0):
+    def __init__(
+        self, int64_t raw=0, int64_t prompt=0, int64_t output=0, int64_t cost=0, int64_t extra=0, int64_t size=0,
+    ):
         self.made.raw, self.made.prompt, self.made.output = raw, prompt, output
-        self.made.cost, self.made.extra = cost, extra
+        self.made.cost, self.made.extra, self.made.size = cost, extra, size
 
     @property
     def extra(self):
@@ -94,6 +101,10 @@ cdef class Reserve:
     @property
     def raw(self):
         return self.made.raw
+
+    @property
+    def size(self):
+        return self.made.size
 
     @property
     def prompt(self):
@@ -122,12 +133,13 @@ cdef class Reserve:
 
 
 def estimate(
-    bytes body not None, Learner learner, Tariff tariff, int64_t max_tokens, int64_t choices, bint generates, bint steps
+    bytes body not None, Learner learner, Tariff tariff, int64_t max_tokens, int64_t choices, bint generates,
+    bint steps, bint by_bytes=False,
 ):
     cdef Reserve made = Reserve.__new__(Reserve)
     estimate_(
         &made.made, learner, tariff, <const unsigned char *><const char *>body, len(body), max_tokens, choices,
-        generates, steps)
+        generates, steps, by_bytes)
     return made
 
 

@@ -15,12 +15,23 @@ cdef struct Ratio:
     int64_t told
 
 
+# The same of tokens a byte, with how far off single answers were (of the ratio, a mean).
+cdef struct Density:
+    double value
+    double off
+    int64_t told
+
+
 cdef class Learner:
     cdef Ratio overall
     cdef Ratio[SIZES] by_size
+    cdef Density[SIZES] density     # by size, a byte taken for a quarter of a token
     cdef double mean, deviation     # of the answers' tokens
     cdef int64_t answers
 
+    # Tokens of a prompt in a body of so many bytes; -1 where those of its size are not alike enough.
+    cdef int64_t by_bytes_(self, int64_t size) noexcept nogil
+    cdef void learn_bytes_(self, int64_t size, int64_t prompt_tokens) noexcept nogil
     cdef int64_t prompt_(self, int64_t raw) noexcept nogil
     cdef int64_t output_(self, int64_t max_tokens, int64_t most) noexcept nogil
     cdef void learn_(self, int64_t raw, int64_t prompt_tokens, int64_t output_tokens) noexcept nogil

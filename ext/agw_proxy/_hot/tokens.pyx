@@ -23,11 +23,13 @@ cdef enum:
     ROOM = 32               # counts that a scan may fill
     FIRST_ANSWER = 512      # expected of a target that has answered nothing yet
     SLOW = 64               # answers that a learnt figure remembers
+    STEADY = 16             # answers of a size until its tokens a byte may stand for a count
     TRUST = 4               # answers after which a size's own ratio weighs as much as the overall one
     MOST_TOKENS = 1 << 30   # no figure is taken for more than that, whatever an upstream says
 
 cdef double LEAST = 0.2
 cdef double GREATEST = 5.0
+cdef double ALIKE = 0.03     # mean deviation of tokens a byte up to which a size's bodies are alike
 cdef double SPREAD = 3.0    # mean absolute deviations: 96 % of an exponential distribution lie below, 99 % of a normal
 
 IMAGE_TOKENS = IMAGE_TOKENS_
@@ -84,6 +86,29 @@ cdef class Learner:
         for i in range(SIZES):
             self.by_size[i].value = 1.0
 
+    cdef int64_t by_bytes_(self, int64_t size) noexcept nogil:
+        cdef Density* own
+        if size <= 0:
+            return -1
+        own = &self.density[size_of(size // 4)]
+        if own.told < STEADY or own.off > ALIKE:
+            return -1
+        return <int64_t>(size * own.value + 0.5)
+
+    cdef void learn_bytes_(self, int64_t size, int64_t prompt_tokens) noexcept nogil:
+        cdef Density* own
+        cdef double value, off
+        if size <= 0 or not 0 < prompt_tokens <= MOST_TOKENS:
+            return
+        own = &self.density[size_of(size // 4)]
+        value = <double>prompt_tokens / <double>size
+        off = (value - own.value) / own.value if own.told else 0.0
+        if own.told < STEADY:
+            own.told += 1
+        # Quick to doubt and to forget: what is no longer alike is counted again at once.
+        own.off += ((off if off >= 0 else -off) - own.off) / own.told
+        own.value += (value - own.value) / own.told
+
     cdef int64_t prompt_(self, int64_t raw) noexcept nogil:
         if raw <= 0:
             return 0
@@ -120,6 +145,12 @@ cdef class Learner:
             off = output_tokens - self.mean
             self.mean += off / self.answers
             self.deviation += ((off if off >= 0 else -off) - self.deviation) / self.answers
+
+    def by_bytes(self, size: int) -> int:
+        return self.by_bytes_(size)
+
+    def learn_bytes(self, size: int, prompt_tokens: int) -> None:
+        self.learn_bytes_(size, prompt_tokens)
 
     def prompt(self, raw: int) -> int:
         return self.prompt_(raw)
