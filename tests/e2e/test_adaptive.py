@@ -18,7 +18,7 @@ CLIENTS = 16
 def running(request: pytest.FixtureRequest, upstream: Upstream) -> Iterator[Gateway]:
     adaptive = {"start": 8, "min": 2, "max": 64}
     entry = provider(upstream.url, adaptive=adaptive, queue={"size": 100, "wait": "20s"}, retries={"attempts": 1})
-    config = configuration(entry)
+    config = configuration(entry, timeouts={"connect": "5s", "first_byte": "5s", "between_bytes": "5s", "total": "30s"})
     config["server"]["lane"] = request.param
     with Gateway(config) as gateway:
         yield gateway

@@ -110,10 +110,10 @@ def test_months_begin_where_the_calendar_says(at_time: AtTime) -> None:
         ends = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
         after = round(ends.timestamp() * 1_000_000)
         key = f"{year}-{month}"
-        got, _, _, mark = at_time.take(key, Take(terms, 1, 10, 10), after - 1, 1)
+        got, _, _, mark = at_time.take(key, Take(terms, 1, 10, 10), after - 1_000_000, 1)
         assert (got, mark) == (10, str(year * 12 + month))
-        got, wait, _, _ = at_time.take(key, Take(terms, 1, 1, 1), after - 1, 1)
-        assert (got, wait) == (0, 1)
+        got, wait, _, _ = at_time.take(key, Take(terms, 1, 1, 1), after - 1_000_000, 1)
+        assert (got, wait) == (0, 1_000_000)
         assert at_time.take(key, Take(terms, 1, 10, 10), after, 1)[0] == 10
 
 
