@@ -5,6 +5,7 @@ Taken over are the roundings that the contract states: of what a bucket refills 
 
 import copy
 import datetime as dt
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
 from math import ceil
@@ -75,7 +76,7 @@ class Bucket:
         return Room(self.rule.amount, left, -(-self.ahead(at) // 64))
 
 
-class Window:
+class Window(ABC):
     """What is counted now, by the number it was counted under; subclasses say what numbers there are."""
 
     def __init__(self, rule: limit.Rule) -> None:
@@ -88,12 +89,13 @@ class Window:
     def total(self) -> int:
         return sum(self.counts.values())
 
+    @abstractmethod
     def number(self, at: At) -> int:
-        raise NotImplementedError
+        """What is taken now is counted under."""
 
+    @abstractmethod
     def ends(self, number: int, at: At) -> int:
         """Nanoseconds until what was counted under it is forgotten."""
-        raise NotImplementedError
 
     def roll(self, at: At) -> None:
         self.newest = max(self.newest, self.number(at))
@@ -105,7 +107,7 @@ class Window:
             self.told.clear()
             del self.counts[number]
 
-    def touch(self, at: At) -> None:
+    def touch(self, at: At) -> None:  # noqa: B027  only a count of all has a use for it
         """Note that something was taken."""
 
     def take(self, hold: "Hold", at: At, *, forced: bool = False) -> int | None:
@@ -207,7 +209,7 @@ class Total(Window):
             return at.ns
         return self.newest
 
-    def touch(self, at: At) -> None:
+    def touch(self, at: At) -> None:  # noqa: B027  only a count of all has a use for it
         self.used = max(self.used, at.ns)
 
     def ends(self, number: int, at: At) -> int:
