@@ -209,7 +209,7 @@ class Total(Window):
             return at.ns
         return self.newest
 
-    def touch(self, at: At) -> None:  # noqa: B027  only a count of all has a use for it
+    def touch(self, at: At) -> None:
         self.used = max(self.used, at.ns)
 
     def ends(self, number: int, at: At) -> int:
