@@ -63,7 +63,8 @@ cpdef enum:
 
 cdef enum:
     MAX_RULES = 256         # of one set; a decision looks at each
-    MAX_HELD = 16           # of them that apply to one request; bounds a Grant's size
+    MAX_HELD = 16           # of them that apply to one request
+    FEW = 4                 # of these that a Grant has room for in itself
     MAX_MARKS = 4
     MAX_CROSSINGS = 8       # that one Grant can tell of; more are dropped
     MAX_WORKERS = 28        # counts that fit beside the tag in a gate's cache line
@@ -234,6 +235,7 @@ cdef class Limits:
     cdef readonly tuple rules
     cdef readonly int counts
     cdef int count
+    cdef int most               # of them that can apply to one request
     cdef Terms* terms
     cdef Grant take(self, const Ask* ask, int64_t now_ns)
     cdef int gather(self, Grant grant, const Moment* at, bint moving) noexcept
@@ -267,7 +269,8 @@ cdef class Grant:
     cdef Ask ask
     cdef uint16_t[MAX_CROSSINGS] crossed_rule
     cdef uint8_t[MAX_CROSSINGS] crossed_mark
-    cdef Hold[MAX_HELD] holds
+    cdef Hold* holds            # MAX_HELD of them, or ``few`` where no request can meet more rules
+    cdef Hold[FEW] few
     # Each True the first time only: true up tokens and cost; give back requests, tokens and cost; give back the slots.
     cdef bint true_up(self, int64_t input, int64_t output, int64_t cost, int64_t now_ns)
     cdef bint undo(self, int64_t now_ns)

@@ -122,9 +122,9 @@ cdef class Limits:
             if rule.leased:
                 self.counts |= COUNTS_LEASES
                 table.leased[rule.terms.identity] = rule
-        most = most_at_once(self.rules)
-        if most > MAX_HELD:
-            raise ValueError(f"expected at most {MAX_HELD} rules for one request, got up to {most}; merge some")
+        self.most = most_at_once(self.rules)
+        if self.most > MAX_HELD:
+            raise ValueError(f"expected at most {MAX_HELD} rules for one request, got up to {self.most}; merge some")
 
     def __dealloc__(self):
         free(self.terms)
@@ -176,6 +176,9 @@ cdef class Limits:
         grant.input_tokens_limit = grant.input_tokens_remaining = grant.input_tokens_reset_ns = -1
         grant.output_tokens_limit = grant.output_tokens_remaining = grant.output_tokens_reset_ns = -1
         if self.count:
+            grant.holds = &grant.few[0] if self.most <= FEW else <Hold*>calloc(MAX_HELD, sizeof(Hold))
+            if grant.holds == NULL:
+                raise MemoryError
             grant.ask = ask[0]
             grant.worker = self.table._worker
             self.table.moment(now_ns, &at)

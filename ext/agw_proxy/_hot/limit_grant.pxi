@@ -16,6 +16,8 @@ cdef class Grant:
     def __dealloc__(self):
         if self.limits is not None:
             self.leave()
+        if self.holds != &self.few[0]:
+            free(self.holds)
 
     @property
     def short(self):

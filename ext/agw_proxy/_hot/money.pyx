@@ -28,7 +28,10 @@ cdef extern from *:
         cached = cached > 0 ? (cached < input ? cached : input) : 0;
         sum = (__int128)(input - cached) * input_price + (__int128)cached * cached_price;
         sum += (__int128)output * output_price;
-        return agw_capped((sum + 500000) / 1000000 + request);
+        sum += 500000;
+        /* Nearly always 64 bits are enough, and a division of 128 calls a function. */
+        sum = sum <= INT64_MAX ? (__int128)((uint64_t)sum / 1000000) : sum / 1000000;
+        return agw_capped(sum + request);
     }
 
     static inline int64_t agw_pieces(int64_t images, int64_t milliseconds, int64_t image_price, int64_t minute_price) {
