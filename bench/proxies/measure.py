@@ -20,7 +20,7 @@ from bench.proxies.scenarios import Scenario
 from bench.proxies.tls import make_certificate
 
 POLL_SECONDS = 0.002
-IDLE_SECONDS = 0.2  # between the first answer and the look at the idle memory
+IDLE_SECONDS = 2.0  # between the first answer and the look at the idle memory: what that answer brought counts, too
 AT = 0.8  # of the window: when the memory under load is read
 SPARE_FILES = 256  # descriptors of a process that are no connections
 US = 1000.0

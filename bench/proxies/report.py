@@ -175,7 +175,7 @@ def _table(results: Results, peers: Sequence[Peer], scenario: Scenario) -> list[
 
 def _starts(results: Results, peers: Sequence[Peer]) -> list[str]:
     lines = ["## Start and idle memory", ""]
-    lines.append("From the start of the process to the first good answer to a chat request; memory 0.2 s later.")
+    lines.append("From the start of the process to the first good answer to a chat request; memory 2 s later.")
     lines += ["", _row(["", *(column.title for column in START_COLUMNS)])]
     lines.append(_row(["---", *("---:" for _ in START_COLUMNS)]))
     for peer in peers:
