@@ -5,17 +5,17 @@ of the start. Whoever imports it later gets it as ever.
 """
 
 import sys
-from types import ModuleType
-from typing import cast
+from typing import Any
 
-_hides = "rich" not in sys.modules
+_modules: dict[str, Any] = sys.modules
+_hides = "rich" not in _modules
 if _hides:
     # None in the place of a module: importing it raises ImportError, which structlog takes for "not installed".
-    cast("dict[str, ModuleType | None]", sys.modules)["rich"] = None
+    _modules["rich"] = None
 try:
     import structlog
 finally:
     if _hides:
-        del sys.modules["rich"]
+        del _modules["rich"]
 
 __all__ = ["structlog"]
