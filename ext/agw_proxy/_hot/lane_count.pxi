@@ -1,5 +1,11 @@
 # Part of lane.pyx: what the limits are asked for a request, by the functions that the full lane calls, too.
 
+cdef extern from "Python.h":
+    bint PyUnicode_IS_ASCII(object text)
+
+cdef enum:
+    NAMED_BYTES = 272           # of a kind and a name: one in a header has at most 256
+
 cdef int count(Downstream d, const unsigned char *body, Ask *ask) except -1:
     """Whatever some rule of the caller's looks at: whose request it is, and what it may need."""
     cdef Caller caller = d.caller
@@ -31,8 +37,20 @@ cdef int count(Downstream d, const unsigned char *body, Ask *ask) except -1:
 
 cdef uint64_t name_of(bytes kind, str name) except? 1:
     """The subject of that name; who has none shares one."""
-    cdef bytes counted = kind + (name or "").encode("utf-8", "surrogatepass")
-    return hash_of(<const unsigned char *>PyBytes_AS_STRING(counted), PyBytes_GET_SIZE(counted))
+    cdef unsigned char[NAMED_BYTES] text
+    cdef Py_ssize_t before = PyBytes_GET_SIZE(kind), size = 0
+    cdef const char *plain = NULL
+    cdef bytes counted
+    if name is None:
+        plain = ""
+    elif PyUnicode_IS_ASCII(name):
+        plain = PyUnicode_AsUTF8AndSize(name, &size)
+    if plain == NULL or before + size > NAMED_BYTES:
+        counted = kind + name.encode("utf-8", "surrogatepass")
+        return hash_of(<const unsigned char *>PyBytes_AS_STRING(counted), PyBytes_GET_SIZE(counted))
+    memcpy(text, PyBytes_AS_STRING(kind), before)
+    memcpy(text + before, plain, size)
+    return hash_of(text, before + size)
 
 
 cdef bint refuses_for_good(Downstream d) except -1:

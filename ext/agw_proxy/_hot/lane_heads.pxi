@@ -76,6 +76,12 @@ cdef class Names:
 
 # -- a pen: it never writes beyond its page, and says so
 
+cdef const char *PAIRS = (          # 00 to 99: a number is written two digits at a time
+    "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+    "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899"
+)
+
+
 cdef inline void put(Pen *pen, const void *data, Py_ssize_t size) noexcept nogil:
     if pen.end - pen.at < size:
         pen.overflow = True
@@ -90,15 +96,19 @@ cdef inline void put_bytes(Pen *pen, bytes data):
 
 cdef void put_number(Pen *pen, int64_t number) noexcept nogil:
     cdef unsigned char[24] digits
+    cdef uint64_t left = <uint64_t>number if number > 0 else 0, rest
     cdef int at = 24
-    if number < 0:
-        number = 0
-    while True:
+    while left >= 100:
+        rest = left
+        left //= 100
+        at -= 2
+        memcpy(&digits[at], PAIRS + 2 * (rest - left * 100), 2)
+    if left >= 10:
+        at -= 2
+        memcpy(&digits[at], PAIRS + 2 * left, 2)
+    else:
         at -= 1
-        digits[at] = <unsigned char>(48 + number % 10)
-        number //= 10
-        if number == 0:
-            break
+        digits[at] = <unsigned char>(48 + left)
     put(pen, &digits[at], 24 - at)
 
 
