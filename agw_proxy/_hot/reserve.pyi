@@ -13,6 +13,8 @@ PARTED: int
 """The caller has gone, or the answer broke off: paid is the prompt, and what came through of the answer."""
 UNSERVED: int
 """There was no answer: nothing is paid, and the request does not count."""
+REJECTED: int
+"""The upstream has said no to the request: it counts as one, and pays neither tokens nor money."""
 
 class Told(Protocol):
     """Tokens as the upstream has told them; -1 where it has not."""

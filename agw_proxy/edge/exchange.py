@@ -8,12 +8,12 @@ import msgspec
 
 from agw_proxy._hot.limit import Grant
 from agw_proxy._hot.money import Tariff
-from agw_proxy._hot.reserve import PARTED, SERVED, UNSERVED, Reserve
+from agw_proxy._hot.reserve import PARTED, REJECTED, SERVED, UNSERVED, Reserve
 from agw_proxy._hot.route import Target
 from agw_proxy._hot.tokens import Learner
 from agw_proxy.edge.finishing import Ending
 from agw_proxy.edge.state import State
-from agw_proxy.errors import CallerGone, GatewayError, UpstreamError
+from agw_proxy.errors import CallerGone, GatewayError, UpstreamError, UpstreamRejected
 from agw_proxy.types import Attempt, Dialect, Lane, Principal, Receipt, Usage
 
 NOTHING = Usage(0, 0, 0)
@@ -162,11 +162,13 @@ class Exchange:
         )
 
     def ending_kind(self) -> int:
-        """How it has ended for whoever pays for it: SERVED, PARTED or UNSERVED."""
+        """How it has ended for whoever pays for it: SERVED, PARTED, UNSERVED or REJECTED."""
         if self.error is None or self.complete:
             return SERVED
         if self.bytes_out:
             return PARTED
+        if isinstance(self.error, UpstreamRejected):
+            return REJECTED  # else who sends nothing but bad requests would have no limit
         left = isinstance(self.error, CallerGone) or self.error is self.ending
         return PARTED if left and self.asked else UNSERVED
 
@@ -261,7 +263,7 @@ class Exchange:
         if self.reuse is not None:
             return 0
         how = self.ending_kind()
-        if self.tariff is None or how == UNSERVED:
+        if self.tariff is None or how in {UNSERVED, REJECTED}:
             return -1
         return self.reserve.spent(how, self.tariff, self.usage, self.tokens_seen, self.bytes_out)[2]
 

@@ -114,11 +114,24 @@ def test_input_and_output_tokens_are_settled_apart(upstream: Upstream, lane: str
         assert second.value("x-ratelimit-remaining-tokens") == str(500 - 12 - 100)
 
 
-def test_what_the_upstream_refuses_costs_nothing_not_even_the_request(upstream: Upstream, lane: str) -> None:
-    limits = [{"per": "key", "requests": 1, "period": "1h"}, {"per": "key", "tokens": 1000, "period": "1h"}]
+def test_what_the_upstream_fails_at_costs_nothing_and_what_it_refuses_nothing_but_the_request(
+    upstream: Upstream, lane: str
+) -> None:
+    limits = [{"per": "key", "requests": 3, "period": "1h"}, {"per": "key", "tokens": 1000, "period": "1h"}]
     with start(upstream, lane, limits=limits) as gateway:
-        upstream.script(failure(400), failure(500))
-        assert statuses(gateway, CY, CY, CY, CY) == [400, 502, 200, 429]
+        upstream.script(failure(400), failure(500), failure(429))
+        refused = [gateway.chat(key=CY, max_tokens=900) for _ in range(3)]
+        assert [reply.status for reply in refused] == [400, 502, 429]
+        gateway.receipts(refused[-1].request_id)
+        last = gateway.chat(key=CY, max_tokens=900)
+        assert (last.status, last.value("x-ratelimit-remaining-requests")) == (200, "0")
+        assert rule_of(gateway.chat(key=CY)) == "global/requests-per-key"
+
+
+def test_who_sends_nothing_but_what_the_upstream_refuses_comes_to_an_end(upstream: Upstream, lane: str) -> None:
+    with start(upstream, lane, limits=[{"per": "key", "requests": 3, "period": "1h"}]) as gateway:
+        upstream.default = failure(400)
+        assert statuses(gateway, *[CY] * 5) == [400, 400, 400, 429, 429]
 
 
 def test_a_client_that_leaves_pays_for_the_prompt_and_what_came(upstream: Upstream, lane: str) -> None:

@@ -11,6 +11,7 @@ cpdef enum:
     SERVED = 0          # the answer is whole
     PARTED = 1          # the caller has gone, or the answer broke off: it pays for what there was
     UNSERVED = 2        # there was no answer: it pays nothing, the request does not count
+    REJECTED = 3        # the upstream has said no to the request: it counts, and pays nothing else
 
 cdef enum:
     BYTES_PER_TOKEN = 4         # of an answer whose upstream tells no usage: an English-and-code average

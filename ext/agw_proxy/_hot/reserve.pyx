@@ -51,7 +51,7 @@ cdef void spent_(
 ) noexcept:
     cdef bint told = prompt >= 0 or completion >= 0
     spent.input = spent.output = spent.cost = 0
-    if how == UNSERVED:
+    if how >= UNSERVED:
         return
     spent.input = prompt if prompt >= 0 else made.prompt
     if how == PARTED:
@@ -73,6 +73,8 @@ cdef bint settle_(
     cdef Spent spent
     if how == UNSERVED:
         return grant.undo(now)
+    if how == REJECTED:
+        return grant.true_up(0, 0, 0, now)
     spent_(&spent, how, made, tariff, prompt, completion, cached, content, bytes_out)
     if not grant.true_up(spent.input, spent.output, spent.cost, now):
         return False
