@@ -210,6 +210,23 @@ def test_anthropics_clients_get_headers_of_their_own_form(anthropic: Gateway) ->
     assert refused.value("retry-after")
 
 
+def test_a_user_whose_name_cannot_be_written_down_breaks_nothing(anthropic: Gateway) -> None:
+    body = {
+        "model": "claude-x",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "hi"}],
+        "metadata": {"user_id": '{"user_id": "\\ud800", "session_id": "s"}'},
+    }
+    with anthropic.connect() as connection:
+        for _ in range(2):
+            connection.send("POST", "/v1/messages", body, anthropic.headers(CY))
+            reply = connection.reply()
+            assert reply.status == 200, reply.body
+            assert anthropic.receipts(reply.request_id)[0]["user"] == body["metadata"]["user_id"]
+    told = anthropic.get("/metrics/prometheus", key=ADMIN_KEY).body.decode()
+    assert "agw_active_requests 1.0" in told  # the one that asks
+
+
 def test_a_connection_goes_on_after_a_refusal_and_so_does_what_was_pipelined(upstream: Upstream, lane: str) -> None:
     with start(upstream, lane, limits=[{"per": "user", "requests": 1, "period": "1h"}]) as gateway:
         with gateway.connect() as connection:

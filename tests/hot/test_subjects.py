@@ -77,6 +77,8 @@ def test_a_session_is_of_its_key() -> None:
         ("plain", "plain"),
         ('{"device_id": "d", "account_uuid": "a", "session_id": "s"}', "a"),
         ('{"device_id": "d", "account_uuid": "", "session_id": "s"}', "d"),
+        ('{"device_id": "d", "account_uuid": "\\ud800"}', "d"),
+        ('{"device_id": "\\ud800"}', '{"device_id": "\\ud800"}'),
         ("{broken", "{broken"),
         ("été", "été"),
         ("", None),

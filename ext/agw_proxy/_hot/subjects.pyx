@@ -113,11 +113,16 @@ cdef str text_at(const unsigned char *start, Py_ssize_t size):
     if memchr(start, b"\\", size) == NULL:
         return PyUnicode_DecodeUTF8(<const char *>start + 1, size - 2, NULL) or None
     text = json.loads(PyBytes_FromStringAndSize(<const char *>start, size))
+    return text if text and is_writable(text) else None
+
+
+cdef bint is_writable(str text):
+    """It has no half of a surrogate pair, which no log could write down."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return None
-    return text or None
+        return False
+    return True
 
 
 cdef tuple told_of(const unsigned char *body, const Seen *seen):
@@ -137,7 +142,7 @@ cdef tuple told_of(const unsigned char *body, const Seen *seen):
             return text, None
         user = next((
             tree[name] for name in ("account_uuid", "user_id", "device_id")
-            if isinstance(tree.get(name), str) and tree[name]
+            if isinstance(tree.get(name), str) and tree[name] and is_writable(tree[name])
         ), None)
         session = tree.get("session_id") if isinstance(tree.get("session_id"), str) else None
         return user or text, session or None
