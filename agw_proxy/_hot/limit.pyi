@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from typing_extensions import Buffer
 
-# Who has a count of their own: any of these, joined by |. A rule per TOOL or SESSION leaves out requests that have none.
+# Who has a count of their own: any of these, joined by |. A rule per UPSTREAM, TOOL or SESSION leaves out
+# requests that have none.
 PER_GLOBAL: int
 PER_KEY: int
 PER_TEAM: int

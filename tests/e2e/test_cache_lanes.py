@@ -96,6 +96,18 @@ def test_requests_are_limited_all_the_same(gateway: Gateway, upstream: Upstream)
     assert lane_of(gateway, replies[1]) == "fast"
 
 
+def test_what_asks_no_upstream_comes_under_no_limit_of_one(shared_upstream: Upstream, upstream: Upstream) -> None:
+    config = cached(shared_upstream.url)
+    config["limits"] = [{"per": "upstream", "requests": 2, "period": "1h", "name": "asked"}]
+    with Gateway(config) as gateway:
+        asked = fresh()
+        hows = [{}, {}, {}, BY_FULL_LANE, BY_FULL_LANE, BY_FULL_LANE]
+        replies = [gateway.chat(messages=asked, headers=how) for how in hows]
+        assert [(reply.status, reply.value("x-agw-cache")) for reply in replies] == [(200, "miss")] + [(200, "hit")] * 5
+        assert {reply.value("x-ratelimit-limit-requests") for reply in replies[1:]} == {None}
+        assert [gateway.chat(messages=fresh()).status for _ in range(2)] == [200, 429]
+
+
 def test_headers_that_count_are_part_of_the_request(gateway: Gateway, upstream: Upstream) -> None:
     message = {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "stop_reason": "end_turn",

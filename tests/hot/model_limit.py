@@ -78,7 +78,7 @@ def applies(rule: limit.Rule, who: Subjects) -> bool:
     values = {1 << i: who.get(name, 0) for i, name in enumerate(NAMES)}
     if bit and values[bit] != value:
         return False
-    if any(rule.per & bit and not values[bit] for bit in (limit.PER_TOOL, limit.PER_SESSION)):
+    if any(rule.per & bit and not values[bit] for bit in (limit.PER_UPSTREAM, limit.PER_TOOL, limit.PER_SESSION)):
         return False
     return rule.unit != limit.STREAMS or who.get("stream", False)
 

@@ -67,7 +67,9 @@ cdef inline uint64_t tag_of(const Terms* terms, const Ask* ask) noexcept nogil:
 cdef inline bint applies(const Terms* terms, const Ask* ask) noexcept nogil:
     if terms.only_at >= 0 and ask.subjects[terms.only_at] != terms.only:
         return False
-    if terms.per & (PER_TOOL | PER_SESSION):
+    if terms.per & (PER_UPSTREAM | PER_TOOL | PER_SESSION):
+        if terms.per & PER_UPSTREAM and ask.subjects[AT_UPSTREAM] == 0:
+            return False
         if terms.per & PER_TOOL and ask.subjects[AT_TOOL] == 0:
             return False
         if terms.per & PER_SESSION and ask.subjects[AT_SESSION] == 0:
