@@ -79,4 +79,5 @@ def allowance(key: Key, common: Common, table: Table) -> Allowance:
     add(common.limits, common.budgets, everyone, shared)
     if key.team is None:
         rules = [rule for rule in rules if not rule.per & PER_TEAM]  # who has no team shares none
+        budgets = {rule.name: budgets[rule.name] for rule in rules if rule.name in budgets}
     return Allowance(Limits(table, rules), budgets, sessions.derive if sessions is not None else True)

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from agw_proxy._hot.limit import Table
-from agw_proxy.config.allowances import Limit
+from agw_proxy.config.allowances import Budget, Limit, Team
 from agw_proxy.config.settings import Key
 from agw_proxy.errors import CallerError, KeyInvalid, KeyMissing
 from agw_proxy.policy.budgets import Common
@@ -108,3 +108,13 @@ def test_subjects_differ_by_name_and_outlive_a_reload() -> None:
 def test_the_same_key_twice_is_refused() -> None:
     with pytest.raises(ValueError):
         keys({"name": "again", "key": APP})
+
+
+def test_a_key_without_a_team_is_not_held_to_what_each_team_is_held_to() -> None:
+    budget = Budget.model_validate({"per": ["team"], "usd": 5, "unpriced": "refuse", "on_end": "finish"})
+    common = Common(budgets=(budget,), teams=(Team(name="red"),))
+    entries = [{"name": "app", "key": APP}, {"name": "ann", "key": BOSS, "team": "red"}]
+    made = Keys([Key.model_validate(entry) for entry in entries], common, Table(slots=8, gates=8))
+    app, ann = made.principals
+    assert (app.needs_price, app.finishes, list(app.budgets)) == (False, False, [])
+    assert (ann.needs_price, ann.finishes, list(ann.budgets)) == (True, True, ["global/budget-per-team-month"])
