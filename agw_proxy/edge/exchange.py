@@ -263,7 +263,11 @@ class Exchange:
         if self.reuse is not None:
             return 0
         how = self.ending_kind()
-        if self.tariff is None or how in {UNSERVED, REJECTED}:
+        if how in {UNSERVED, REJECTED}:
+            return -1
+        if not self.uses_tokens:
+            return 0
+        if self.tariff is None:
             return -1
         return self.reserve.spent(how, self.tariff, self.usage, self.tokens_seen, self.bytes_out)[2]
 

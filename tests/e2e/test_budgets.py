@@ -82,6 +82,19 @@ def test_a_model_without_a_price_is_refused_where_the_budget_says_so(upstream: U
         assert gateway.chat(key=KEY, max_tokens=9).status == 200
 
 
+def test_tokens_are_counted_for_nothing(upstream: Upstream, lane: str) -> None:
+    config = settings(upstream, lane, {"usd": 1})
+    config["prices"][1]["request"] = "0.01"
+    with Gateway(config) as gateway:
+        body = {"model": "claude-x", "messages": [{"role": "user", "content": "hi"}]}
+        upstream.script(answer({"input_tokens": 500}))
+        reply = gateway.post("/v1/messages/count_tokens", body, key=KEY)
+        assert reply.status == 200
+        assert gateway.receipts(reply.request_id)[0]["cost"] == 0
+        total = gateway.get("/usage", key=KEY).json["total"]
+        assert (total["requests"], total["cost_micro_usd"], total["unpriced"]) == (1, 0, 0)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_is_spent_outlives_the_gateway(upstream: Upstream, how: signal.Signals, workers: int) -> None:

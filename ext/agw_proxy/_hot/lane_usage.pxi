@@ -3,7 +3,11 @@
 cdef int64_t cost_of(Downstream d, int how, int64_t prompt, int64_t cached, int64_t completion) noexcept:
     """Micro-dollars for what there was, as limits settle it; -1: no price, or nothing was served."""
     cdef Spent spent
-    if d.way.tariff is None or how == UNSERVED:
+    if how == UNSERVED:
+        return -1
+    if d.way.door.counts_only:
+        return 0
+    if d.way.tariff is None:
         return -1
     spent_(&spent, how, &d.estimate, d.way.tariff, prompt, completion, cached, d.content, d.bytes_out)
     return spent.cost
