@@ -137,6 +137,26 @@ def test_media_count_the_same_whatever_their_size(part: dict[str, Any], size: in
     assert count(body) == count(written(chat("What is this?"))) + IMAGE_TOKENS
 
 
+@pytest.mark.parametrize("key", ["url", "image_url", "data"])
+def test_media_count_wherever_they_lie(key: str) -> None:
+    for padding in range(130):
+        for body in (chat([{"user": "x" * padding, key: "A" * 300}]), chat([{key: "A" * 300, "x": "y"}] * 9)):
+            plain = json.dumps(body, ensure_ascii=False).encode()
+            media = plain.count(b"AAAA" * 75)
+            assert features(plain)[-1] == features(plain, portable=True)[-1] == media, (padding, media)
+
+
+def test_a_key_of_the_request_spelt_with_escapes_hides_nothing() -> None:
+    body = written(chat("Hello there, how are you?"))
+    least = features(body)[0]
+    for padding in range(130):
+        moved = body.replace(b'"m"', b'"%b"' % (b"m" * padding))
+        for spelt in (rb"mess\u0061ges", rb"\u006d\u0065\u0073\u0073\u0061\u0067\u0065\u0073"):
+            hidden = moved.replace(b"messages", spelt)
+            assert json.loads(hidden) == json.loads(moved)
+            assert features(hidden)[0] == features(hidden, portable=True)[0] == least, (padding, spelt)
+
+
 def test_words_about_keys_inside_a_text_are_text() -> None:
     quoted = '{"role":"user","url":"data:image/png;base64,AAAA","type":"x"}'
     assert features(written(chat(quoted)))[-MARKS:] == (1, 0)
@@ -224,7 +244,7 @@ def test_blanks_between_keys_and_values_change_nothing() -> None:
     body = written(
         chat([{"type": "text", "text": "Hello, you"}, {"type": "image_url", "image_url": {"url": "data:x"}}])
     )
-    for blanks in (b" : ", b"\n:\t", b" " * 9 + b":" + b" " * 3):
+    for blanks in (b" : ", b"\n:\t", b" " * 9 + b":" + b" " * 3, b" " * 99 + b":", b":" + b"\n" * 99):
         assert features(body.replace(b":", blanks, 11)) == features(body)
 
 

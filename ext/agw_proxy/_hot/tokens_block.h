@@ -83,8 +83,8 @@ TARGET static inline uint64_t EACH(read)(
 #define KEEP(to) keep |= below(to) & ~below(from) & (s->kind == ALL ? whole : s->kind == STRINGS ? inner : 0)
     for (; closing; closing &= closing - 1) {
         int end = __builtin_ctzll(closing), next = end + 1;
-        while ((size_t)next < room && next < BLOCK + MARGIN && at[next] <= ' ') next++;
-        if ((size_t)next >= room || next >= BLOCK + MARGIN || at[next] != ':') continue;
+        while ((size_t)next < room && at[next] <= ' ') next++;
+        if ((size_t)next >= room || at[next] != ':') continue;
         int depth = s->depth + (int)EACH(ones)(open & below(end)) - (int)EACH(ones)(close & below(end));
         if (depth > 1 && s->top != STRINGS) continue;
         if (depth > 1 && s->hold && depth > s->hold) continue;
@@ -92,7 +92,7 @@ TARGET static inline uint64_t EACH(read)(
         int start = before ? 63 - __builtin_clzll(before) : 0, length = before ? end - start - 1 : 0;
         uint64_t name = name_of(at + start + 1, length);
         uint8_t value = 0;
-        for (next++; (size_t)next < room && next < BLOCK + MARGIN; next++)
+        for (next++; (size_t)next < room; next++)
             if ((value = at[next]) > ' ') break;
         KEEP(start);
         from = end + 1;
@@ -119,7 +119,8 @@ TARGET static inline uint64_t EACH(read)(
                 s->top = ALL;
                 break;
             default:
-                s->top = NOTHING;
+                /* Spelt with escapes, it may be any of these. So may a key as long as that makes one. */
+                s->top = !before || (m->escape & below(end) & ~below(start)) ? STRINGS : NOTHING;
             }
             s->kind = s->top;
         } else {
@@ -131,11 +132,13 @@ TARGET static inline uint64_t EACH(read)(
                 if (value == '{' || value == '[') s->hold = depth;
             } else if (is_media(name)) {
                 s->kind = NOTHING;
-                if (value == '"' && next < BLOCK) {
+                if (value == '"') {
                     s->count[F_IMAGE]++;
-                    *size = next + 1, *skip = 1;
-                    closing = 0;
-                    break;
+                    if (next < BLOCK) {
+                        *size = next + 1, *skip = 1;
+                        closing = 0;
+                        break;
+                    }
                 }
             } else if (value == '{' && is_object(name)) {
                 s->kind = ALL, s->hold = depth;
