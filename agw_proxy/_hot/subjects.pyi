@@ -6,7 +6,8 @@ def user(body: bytes, seen: Peek, messages: bool) -> str | None:
     """The member ``user``; of Anthropic's Messages (``messages``) ``metadata.user_id`` without the session in it.
 
     That is what stands before ``_session_``, or, where it is a JSON object in a text (as coding tools send it), its
-    ``account_uuid``, ``user_id`` or ``device_id``. Raises ValueError where ``seen`` is another body's.
+    ``account_uuid``, ``user_id`` or ``device_id``. What takes more than 1,024 bytes names nobody. Raises ValueError where
+    ``seen`` is another body's.
     """
 
 def session(body: bytes, seen: Peek, header: bytes | None, key: int, messages: bool, derive: bool) -> int:

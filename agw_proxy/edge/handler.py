@@ -58,6 +58,7 @@ from agw_proxy.upstreams.failures import verdict
 from agw_proxy.upstreams.ways import PLAIN
 
 MAX_QUERY_FIELDS = 100
+MAX_MODEL_CHARS = 256  # of a name in the log: none that is longer is served
 
 
 class Handler:
@@ -341,7 +342,7 @@ class Handler:
             return self._route_without_model(exchange, state, request)
         if CONTROL.search(model):
             raise InvalidParameter("'model' must be a name without control characters.", param="model")
-        exchange.model, exchange.model_label = model, "other"
+        exchange.model, exchange.model_label = model[:MAX_MODEL_CHARS], "other"
         carried = exchange.carried
         seed = carried.seed if carried is not None else random.getrandbits(64)
         route = state.routes.find(model, principal)

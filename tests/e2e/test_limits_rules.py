@@ -227,6 +227,17 @@ def test_a_user_whose_name_cannot_be_written_down_breaks_nothing(anthropic: Gate
     assert "agw_active_requests 1.0" in told  # the one that asks
 
 
+def test_names_in_the_log_are_bounded(upstream: Upstream, lane: str) -> None:
+    with start(upstream, lane) as gateway:
+        known = gateway.chat(key=CY, user="u" * 1000)
+        long = gateway.chat(key=CY, user="u" * 100_000, headers={"x-user-id": "ann"})
+        unknown = gateway.chat(key=CY, model="m" * 100_000)
+        assert [reply.status for reply in (known, long, unknown)] == [200, 200, 404]
+        assert gateway.receipts(known.request_id)[0]["user"] == "u" * 1000
+        assert gateway.receipts(long.request_id)[0]["user"] == "ann"
+        assert len(str(gateway.receipts(unknown.request_id)[0]["model"])) == 256
+
+
 def test_a_connection_goes_on_after_a_refusal_and_so_does_what_was_pipelined(upstream: Upstream, lane: str) -> None:
     with start(upstream, lane, limits=[{"per": "user", "requests": 1, "period": "1h"}]) as gateway:
         with gateway.connect() as connection:

@@ -22,7 +22,7 @@ from .peek cimport (
 cdef enum:
     BEGINNING = 4096            # bytes of text that a conversation is known by
     LOOKED_AT = 65536           # bytes of the body that are looked at for them
-    MAX_USER = 1024             # bytes of metadata.user_id, as written
+    MAX_USER = 1024             # bytes of user and metadata.user_id, as written: they stand in each line of the log
     MAX_CHOICES = 128
 
 cdef uint64_t GOLDEN = <uint64_t>0x9E3779B97F4A7C15
@@ -158,6 +158,8 @@ cdef str user_of(const unsigned char *body, const Seen *seen, bint messages):
 
 cdef str text_of_user(const unsigned char *body, const Seen *seen):
     cdef Py_ssize_t size = seen.user_end - seen.user_start
+    if size > MAX_USER:
+        return None
     if seen.user_escaped:
         return json.loads(PyBytes_FromStringAndSize(<const char *>body + seen.user_start, size))
     return PyUnicode_DecodeUTF8(<const char *>body + seen.user_start + 1, size - 2, NULL)
