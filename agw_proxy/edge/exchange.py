@@ -41,7 +41,7 @@ class Exchange:
         self.uses_tokens = True
         """False where the upstream only counts them: nothing is paid for."""
         self.asked = False
-        """An upstream was asked: what it reads of the prompt has to be paid for."""
+        """An upstream has the request: what it reads of the prompt has to be paid for."""
         self.session = 0
         self.user: str | None = None
         self.channel: str | None = None
@@ -121,6 +121,10 @@ class Exchange:
         """A try has waited so long for a place at its upstream."""
         self.queue_ns += nanoseconds
 
+    def sent(self) -> None:
+        """An upstream has it."""
+        self.asked = True
+
     def pays(self) -> None:
         """The answer is its own after all: it is charged for it."""
         self.reuse = None
@@ -169,7 +173,8 @@ class Exchange:
             return PARTED
         if isinstance(self.error, UpstreamRejected):
             return REJECTED  # else who sends nothing but bad requests would have no limit
-        left = isinstance(self.error, CallerGone) or self.error is self.ending
+        hurried = isinstance(self.error, UpstreamError) and self.error.hurried
+        left = isinstance(self.error, CallerGone) or self.error is self.ending or hurried
         return PARTED if left and self.asked else UNSERVED
 
     def server_timing(self) -> str:

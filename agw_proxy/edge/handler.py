@@ -248,6 +248,7 @@ class Handler:
                 holds=model is not None and model.on_break == "restart_if_uncommitted",
                 on_wait=exchange.queued,
                 on_ask=asking.enter,
+                on_sent=exchange.sent,
             )
             if body is None and request.body_exists:
                 self._bodies.check_length(request)

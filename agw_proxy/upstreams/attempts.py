@@ -255,14 +255,19 @@ class _Exchange:
 
 def _heard(call: Call, underway: Underway) -> Call:
     """The call, whose attempt hears of its wait for a place and of its request's end."""
-    on_wait = call.on_wait
+    on_wait, on_sent = call.on_wait, call.on_sent
 
     def waited(nanoseconds: int) -> None:
         underway.waited(nanoseconds)
         if on_wait is not None:
             on_wait(nanoseconds)
 
-    return msgspec.structs.replace(call, on_wait=waited, on_sent=underway.sent)
+    def sent() -> None:
+        underway.sent()
+        if on_sent is not None:
+            on_sent()
+
+    return msgspec.structs.replace(call, on_wait=waited, on_sent=sent)
 
 
 def _outcome(error: UpstreamError) -> str:

@@ -134,6 +134,30 @@ def test_who_sends_nothing_but_what_the_upstream_refuses_comes_to_an_end(upstrea
         assert statuses(gateway, *[CY] * 5) == [400, 400, 400, 429, 429]
 
 
+def test_who_waits_no_longer_for_an_upstream_that_was_asked_pays_for_the_prompt(upstream: Upstream, lane: str) -> None:
+    limits = [{"per": "key", "requests": 4, "period": "1h"}, {"per": "key", "tokens": 10000, "period": "24h"}]
+    config = settings(upstream, lane, limits=limits)
+    config["upstreams"][0] |= {"max_concurrent": 1, "queue": {"size": 4, "wait": "9s"}}
+    config["timeouts"] |= {"first_byte": "20s", "between_bytes": "20s"}
+    upstream.reset()
+    hasty = {"x-agw-timeout": "200ms"}
+    with Gateway(config) as gateway:
+        upstream.script(answer(completion(), delay_ms=60_000))
+        assert gateway.chat(key=CY, max_tokens=5000, headers=hasty).status == 504
+        upstream.script(stream(words()[:2], ending="hang"))
+        with gateway.connect() as connection:
+            connection.send("POST", "/v1/chat/completions", chat_body(stream=True, max_tokens=100), gateway.headers(CY))
+            left = connection.head()
+            assert left.value("x-ratelimit-remaining-requests") == "2"
+            prompt = (10000 - 100 - int(left.value("x-ratelimit-remaining-tokens") or 0)) / 2
+            assert 0 < prompt < 60
+            for _ in range(3):  # the only place is taken: nobody is asked
+                assert gateway.chat(key=CY, max_tokens=5000, headers=hasty).status == 504
+        gateway.receipts(left.request_id)
+        last = gateway.chat(key=CY, max_tokens=100)
+        assert last.value("x-ratelimit-remaining-requests") == "1"
+
+
 def test_a_client_that_leaves_pays_for_the_prompt_and_what_came(upstream: Upstream, lane: str) -> None:
     with start(upstream, lane, limits=[{"per": "key", "tokens": 10000, "period": "24h"}]) as gateway:
         upstream.script(stream(words("one two three four five six")[:4], ending="hang"))
@@ -211,18 +235,19 @@ def test_anthropics_clients_get_headers_of_their_own_form(anthropic: Gateway) ->
 
 
 def test_a_user_whose_name_cannot_be_written_down_breaks_nothing(anthropic: Gateway) -> None:
+    named = '{"user_id": "\\ud800", "session_id": "s"}'
     body = {
         "model": "claude-x",
         "max_tokens": 9,
         "messages": [{"role": "user", "content": "hi"}],
-        "metadata": {"user_id": '{"user_id": "\\ud800", "session_id": "s"}'},
+        "metadata": {"user_id": named},
     }
     with anthropic.connect() as connection:
         for _ in range(2):
             connection.send("POST", "/v1/messages", body, anthropic.headers(CY))
             reply = connection.reply()
             assert reply.status == 200, reply.body
-            assert anthropic.receipts(reply.request_id)[0]["user"] == body["metadata"]["user_id"]
+            assert anthropic.receipts(reply.request_id)[0]["user"] == named
     told = anthropic.get("/metrics/prometheus", key=ADMIN_KEY).body.decode()
     assert "agw_active_requests 1.0" in told  # the one that asks
 
