@@ -21,4 +21,7 @@ def session(body: bytes, seen: Peek, header: bytes | None, key: int, messages: b
     """
 
 def choices(body: bytes, seen: Peek) -> int:
-    """How many answers are asked for (``n``), 1 to 128. Raises ValueError where ``seen`` is another body's."""
+    """How many answers are asked for: ``n`` or ``best_of``, 1 to 128, for each in a list of prompts.
+
+    Raises ValueError where ``seen`` is another body's.
+    """

@@ -82,6 +82,14 @@ def test_a_model_without_a_price_is_refused_where_the_budget_says_so(upstream: U
         assert gateway.chat(key=KEY, max_tokens=9).status == 200
 
 
+def test_each_prompt_of_a_list_has_an_answer_to_pay_for(upstream: Upstream, lane: str) -> None:
+    with Gateway(settings(upstream, lane, {"usd": "0.0155"})) as gateway:
+        body = {"model": "gpt-4o-mini", "prompt": ["one", "two"], "max_tokens": 900}
+        refused(gateway.post("/v1/completions", body, key=KEY))
+        assert upstream.requests == []
+        assert gateway.post("/v1/completions", {**body, "prompt": ["one"]}, key=KEY).status == 200
+
+
 def test_tokens_are_counted_for_nothing(upstream: Upstream, lane: str) -> None:
     config = settings(upstream, lane, {"usd": 1})
     config["prices"][1]["request"] = "0.01"

@@ -39,12 +39,37 @@ def test_later_turns_belong_to_the_session_that_they_begin_like(
 
 @given(st.recursive(TEXT | st.integers() | st.none(), lambda item: st.lists(item) | st.dictionaries(TEXT, item)))
 def test_anything_may_stand_where_a_name_is_looked_for(value: object) -> None:
-    for member in ("metadata", "conversation", "prompt_cache_key", "messages", "input", "system", "instructions", "n"):
+    members = "metadata conversation prompt_cache_key messages input system instructions n best_of prompt"
+    for member in members.split():
         body = json.dumps({member: value}).encode()
         seen = peek(body)
         subjects.session(body, seen, None, 7, True, True)
         subjects.user(body, seen, True)
-        assert 1 <= subjects.choices(body, seen) <= 128
+        prompts = len(value) if member == "prompt" and isinstance(value, list) else 1
+        assert 1 <= subjects.choices(body, seen) <= max(prompts, 128)
+
+
+@pytest.mark.parametrize(
+    ("tree", "answers"),
+    [
+        ({}, 1),
+        ({"n": 3}, 3),
+        ({"n": 3, "best_of": 5}, 5),
+        ({"best_of": 10**9}, 128),
+        ({"n": "3", "best_of": -2}, 1),
+        ({"prompt": "a, b"}, 1),
+        ({"prompt": ["a, b", '"]', ""]}, 3),
+        ({"prompt": ["a", "b"], "n": 4}, 8),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": [[1, 2], [3], []]}, 3),
+        ({"prompt": []}, 1),
+        ({"prompt": {"id": "stored"}}, 1),
+    ],
+)
+def test_answers_are_counted_by_choices_and_prompts(tree: dict[str, object], answers: int) -> None:
+    for indent in (None, 2):
+        body = json.dumps(tree, indent=indent).encode()
+        assert subjects.choices(body, peek(body)) == answers
 
 
 def test_names_are_stronger_than_beginnings_and_the_header_is_strongest() -> None:
@@ -107,6 +132,7 @@ def test_money_is_reserved_for_the_longest_answer_and_all_choices() -> None:
     assert estimate(body, Learner(), tariff, -1, 1, True, True).cost == raw + 2560
     assert estimate(body, Learner(), tariff, -1, 1, False, False).cost == raw
     assert estimate(body, None, None, 50, 1, True, False).cost == 0
+    assert estimate(body, None, None, 1 << 40, 128 * 10**6, True, False).output == 1 << 40  # no product of that fits
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ cdef inline int known(const unsigned char *name, Py_ssize_t size, bint top) noex
     elif size == 6:
         if memcmp(name, <const char *>b"system", 6) == 0:
             return NOTED + NOTE_SYSTEM
+        if memcmp(name, <const char *>b"prompt", 6) == 0:
+            return NOTED + NOTE_PROMPT
         return STREAM if memcmp(name, <const char *>b"stream", 6) == 0 else NONE
     elif size == 8:
         if memcmp(name, <const char *>b"messages", 8) == 0:
@@ -52,6 +54,8 @@ cdef inline int known(const unsigned char *name, Py_ssize_t size, bint top) noex
         return NOTED + NOTE_CHOICES if name[0] == b"n" else NONE
     elif size == 4:
         return USER if memcmp(name, <const char *>b"user", 4) == 0 else NONE
+    elif size == 7:
+        return NOTED + NOTE_BEST_OF if memcmp(name, <const char *>b"best_of", 7) == 0 else NONE
     elif size == 9:
         if memcmp(name, <const char *>b"functions", 9) == 0:
             return FUNCTIONS

@@ -42,7 +42,7 @@ cdef void estimate_(
 
 
 cdef inline int64_t times(int64_t tokens, int64_t choices) noexcept nogil:
-    return tokens * choices if tokens < <int64_t>1 << 40 else tokens
+    return tokens * choices if tokens < <int64_t>1 << 31 else tokens
 
 
 cdef void spent_(

@@ -15,8 +15,8 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from .limit cimport hash_of
 from .peek cimport (
-    NOTE_CACHE_KEY, NOTE_CHOICES, NOTE_CONVERSATION, NOTE_INSTRUCTIONS, NOTE_MESSAGES, NOTE_METADATA, NOTE_SYSTEM, Note,
-    Peek, Seen,
+    NOTE_BEST_OF, NOTE_CACHE_KEY, NOTE_CHOICES, NOTE_CONVERSATION, NOTE_INSTRUCTIONS, NOTE_MESSAGES, NOTE_METADATA,
+    NOTE_PROMPT, NOTE_SYSTEM, Note, Peek, Seen,
 )
 
 cdef enum:
@@ -261,17 +261,37 @@ cdef uint64_t session_of(
 
 
 cdef int64_t choices_of(const unsigned char *body, const Seen *seen) noexcept nogil:
-    cdef const Note *note = &seen.noted[NOTE_CHOICES]
+    cdef const Note *prompt = &seen.noted[NOTE_PROMPT]
+    cdef int64_t each = max(number_at(body, &seen.noted[NOTE_CHOICES]), number_at(body, &seen.noted[NOTE_BEST_OF]))
+    return each * prompts_in(body + prompt.start, body + prompt.end)
+
+
+cdef int64_t number_at(const unsigned char *body, const Note *note) noexcept nogil:
+    """1 to MAX_CHOICES; 1 for a member that is not there or no whole number."""
     cdef int64_t count = 0
     cdef Py_ssize_t at = note.start
-    if note.start == 0:
-        return 1
     while at < note.end:
         if not b"0" <= body[at] <= b"9" or count > MAX_CHOICES:
             break
         count = count * 10 + (body[at] - 0x30)
         at += 1
     return min(max(count, 1), MAX_CHOICES)
+
+
+cdef int64_t prompts_in(const unsigned char *p, const unsigned char *end) noexcept nogil:
+    """How many prompts a list has, each answered apart: texts or lists of tokens. 1 for whatever else there is."""
+    cdef int64_t count = 0
+    if p >= end or p[0] != b"[":
+        return 1
+    p = past_space(p + 1, end)
+    if p >= end or (p[0] != b'"' and p[0] != b"["):
+        return 1                            # the tokens of one
+    while p < end and p[0] != b"]":
+        count += 1
+        p = past_space(past_value(p, end), end)
+        if p < end and p[0] == b",":
+            p = past_space(p + 1, end)
+    return count
 
 
 def user(bytes body not None, Peek seen not None, bint messages):
