@@ -66,6 +66,8 @@ def readable(body: Mapping[str, Any]) -> Readable:
         elif key in _STRINGS:
             if key in {"system", "instructions", "prompt"} or (key == "input" and isinstance(value, str)):
                 around += MESSAGE_TOKENS
+            if key in {"input", "prompt"}:
+                around += _encoded(value)
             for piece in _pieces(key, value):
                 if isinstance(piece, int):
                     around += piece
@@ -107,6 +109,13 @@ def _cached(name: str, sha256: str) -> bool:
         return hashlib.sha256((path / name).read_bytes()).hexdigest() == sha256
     except OSError:
         return False
+
+
+def _encoded(value: object) -> int:
+    """Tokens that are given by their numbers: in a list, or in lists within it."""
+    if not isinstance(value, list):
+        return 0
+    return sum(1 if type(item) is int else _encoded(item) for item in value)
 
 
 def _compact(value: object) -> str:

@@ -157,6 +157,24 @@ def test_a_key_of_the_request_spelt_with_escapes_hides_nothing() -> None:
             assert features(hidden)[0] == features(hidden, portable=True)[0] == least, (padding, spelt)
 
 
+@pytest.mark.parametrize("key", ["input", "prompt"])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_tokens_given_by_number_count_as_many(key: str, separators: tuple[str, str]) -> None:
+    nothing = count(written({key: []}))
+    for padding in range(130):
+        for value, tokens in (
+            ([7], 1),
+            ([*range(0, 200_000, 1000)], 200),
+            ([[1, 22], [], [333] * 50], 52),
+            ([[1, 2], "x"], 2 + count(written({"input": ["x"]})) - count(written({"input": []}))),
+        ):
+            tree = {"user": "x" * padding, key: value, "dimensions": 512, "seeds": [1, 2, 3]}
+            body = json.dumps(tree, separators=separators).encode()
+            assert count(body) == nothing + tokens, (padding, value)
+            assert readable(tree).around - readable({key: []}).around == tokens - (value[-1] == "x")
+            assert features(body) == features(body, portable=True)
+
+
 def test_words_about_keys_inside_a_text_are_text() -> None:
     quoted = '{"role":"user","url":"data:image/png;base64,AAAA","type":"x"}'
     assert features(written(chat(quoted)))[-MARKS:] == (1, 0)

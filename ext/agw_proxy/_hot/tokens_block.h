@@ -103,10 +103,12 @@ TARGET static inline uint64_t EACH(read)(
             case NAME('i', 'n', 's', 't', 'r', 'u', 'c', 't'):
             case NAME('p', 'r', 'o', 'm', 'p', 't', 0, 0):
                 s->count[F_MESSAGE]++;
+                s->count[F_ID] += value == '[' ? ids_in(at + next, room - (size_t)next) : 0;
                 s->top = STRINGS;
                 break;
             case NAME('i', 'n', 'p', 'u', 't', 0, 0, 0):
                 s->count[F_MESSAGE] += value == '"';
+                s->count[F_ID] += value == '[' ? ids_in(at + next, room - (size_t)next) : 0;
                 s->top = STRINGS;
                 break;
             case NAME('m', 'e', 's', 's', 'a', 'g', 'e', 's'):

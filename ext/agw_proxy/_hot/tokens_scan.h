@@ -44,6 +44,7 @@ enum {
     F_HAN,          /* U+4000 to U+9FFF */
     F_HANGUL,       /* U+A000 to U+DFFF */
     F_EMOJI,        /* from U+10000 on */
+    F_ID,           /* tokens that are given as such, by their numbers */
     F_MESSAGE,      /* messages, and texts that become one */
     F_IMAGE,        /* images, recordings and files, whatever their size */
     FEATURES
@@ -62,7 +63,7 @@ static const int64_t WEIGHTS[FEATURES] = {
     [F_SPACE_DIGIT] = 1018, [F_MARK] = 1029, [F_MARKS] = 212, [F_MARK_WORD] = -408, [F_LINE] = 1297,
     [F_MARK_LINE] = -1151, [F_INDENT] = 789, [F_LATIN] = 1398, [F_GREEK] = -18, [F_SEMITIC] = 113,
     [F_INDIC] = 410, [F_SYMBOL] = 531, [F_STOP] = 476, [F_KANA] = 718, [F_HAN] = 803, [F_HANGUL] = 736,
-    [F_EMOJI] = 1536, [F_MESSAGE] = MESSAGE_TOKENS * UNIT, [F_IMAGE] = IMAGE_TOKENS * UNIT,
+    [F_EMOJI] = 1536, [F_ID] = UNIT, [F_MESSAGE] = MESSAGE_TOKENS * UNIT, [F_IMAGE] = IMAGE_TOKENS * UNIT,
 };
 
 #define BLOCK 64
@@ -161,6 +162,19 @@ static inline uint64_t name_of(const uint8_t *at, int length) {
 
 static inline uint64_t below(int bit) {
     return bit >= 64 ? ~0ull : (1ull << bit) - 1;
+}
+
+/* The numbers in a list, or in lists within it, up to the first thing that is neither. */
+static inline uint64_t ids_in(const uint8_t *at, size_t room) {
+    uint64_t count = 0;
+    int before = 0;
+    for (size_t i = 0; i < room; i++) {
+        int digit = at[i] >= '0' && at[i] <= '9';
+        if (!digit && at[i] > ' ' && at[i] != ',' && at[i] != '[' && at[i] != ']') break;
+        count += (uint64_t)(digit && !before);
+        before = digit;
+    }
+    return count;
 }
 
 /* Is that a key whose value no model reads as text? */
