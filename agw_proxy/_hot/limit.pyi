@@ -120,8 +120,8 @@ class Table:
     def lend(self, tag: int, amount: int, expires_ns: int, now_ns: int, beyond: int = -1) -> bool:
         """Add ``amount`` to what may be spent here until ``expires_ns`` (for all of the credit) under that tag.
 
-        ``tag`` is from ``Grant.short`` or ``wanting``. A debt is paid first; credit that had expired is gone (take it
-        back with ``reclaim_credit`` before). ``beyond``: what the shared limit had left after this, for headers. False
+        ``tag`` is from ``Grant.short`` or ``wanting``. A debt is paid first; what is there already, expired or not, is
+        lent with it (take it back with ``reclaim_credit`` before, to ask for less). ``beyond``: what the shared limit had left after this, for headers. False
         where the table has no line for it.
         """
     def reclaim_credit(self, tag: int) -> int:
@@ -130,7 +130,7 @@ class Table:
         """(rule, tag, amount) of leases that ask for something; told once, to one caller, until more is spent. Empty costs nothing.
 
         Above 0: so much was spent since the last lease that less than half of it is left (or there is a debt), and
-        so much more would fill it up again. Below 0: so much came back after its lease had expired:
+        so much more would fill it up again. Below 0: so much came back after its lease had expired or been called in:
         ``reclaim_credit`` gives it. ``now_ns`` below 0 reads the monotonic clock.
         """
     def lease_mode(self, group: int) -> int:

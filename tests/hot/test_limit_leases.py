@@ -80,11 +80,25 @@ def test_expired_credit_gives_nothing_and_is_there_to_be_taken_back() -> None:
     assert rules.table.reclaim_credit(tag + 1) == 0
 
 
-def test_expired_credit_is_gone_when_more_is_lent() -> None:
-    rules = limits(leased())
-    tag = lend(rules, 10, expires=3 * SECOND)
-    assert rules.table.lend(tag, 2, FAR, 3 * SECOND)
-    assert [rules.admit(3 * SECOND, key=1).granted for _ in range(3)] == [True, True, False]
+def test_what_came_back_while_more_was_asked_for_is_lent_with_it() -> None:
+    rules = limits(leased(unit=limit.TOKENS))
+    tag = lend(rules, 20, expires=3 * SECOND, input_tokens=1)
+    grant = rules.admit(SECOND, key=1, input_tokens=20)
+    assert rules.admit(4 * SECOND, key=1, input_tokens=10).short == ((rules.rules[0], tag, 10),)
+    assert grant.settle(5, 0, 0, 4 * SECOND)
+    assert rules.table.lend(tag, 10, FAR, 4 * SECOND)
+    assert rules.look(4 * SECOND, key=1)[0].remaining == 25
+
+
+def test_what_comes_back_when_all_was_called_in_asks_to_be_taken_back_before_it_expires() -> None:
+    rules = limits(leased(unit=limit.TOKENS))
+    tag = lend(rules, 50, expires=3 * SECOND, input_tokens=1)
+    grant = rules.admit(SECOND, key=1, input_tokens=50)
+    assert rules.table.wanting(SECOND) == [(rules.rules[0], tag, 50)]
+    assert rules.table.reclaim_credit(tag) == 0
+    assert grant.settle(5, 0, 0, 2 * SECOND)
+    assert rules.table.wanting(2 * SECOND) == [(rules.rules[0], tag, -45)]
+    assert rules.table.reclaim_credit(tag) == 45
 
 
 def test_what_comes_back_after_its_lease_asks_to_be_taken_back() -> None:
@@ -242,7 +256,7 @@ def test_a_worker_that_died_with_a_lease_in_hand_lets_go() -> None:
     )
 )
 def test_what_was_lent_is_spent_held_or_there(steps: list[tuple[str, int, int]]) -> None:
-    """Credit neither appears nor is lost: lent = reserved or used + left, with what expired unused left out."""
+    """Credit neither appears nor is lost: lent = reserved or used + left."""
     rules = limits(leased(30, unit=limit.TOKENS))
     table, now = rules.table, SECOND
     tag = rules.admit(now, key=1, input_tokens=1).short[0][1]
@@ -252,7 +266,7 @@ def test_what_was_lent_is_spent_held_or_there(steps: list[tuple[str, int, int]])
         if what == "wait":
             now += b * SECOND
         elif what == "lend":
-            credit = (credit if expires > now else min(credit, 0)) + a
+            credit += a
             expires = now + b * SECOND
             assert table.lend(tag, a, expires, now)
         elif what == "call in":

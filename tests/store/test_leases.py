@@ -160,6 +160,30 @@ async def test_what_was_estimated_too_high_comes_back_to_all(server: RedisServer
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("ask_meanwhile", [False, True])
+async def test_what_comes_back_once_its_part_went_back_is_not_kept_from_all(
+    server: RedisServer, ask_meanwhile: bool
+) -> None:
+    """A long stream had reserved all there is. Its part is looked at shortly before it expires; then the stream ends."""
+    settings = redis_settings(server, lease={"seconds": 3600, "share": 0.01})
+    one, two = (Node(settings, [budget(1_000_000)], name) for name in ("one", "two"))
+    async with running(one, two):
+        grant = await one.ask(cost=1_000_000)
+        assert grant.granted
+        [(tag, held)] = one.leases._held.items()
+        one.leases._return(held.rule, tag, renew=True)
+        one.leases._kick()
+        await until(lambda: one.leases._round is None)
+        assert not one.leases._held
+        if ask_meanwhile:
+            assert not (await one.ask(cost=10)).granted
+        one.table.wanting()  # what was spent is told to whoever looks first
+        grant.settle(0, 0, 100_000, time.monotonic_ns())
+        async with asyncio.timeout(20):
+            while not (await two.ask(cost=500_000)).granted:
+                await asyncio.sleep(0.02)
+
+
 def tag_of(node: Node, tokens: int) -> int:
     """The tag of key 1's subject: what a node that has nothing is short of."""
     from agw_proxy._hot.limit import Limits

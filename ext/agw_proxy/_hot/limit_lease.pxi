@@ -34,7 +34,7 @@ cdef inline void want(Table table, Lease* lease) noexcept nogil:
 
 
 cdef void repay_lease(Table table, uint64_t tag, int64_t count, const Moment* at) noexcept nogil:
-    """Give back what was taken from it; it may have expired meanwhile, then it asks to be taken back from here."""
+    """Give back what was taken from it; it may have expired or been called in: then it asks to be taken back from here."""
     cdef int line = line_of(table.lease_lines, LINE_BYTES, table.leases, tag, False)
     cdef Lease* lease
     if line < 0:
@@ -44,7 +44,8 @@ cdef void repay_lease(Table table, uint64_t tag, int64_t count, const Moment* at
         return
     if load(&lease.tag) == tag:
         lease.credit = plus(lease.credit, count)
-        if lease.expires <= at.ns and lease.credit > 0:
+        # Called in (then its level is 0), it may be nobody's to return when it expires.
+        if lease.credit > 0 and (lease.expires <= at.ns or lease.level == 0):
             want(table, lease)
     let_go(&lease.lock)
 
@@ -103,7 +104,7 @@ cdef bint lend_to(
     lease = &table.lease_lines[line]
     if load(&lease.tag) == tag:
         lent = True
-        lease.credit = plus(lease.credit if lease.expires > at.ns else min(lease.credit, 0), amount)
+        lease.credit = plus(lease.credit, amount)
         lease.level = max(lease.credit, 0)
         lease.beyond = beyond
         store_signed(&lease.expires, expires)
