@@ -121,9 +121,11 @@ class Table:
         """Add ``amount`` to what may be spent here until ``expires_ns`` (for all of the credit) under that tag.
 
         ``tag`` is from ``Grant.short`` or ``wanting``. A debt is paid first; what is there already, expired or not, is
-        lent with it (take it back with ``reclaim_credit`` before, to ask for less). ``beyond``: what the shared limit had left after this, for headers. False
-        where the table has no line for it.
+        lent with it (take it back with ``reclaim_credit`` before, to ask for less). ``beyond``: what the shared limit
+        had left after this, for headers. False where the table has no line for it.
         """
+    def current(self, rule: Rule) -> Rule:
+        """What became of a leased rule: the one that goes on with its counts in the newest ``Limits`` here that had one."""
     def reclaim_credit(self, tag: int) -> int:
         """Take back all credit under the tag, expired or not. Below 0: a debt to be charged where the limit is kept."""
     def wanting(self, now_ns: int = -1) -> list[tuple[Rule, int, int]]:

@@ -184,7 +184,7 @@ class Leases:
 
         What it has stays there.
         """
-        asked = self._next[tag] = _Asked(rule)
+        asked = self._next[tag] = _Asked(self._table.current(rule))
         credit = self._table.reclaim_credit(tag)
         if credit > 0:
             now = time.monotonic_ns()
@@ -345,10 +345,11 @@ class Leases:
             self._kick()
 
     def _return(self, rule: Rule, tag: int, *, renew: bool) -> None:
-        """Give back what a subject has here. ``renew``: and take anew, if it has used some."""
+        """Give back what a subject has here. ``renew``: and take anew, if it has used some, by what its rule says now."""
         held = self._held.pop(tag, None)
         credit = self._table.reclaim_credit(tag)
         renew = renew and held is not None and credit != held.then
+        rule = self._table.current(rule)
         if not credit and not renew:
             return
         asked = self._next.get(tag) or _Asked(rule)

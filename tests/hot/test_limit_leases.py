@@ -111,6 +111,15 @@ def test_what_comes_back_after_its_lease_asks_to_be_taken_back() -> None:
     assert rules.table.reclaim_credit(tag) == 15
 
 
+def test_a_rule_is_known_by_its_name_and_unit() -> None:
+    old, new, other = leased(100), leased(10), leased(10, unit=limit.TOKENS)
+    table = limits(old).table
+    assert table.current(old) is old
+    limit.Limits(table, [new])
+    assert table.current(old) is new
+    assert table.current(other) is other
+
+
 def test_a_debt_waits_for_the_next_lease_and_is_paid_first() -> None:
     rules = limits(leased(unit=limit.TOKENS))
     tag = lend(rules, 10, input_tokens=1)

@@ -21,6 +21,7 @@ from agw_proxy._hot.limit import (
     SLIDING,
     TOKENS,
     TOTAL,
+    Limits,
     Rule,
     Table,
 )
@@ -132,6 +133,20 @@ async def test_what_is_not_used_goes_back_in_time(server: RedisServer) -> None:
         assert not (await two.ask()).granted
 
 
+async def test_a_part_is_taken_anew_by_what_its_rule_says_after_a_reload(server: RedisServer) -> None:
+    """A subject that never uses half of its part is renewed by time alone."""
+    settings = redis_settings(server, lease={"seconds": 0.2, "share": 0.5})
+    node = Node(settings, [requests(1000)])
+    async with running(node):
+        assert (await node.ask()).granted
+        node.limits = Limits(node.table, [requests(10)])
+        for taken in (2, 3, 4):
+            assert node.take().granted
+            await until(partial(taken_so_often, node, taken))
+        assert node.limits.look(time.monotonic_ns(), key=1)[0].remaining <= 5
+        assert await node.spend(20) <= 10
+
+
 async def test_what_was_estimated_too_low_is_charged_to_all(server: RedisServer) -> None:
     rule = Rule("key/tokens", PER_KEY, TOKENS, 1000, HOUR_NS, leased=True)
     settings = redis_settings(server, lease={"seconds": 0.2, "share": 0.05})
@@ -186,8 +201,6 @@ async def test_what_comes_back_once_its_part_went_back_is_not_kept_from_all(
 
 def tag_of(node: Node, tokens: int) -> int:
     """The tag of key 1's subject: what a node that has nothing is short of."""
-    from agw_proxy._hot.limit import Limits
-
     [(_, tag, _)] = Limits(Table(), node.limits.rules).admit(0, key=1, input_tokens=tokens).short
     return tag
 

@@ -147,6 +147,10 @@ cdef class Table:
         self.moment(now_ns, &at)
         return lend_to(self, tag, amount, at.ns + (expires_ns - now_ns), beyond, &at)
 
+    def current(self, Rule rule not None):
+        """The rule of the newest set that goes on with its counts."""
+        return self.leased.get(rule.terms.identity, rule)
+
     def reclaim_credit(self, uint64_t tag):
         """Take back what is left of a credit, expired or not; below 0 it is a debt, which is then forgotten here."""
         return call_in(self, tag)
