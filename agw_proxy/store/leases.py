@@ -10,6 +10,7 @@ While Redis is away the table decides alone, as the policies say (``lease_mode``
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -121,17 +122,23 @@ class Leases:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for tag, held in list(self._held.items()):
-            if tag not in self._flying:
-                self._return(held.rule, tag, renew=False)
-        self._kick()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                while self._round is not None:
-                    await asyncio.wait({self._round})
+                while (under_way := self._leave()) is not None:
+                    await asyncio.wait({under_way})
                     await asyncio.sleep(0)  # until it is noted
-        except TimeoutError:
-            return
+
+    def _leave(self) -> asyncio.Task[None] | None:
+        """Give back all that is not being asked for; the round trip that takes it, or another that is under way."""
+        late = [(rule, tag) for rule, tag, _ in self._table.wanting()]  # settled since its part went back
+        for rule, tag in [*((held.rule, tag) for tag, held in self._held.items()), *late]:
+            if tag not in self._flying:
+                self._return(rule, tag, renew=False)
+        for tag, (rule, _) in list(self._owed.items()):
+            if tag not in self._next and tag not in self._flying:
+                self._line(rule, tag)
+        self._kick()
+        return self._round
 
     def lease(self, rule: Rule) -> int:
         """How much of a rule's full amount one node takes at a time."""

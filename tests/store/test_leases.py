@@ -118,6 +118,37 @@ async def test_what_is_left_goes_back_when_a_node_leaves(server: RedisServer) ->
         assert await two.spend(200) == 99
 
 
+async def test_what_is_under_way_when_a_node_leaves_goes_back(server: RedisServer) -> None:
+    one, two = (Node(redis_settings(server), [requests(100)], name) for name in ("one", "two"))
+    async with running(two):
+        await one.start()
+        assert (await one.ask()).granted
+        server.freeze()
+        assert all(one.take().granted for _ in range(3))  # more than half of its part: the rest is asked for
+        await until(lambda: bool(one.leases._flying))
+        leaving = asyncio.create_task(one.close())
+        await asyncio.sleep(0)
+        server.thaw()
+        await leaving
+        assert await two.spend(200) == 96
+
+
+@pytest.mark.parametrize(("used", "left"), [(10, 90), (50, 50), (60, 40)])
+async def test_an_answer_that_ends_as_its_node_leaves_is_charged_for_what_it_used(
+    server: RedisServer, used: int, left: int
+) -> None:
+    rule = Rule("key/tokens", PER_KEY, TOKENS, 100, HOUR_NS, leased=True)
+    one, two = (Node(redis_settings(server), [rule], name) for name in ("one", "two"))
+    async with running(two):
+        async with running(one):
+            grant = await one.ask(tokens=50)
+            [(tag, held)] = one.leases._held.items()
+            one.leases._return(held.rule, tag, renew=False)  # as it does in time
+            assert not one.leases._held
+            grant.settle(used, 0, 0, time.monotonic_ns())
+        assert await two.spend(100, tokens=1) == left
+
+
 async def test_what_is_not_used_goes_back_in_time(server: RedisServer) -> None:
     settings = redis_settings(server, lease={"seconds": 0.2, "share": 0.5})
     one, two = (Node(settings, [requests(100)], name) for name in ("one", "two"))
