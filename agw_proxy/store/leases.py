@@ -245,9 +245,19 @@ class Leases:
             self._round = self._client.begin(self._go)
         except Away:
             unsent, self._next = self._next, {}
+            for tag, asked in unsent.items():
+                self._keep(tag, asked)
             self._unanswered(unsent)
             return
         self._round.add_done_callback(self._landed)
+
+    def _keep(self, tag: int, asked: _Asked) -> None:
+        """What was to go back and was not sent is held on, and goes back when it expires."""
+        if asked.back:
+            now = time.monotonic_ns()
+            expires = now + self._lease_ns
+            if self._table.lend(tag, asked.back, expires, now):
+                self._held[tag] = _Held(asked.rule, expires, asked.credit + asked.back)
 
     def _landed(self, _: object) -> None:
         self._round = None

@@ -230,6 +230,25 @@ async def test_what_comes_back_once_its_part_went_back_is_not_kept_from_all(
                 await asyncio.sleep(0.02)
 
 
+async def test_what_could_not_be_sent_back_goes_back_later(server: RedisServer) -> None:
+    settings = redis_settings(server, timeout=0.05, lease={"seconds": 0.2, "share": 0.01})
+    one, two = (Node(settings, [budget(1_000_000)], name) for name in ("one", "two"))
+    async with running(one, two):
+        grant = await one.ask(cost=900_000)
+        server.freeze()
+        other = asyncio.create_task(one.ask(key=2, cost=10))
+        await until(lambda: bool(one.leases._flying))
+        grant.settle(0, 0, 100_000, time.monotonic_ns())
+        [(tag, held)] = one.leases._held.items()
+        one.leases._return(held.rule, tag, renew=False)  # to go with the next round trip
+        assert not (await other).granted
+        await until(lambda: one.leases._round is None)
+        server.thaw()
+        async with asyncio.timeout(20):
+            while not (await two.ask(cost=500_000)).granted:
+                await asyncio.sleep(0.02)
+
+
 def tag_of(node: Node, tokens: int) -> int:
     """The tag of key 1's subject: what a node that has nothing is short of."""
     [(_, tag, _)] = Limits(Table(), node.limits.rules).admit(0, key=1, input_tokens=tokens).short
