@@ -1,7 +1,7 @@
 """Settings of what is kept: answers in the cache, answers by Idempotency-Key, usage by day; and of Redis for replicas."""
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -9,6 +9,19 @@ from agw_proxy.config.resilience import Part
 from agw_proxy.config.values import FilePath, LongerThanZero, Name, Names, Share, Whole
 
 EXPECTED = "expected a URL such as redis://127.0.0.1:6379/0, rediss://... or unix:///path/to.sock"
+OPTIONS = frozenset({"db", "client_name", "username", "password"})
+TLS_OPTIONS = frozenset(
+    {
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "ssl_password",
+        "ssl_check_hostname",
+        "ssl_cert_reqs",
+        "ssl_ciphers",
+    }
+)
 
 
 def redis_url(value: SecretStr) -> SecretStr:
@@ -16,10 +29,18 @@ def redis_url(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
         raise ValueError(EXPECTED)
     try:
-        if urlsplit(value.get_secret_value()).port == 0:
+        url = urlsplit(value.get_secret_value())
+        if url.port == 0:
             raise ValueError
     except ValueError:  # a port that is none; its own message would quote the URL
         raise ValueError(EXPECTED) from None
+    known = OPTIONS | TLS_OPTIONS if url.scheme == "rediss" else OPTIONS
+    options = dict(parse_qsl(url.query, keep_blank_values=True))
+    if not options.keys() <= known:
+        raise ValueError(f"of the options after its '?', one is not known here; expected {', '.join(sorted(known))}")
+    database = options.get("db", "0" if url.scheme == "unix" else url.path.strip("/") or "0")
+    if not (database.isascii() and database.isdigit()):
+        raise ValueError("expected the number of a database after the port, or none")
     return value
 
 

@@ -164,6 +164,9 @@ class Client:
         except (RedisError, OSError) as error:
             self._fail("unreachable" if isinstance(error, RedisConnectionError | OSError) else "refused", error)
             raise Away from None
+        except Exception as error:  # noqa: BLE001  a client that stumbles must not take requests with it, nor be silent
+            self._fail("refused", error)
+            raise Away from None
         took = time.monotonic_ns() - begun
         self._told.redis_answered(took)
         if took <= self.timeout * 1e9:

@@ -152,6 +152,19 @@ async def test_a_refused_command_is_a_failure_too(server: RedisServer, told: Tol
         assert client.up, "failures in a row are counted, not all there ever were"
 
 
+async def test_a_client_that_stumbles_counts_as_a_failure_and_is_told(server: RedisServer, told: ToldRedis) -> None:
+    async with connected(server, told) as client:
+
+        async def stumble(_: Redis) -> None:
+            raise TypeError("an unexpected keyword")
+
+        for _ in range(FAILURES):
+            with pytest.raises(Away):
+                await client.ask(stumble)
+        assert told.failures == {"refused": FAILURES}
+        assert told.events == ["redis.lost"]
+
+
 async def test_a_late_answer_does_not_cost_its_connection(server: RedisServer, told: ToldRedis) -> None:
     async with connected(server, told, timeout=0.05) as client:
         seen: list[object] = []
