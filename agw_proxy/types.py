@@ -50,9 +50,7 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def total(self) -> int:
         """Prompt and completion together, or -1 when neither is known."""
-        if self.prompt < 0 and self.completion < 0:
-            return -1
-        return max(self.prompt, 0) + max(self.completion, 0)
+        return -1 if self.prompt < 0 and self.completion < 0 else max(self.prompt, 0) + max(self.completion, 0)
 
 
 class Call(msgspec.Struct):
@@ -318,12 +316,10 @@ class UsagePage(msgspec.Struct, frozen=True):
 
 
 class ExplainWanted(msgspec.Struct, frozen=True):
-    """A request that nobody makes. ``headers``: names in lower case; ``key``: the name of whose it would be, None: the asker's.
-
-    ``path``: of the endpoint; None is where the model's upstream is asked by default.
-    """
+    """A request that nobody makes. ``headers``: names in lower case; ``key``: the name of whose it would be, None: the asker's."""
 
     path: str | None
+    """Of the endpoint; None is where the model's upstream is asked by default."""
     body: bytes
     headers: Mapping[str, str] = {}
     key: str | None = None
@@ -363,6 +359,10 @@ class Control(Protocol):
 
     def upstreams(self) -> list[UpstreamState]:
         """The upstreams in order of configuration."""
+        ...
+
+    def redis(self) -> Mapping[str, object] | None:
+        """How this worker stands with Redis: ``state``, ``since``, ``last_error``; None: it shares nothing."""
         ...
 
     async def refresh_upstreams(self) -> Mapping[str, object]:

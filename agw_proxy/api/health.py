@@ -35,6 +35,16 @@ _READY: Schema = {
                 },
             },
         },
+        "redis": {
+            "type": "object",
+            "description": "Likewise, where limits are shared: how the worker that answers stands with Redis.",
+            "required": ["state", "since", "last_error"],
+            "properties": {
+                "state": {"enum": ["up", "away"]},
+                "since": {"type": "string"},
+                "last_error": {"type": ["string", "null"], "description": "`late`, or the class of an error."},
+            },
+        },
     },
 }
 
@@ -49,12 +59,14 @@ async def ready(control: Control, asked: Asked) -> Answer:
 
     Not for upstreams that fail, which another instance would ask as well, nor for a loop that is late, which passes
     sooner than a prober notices. Open to all, so it tells nothing of the configuration; but ``verbose`` names the
-    upstreams to those who may know. To all others it answers as without: a probe must not fail for its key.
+    upstreams, and tells of Redis, to those who may know. To all others it answers as without: a probe must not fail for its key.
     """
     status = "draining" if control.draining else "overloaded" if control.shedding == "memory" else "ready"
     body: dict[str, object] = {"status": status, "active": control.active, "version": control.version}
     if "verbose" in asked.query and control.shows_upstreams(asked.principal):
         body["upstreams"] = [{name: getattr(item, name) for name in _SHOWN} for item in control.upstreams()]
+        if (redis := control.redis()) is not None:
+            body["redis"] = redis
     return Answer(200 if status == "ready" else 503, orjson.dumps(body), headers=_FRESH)
 
 
@@ -87,7 +99,11 @@ ENDPOINTS = (
         handler=ready,
         summary="Readiness",
         tag="Health",
-        query=(Parameter("verbose", {"type": "string"}, "With the upstreams, for those who may know; any value."),),
+        query=(
+            Parameter(
+                "verbose", {"type": "string"}, "With the upstreams and Redis, for those who may know; any value."
+            ),
+        ),
         responses={
             200: Response("Send traffic.", {"application/json": _READY}),
             503: Response("Send none: it is shutting down, or over its memory limit.", {"application/json": _READY}),

@@ -5,6 +5,7 @@ Imported only where ``redis`` is configured: nobody else pays for its client.
 
 import secrets
 import time
+from collections.abc import Mapping
 
 from agw_proxy._hot.limit import Table
 from agw_proxy.config.storage import Redis as Settings
@@ -84,6 +85,14 @@ class Replicas:
         await self._leases.close()
         await self._nodes.close()
         await self._client.close()
+
+    def standing(self) -> Mapping[str, object]:
+        """How this worker stands with Redis; see ``types.Control``."""
+        return {
+            "state": "up" if self._client.up else "away",
+            "since": self._client.since,
+            "last_error": self._client.error,
+        }
 
     def store(self, part: str) -> Store:
         """Values that all nodes share; ``part`` keeps those of different users apart."""

@@ -21,6 +21,7 @@ from agw_proxy.upstreams.probes import Probes
 from agw_proxy.upstreams.standing import standing
 
 if TYPE_CHECKING:
+    from agw_proxy.edge.replicas import Replicas
     from agw_proxy.edge.worker_link import WorkerLink
 
 
@@ -40,6 +41,7 @@ class Telling:
     _board: Board
     _probes: Probes
     _recorder: Recorder
+    _replicas: "Replicas | None"
     _document: bytes
 
     def configuration(self) -> Mapping[str, object]:
@@ -84,6 +86,10 @@ class Telling:
         state = self.state
         echo, now = state.services[-1], time.monotonic_ns()
         return standing(state.pairs(), echo, state.routes.table, self._board, self._probes, now)
+
+    def redis(self) -> Mapping[str, object] | None:
+        """See ``types.Control``."""
+        return self._replicas.standing() if self._replicas is not None else None
 
     def metrics_text(self) -> bytes:
         """See ``types.Control``."""

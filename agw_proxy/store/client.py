@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -70,6 +71,10 @@ class Client:
         self.timeout = settings.timeout
         self.up = False
         """Whether it is asked: from the first answer on, until FAILURES in a row."""
+        self.since = _now()
+        """When that became so."""
+        self.error: str | None = None
+        """What went wrong last: ``late``, or the name of an exception; never its text, which may quote an address."""
         self._late = max(settings.timeout * LATE_FACTOR, MIN_LATE_SECONDS)
         self._told = told
         self._say = say
@@ -123,7 +128,7 @@ class Client:
     def trip(self) -> None:
         """Treat it as lost until the next answer in time, which is asked for at once."""
         if self.up:
-            self._turn(up=False, error="late")
+            self._turn(up=False)
 
     async def close(self) -> None:
         """Give up what is under way and close all connections."""
@@ -176,17 +181,19 @@ class Client:
     def _fail(self, why: str, error: Exception | None = None) -> None:
         self._told.redis_failed(why)
         self._failures += 1
+        self.error = type(error).__name__ if error is not None else why
         if (self.up and self._failures >= FAILURES) or self._began:
-            self._turn(up=False, error=type(error).__name__ if error is not None else why)
+            self._turn(up=False)
 
-    def _turn(self, *, up: bool, error: str | None = None) -> None:
+    def _turn(self, *, up: bool) -> None:
         if self.up != up:
+            self.since = _now()
             self._told.redis_up(1 if up else -1)
         first, self._began = self._began, False
         self._known.set()
         self.up = up
         if not up:
-            self._say.warning("redis.lost", error=error)
+            self._say.warning("redis.lost", error=self.error or "late")
             self._probe()
         elif not first:
             self._say.info("redis.back")
@@ -221,6 +228,10 @@ def pool(settings: Settings, connections: int, seconds: float) -> BlockingConnec
         protocol=2,
         driver_info=None,  # nobody needs two more commands a connection
     )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 async def _ping(redis: Redis) -> None:

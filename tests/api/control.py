@@ -44,6 +44,7 @@ class FakeControl:
         self.explained: list[tuple[str, ExplainWanted]] = []
         self.wanted: list[UsageWanted] = []
         self.used = UsagePage((), (0,) * 7, more=False)
+        self.shares: Mapping[str, object] | None = None
         self.known = [state(name) for name in ("openai", "claude", "local")]
 
     def shows_upstreams(self, principal: Principal | None) -> bool:
@@ -60,6 +61,9 @@ class FakeControl:
 
     def upstreams(self) -> list[UpstreamState]:
         return self.known
+
+    def redis(self) -> Mapping[str, object] | None:
+        return self.shares
 
     async def refresh_upstreams(self) -> Mapping[str, object]:
         return {"upstreams": self._reload()}

@@ -43,6 +43,18 @@ async def test_readiness_names_the_upstreams_to_those_who_may_know_and_ask() -> 
         ]
 
 
+async def test_readiness_tells_of_redis_to_those_who_may_know_and_ask() -> None:
+    control = FakeControl()
+    control.shares = {"state": "away", "since": "2026-01-02T03:04:05+00:00", "last_error": "late"}
+    boss = principal(admin=True)
+    assert "redis" not in tree(await ask(control, "/health/ready", caller=principal(), query={"verbose": ""}))
+    answer = await ask(control, "/health/ready", caller=boss, query={"verbose": ""})
+    assert answer.status == 200
+    assert tree(answer)["redis"] == control.shares
+    control.shares = None
+    assert "redis" not in tree(await ask(control, "/health/ready", caller=boss, query={"verbose": ""}))
+
+
 @pytest.mark.parametrize("path", ["/health", "/health/ready"])
 async def test_no_cache_may_answer_a_probe(path: str) -> None:
     assert ("Cache-Control", "no-store") in (await ask(FakeControl(), path)).headers

@@ -134,10 +134,18 @@ def test_fail_closed_refuses_with_503_while_it_is_away(upstream: Upstream, redis
     with Gateway(config(upstream, redis, on_failure="fail_closed")) as gateway:
         gateway.until(partial(up, gateway), "Redis was not found")
         assert gateway.chat().status == 200
+        told: Any = gateway.get("/health/ready?verbose", key=gateway.admin_key).json
+        assert told["redis"] == {"state": "up", "since": told["redis"]["since"], "last_error": None}
         redis.kill()
         gateway.until(lambda: gateway.chat().status == 503, "it goes on serving")
         reply = gateway.chat()
         assert reply.error["code"] == "gateway_limits_unavailable"
+        told = gateway.get("/health/ready?verbose", key=gateway.admin_key).json
+        assert (told["status"], told["redis"]["state"], told["redis"]["last_error"]) == (
+            "ready",
+            "away",
+            "ConnectionError",
+        )
         assert reply.value("retry-after-ms")
         redis.start()
         gateway.until(lambda: gateway.chat().status == 200, "it serves no more")

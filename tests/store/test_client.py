@@ -115,6 +115,7 @@ async def test_a_server_that_is_killed_is_found_again(server: RedisServer, told:
             with pytest.raises(Away):
                 await echo(client, "nobody")
         assert not client.up
+        assert client.error == "ConnectionError"
         assert told.failures["unreachable"] >= FAILURES
         server.start()
         await until(lambda: client.up)
