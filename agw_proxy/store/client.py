@@ -79,6 +79,7 @@ class Client:
         self._told = told
         self._say = say
         self._failures = 0
+        self._refused = False  # the last failure was an answer
         self._began = True  # nothing is known yet: the first loss is told as well
         self._known = asyncio.Event()
         self._watchers: list[Callable[[bool], None]] = []
@@ -181,6 +182,7 @@ class Client:
     def _fail(self, why: str, error: Exception | None = None) -> None:
         self._told.redis_failed(why)
         self._failures += 1
+        self._refused = why == "refused"
         self.error = type(error).__name__ if error is not None else why
         if (self.up and self._failures >= FAILURES) or self._began:
             self._turn(up=False)
@@ -213,6 +215,9 @@ class Client:
             if task.exception() is None and time.monotonic() - begun <= self.timeout:
                 self._turn(up=True)
                 return
+            if self._refused:  # perhaps it is a replica by now, and its address leads to another
+                with contextlib.suppress(RedisError, OSError):
+                    await self.pool.disconnect(inuse_connections=False)
             await asyncio.sleep(PROBE_SECONDS)
 
 

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from agw_proxy.store.client import FAILURES, MAX_CONNECTIONS, Away, Client
+from agw_proxy.store.scripts import beat
 from tests.store.conftest import redis_settings
 from tests.support.redis_server import RedisServer
 from tests.support.told import ToldRedis
@@ -48,8 +51,6 @@ async def test_answers_come_through(server: RedisServer, told: ToldRedis) -> Non
 
 
 async def test_a_unix_socket_does_as_well(server: RedisServer, told: ToldRedis) -> None:
-    from pydantic import SecretStr
-
     async with connected(server, told, url=SecretStr(f"unix://{server.path}")) as client:
         assert await echo(client, "hello") == b"hello"
 
@@ -120,6 +121,35 @@ async def test_a_server_that_is_killed_is_found_again(server: RedisServer, told:
         server.start()
         await until(lambda: client.up)
         assert await echo(client, "again") == b"again"
+
+
+async def test_where_the_primary_has_become_a_replica_its_address_is_asked_anew(
+    server: RedisServer, told: ToldRedis, tmp_path: Path
+) -> None:
+    """The address follows the primary; the connections there are lead to what was one."""
+    address, moved = tmp_path / "primary", tmp_path / "moved"
+    address.symlink_to(server.path)
+
+    async def note(redis: Redis) -> None:
+        await beat(redis, "agw", "one", 5)
+
+    with RedisServer() as promoted:
+        client = Client(redis_settings(server, url=SecretStr(f"unix://{address}")), told, told)
+        try:
+            client.start(note)
+            await until(lambda: client.up)
+            assert server.command("REPLICAOF", "127.0.0.1", str(promoted.port)) == b"+OK\r\n"
+            for _ in range(FAILURES):
+                with pytest.raises(Away):
+                    await client.ask(note)
+            assert not client.up
+            moved.symlink_to(promoted.path)
+            moved.replace(address)
+            await until(lambda: client.up)
+            assert promoted.command("ZCARD", "agw:nodes") == b":1\r\n"
+        finally:
+            await client.close()
+            server.command("REPLICAOF", "NO", "ONE")
 
 
 async def test_a_server_that_is_not_there_at_the_start_is_told_once_and_found_later(
