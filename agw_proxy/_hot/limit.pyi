@@ -339,9 +339,10 @@ class Grant:
         """Replace the estimates by the truth. True the first time, False (and nothing happens) afterwards.
 
         What was estimated too much goes back to where it came from, unless that is not counted any more or is a
-        bucket's overflow line. What was estimated too little is charged at ``now_ns`` and may leave a debt that later
-        requests wait for. Tokens over 2**31 and micro-dollars over 2**52 count as that. A refused grant took nothing:
-        False. Raises ValueError on numbers below 0.
+        bucket's overflow line; to a lease, too, which never holds more than the full amount by it. What was estimated
+        too little is charged at ``now_ns`` and may leave a debt that later requests wait for. Tokens over 2**31 and
+        micro-dollars over 2**52 count as that. A refused grant took nothing: False. Raises ValueError on numbers below
+        0.
         """
     def extend(self, output_tokens: int, cost: int, now_ns: int) -> Rule | None:
         """Reserve more while the answer goes on, by all rules or none; the rule that refused.

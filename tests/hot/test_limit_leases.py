@@ -80,6 +80,25 @@ def test_expired_credit_gives_nothing_and_is_there_to_be_taken_back() -> None:
     assert rules.table.reclaim_credit(tag + 1) == 0
 
 
+@pytest.mark.parametrize(("after", "back"), [(HOUR // 2, 40), (2 * HOUR, 0)])
+def test_of_a_window_that_is_over_nothing_comes_back(after: int, back: int) -> None:
+    rules = limits(leased(100, unit=limit.TOKENS, algorithm=limit.SLIDING))
+    lend(rules, 50, input_tokens=1)
+    grant = rules.admit(SECOND, key=1, input_tokens=50)
+    assert grant.settle(10, 0, 0, SECOND + after)
+    assert rules.look(SECOND + after, key=1)[0].remaining == back
+
+
+def test_answers_that_outlast_the_filling_of_a_bucket_bring_back_no_more_than_it_holds() -> None:
+    rules = limits(leased(100, unit=limit.TOKENS))
+    grants = []
+    for hour in range(5):
+        tag = lend(rules, 100, SECOND + hour * HOUR, input_tokens=1)
+        grants.append(rules.admit(SECOND + hour * HOUR, key=1, input_tokens=100))
+    assert all(grant.settle(0, 0, 0, SECOND + 5 * HOUR) for grant in grants)
+    assert rules.table.reclaim_credit(tag) == 100
+
+
 def test_what_came_back_while_more_was_asked_for_is_lent_with_it() -> None:
     rules = limits(leased(unit=limit.TOKENS))
     tag = lend(rules, 20, expires=3 * SECOND, input_tokens=1)
@@ -265,7 +284,7 @@ def test_a_worker_that_died_with_a_lease_in_hand_lets_go() -> None:
     )
 )
 def test_what_was_lent_is_spent_held_or_there(steps: list[tuple[str, int, int]]) -> None:
-    """Credit neither appears nor is lost: lent = reserved or used + left."""
+    """Credit neither appears nor is lost: lent = reserved or used + left, and what comes back fills up to the amount."""
     rules = limits(leased(30, unit=limit.TOKENS))
     table, now = rules.table, SECOND
     tag = rules.admit(now, key=1, input_tokens=1).short[0][1]
@@ -303,5 +322,6 @@ def test_what_was_lent_is_spent_held_or_there(steps: list[tuple[str, int, int]])
             elif what in {"settle", "cancel"} and held:
                 used = b if what == "settle" else 0
                 assert grant.settle(used, 0, 0, now) if what == "settle" else grant.cancel(now)
-                credit += held.pop() - used
+                back = held.pop() - used
+                credit = min(credit + back, max(credit, 30)) if back > 0 else credit + back
         assert rules.look(now, key=1)[0].remaining == (max(0, min(credit, 30)) if expires > now else 0)

@@ -261,7 +261,7 @@ cdef class Limits:
         if hold.lent:
             hold.after = min(left, terms.room)
             if verdict != TAKEN:
-                repay_lease(self.table, hold.tag, hold.count, at)
+                repay_lease(self.table, hold.tag, hold.count, terms.room, at)
         return verdict
 
     cdef void refuse(self, Grant grant, int at_rule, int verdict, const Moment* at):

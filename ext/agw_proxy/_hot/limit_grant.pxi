@@ -87,6 +87,7 @@ cdef class Grant:
         cdef Table table = self.limits.table
         cdef Hold more = hold[0]
         cdef int64_t cost
+        cdef bint still = True
         if extra == 0:
             return 0
         if terms.algorithm == BUCKET:
@@ -102,7 +103,7 @@ cdef class Grant:
                 more.cost = cost - hold.cost
                 table.charge(&more, terms, at.units, True)
         elif extra < 0:
-            take_out(table, hold, terms, -extra, at)
+            still = take_out(table, hold, terms, -extra, at)
         else:
             more.count = extra
             more.crossed = 0
@@ -111,7 +112,9 @@ cdef class Grant:
                 self.notice(&more)
         if hold.lent:
             if extra < 0:
-                repay_lease(table, hold.tag, -extra, at)
+                # Where it was taken from is forgotten: so it is where the limit is kept.
+                if still:
+                    repay_lease(table, hold.tag, -extra, terms.room, at)
             else:
                 more.count = extra
                 spend_lease(table, &more, terms, at, True)
@@ -130,7 +133,7 @@ cdef class Grant:
             else:
                 take_out(self.limits.table, hold, terms, hold.count, at)
             if hold.lent:
-                repay_lease(self.limits.table, hold.tag, hold.count, at)
+                repay_lease(self.limits.table, hold.tag, hold.count, terms.room, at)
 
     cdef bint undo(self, int64_t now_ns):
         cdef Moment at

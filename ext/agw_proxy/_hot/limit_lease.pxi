@@ -33,8 +33,8 @@ cdef inline void want(Table table, Lease* lease) noexcept nogil:
         store(&table.header.wants, 1)
 
 
-cdef void repay_lease(Table table, uint64_t tag, int64_t count, const Moment* at) noexcept nogil:
-    """Give back what was taken from it; it may have expired or been called in: then it asks to be taken back from here."""
+cdef void repay_lease(Table table, uint64_t tag, int64_t count, int64_t room, const Moment* at) noexcept nogil:
+    """Give back what was taken from it; it asks to be taken back, should it have expired or been called in."""
     cdef int line = line_of(table.lease_lines, LINE_BYTES, table.leases, tag, False)
     cdef Lease* lease
     if line < 0:
@@ -43,7 +43,8 @@ cdef void repay_lease(Table table, uint64_t tag, int64_t count, const Moment* at
     if not acquire(&lease.lock, table._worker, SPINS * PATIENCE):
         return
     if load(&lease.tag) == tag:
-        lease.credit = plus(lease.credit, count)
+        # Never more than all there is: what was taken that long ago has been filled up where the limit is kept.
+        lease.credit = min(plus(lease.credit, count), max(lease.credit, room))
         # Called in (then its level is 0), it may be nobody's to return when it expires.
         if lease.credit > 0 and (lease.expires <= at.ns or lease.level == 0):
             want(table, lease)

@@ -228,22 +228,26 @@ cdef void tell(Window* window, Hold* hold, const Terms* terms, int64_t used, int
             hold.crossed |= <uint8_t>(1 << i)
 
 
-cdef void take_out(Table table, const Hold* hold, const Terms* terms, int64_t count, const Moment* at) noexcept nogil:
-    """Give back to where it was taken from, if that is counted still; else there is nothing to give."""
+cdef bint take_out(Table table, const Hold* hold, const Terms* terms, int64_t count, const Moment* at) noexcept nogil:
+    """Give back to where it was taken from, if that is counted still; else there is nothing to give: False."""
     cdef Window* window = &table.window_lines[hold.line]
     cdef int64_t back
+    cdef bint still = False
     if not is_of(table, hold.line, hold, terms) or not acquire(&window.lock, table._worker, SPINS * PATIENCE):
-        return
+        return False
     if is_of(table, hold.line, hold, terms):
         roll(table, window, terms, at)
         if terms.algorithm == SLIDING:
             if hold.number > window.number - PARTS:
+                still = True
                 back = min(count, window.parts[hold.number % PARTS])
                 window.parts[hold.number % PARTS] -= back
                 window.total -= back
         elif window.number == hold.number:
+            still = True
             window.total -= min(count, window.total)
     let_go(&window.lock)
+    return still
 
 
 cdef void look_in(
