@@ -29,7 +29,8 @@ LOOK_SECONDS = (
     0.1,
 )  # between two looks at what runs low: the shortest, doubled up to the longest while nothing does
 SWEEPS = 4  # looks at what has expired in the time of a lease
-MAX_KNOWN = 8192  # subjects that are remembered to have nothing, or where they took last
+MAX_KNOWN = 8192  # subjects that are remembered to have nothing
+MAX_MARKS = 32768  # subjects of which it is remembered where they took last: twice those that the table has places for
 MAX_REFUSED_NS = 250_000_000  # for so long at most: others may give something back
 MAX_BATCH = 512  # takes in one round trip
 CLOSE_SECONDS = 1.0  # to give all back at the end
@@ -303,18 +304,24 @@ class Leases:
         self._told.leased("taken")
         self._refused.pop(tag, None)
         self._held[tag] = _Held(asked.rule, expires, asked.credit + taken.got)
-        if taken.mark:
-            if len(self._marks) >= MAX_KNOWN:
-                self._marks.clear()  # what goes back then is lost: the strict side
-            self._marks[tag] = taken.mark
+        self._mark(tag, taken)
         return True
+
+    def _mark(self, tag: int, taken: Taken) -> None:
+        """Remember where it was taken from. Who took longest ago is forgotten: what goes back of it then is lost."""
+        if not taken.mark:
+            return
+        self._marks.pop(tag, None)
+        if len(self._marks) >= MAX_MARKS:
+            del self._marks[next(iter(self._marks))]
+        self._marks[tag] = taken.mark
 
     def _homeless(self, tag: int, asked: _Asked, taken: Taken) -> None:
         """The table is full of others' credit: it goes back, and its requests are refused until there is a place."""
         self._told.leased("no_place")
         asked = self._next[tag] = self._next.get(tag) or _Asked(asked.rule)
         asked.back += taken.got
-        self._marks[tag] = taken.mark
+        self._mark(tag, taken)
 
     # -- in the background
 

@@ -25,6 +25,7 @@ from agw_proxy._hot.limit import (
     Rule,
     Table,
 )
+from agw_proxy.store import leases
 from tests.store.conftest import redis_settings
 from tests.store.node import Node, running
 from tests.store.test_client import until
@@ -116,6 +117,19 @@ async def test_what_is_left_goes_back_when_a_node_leaves(server: RedisServer) ->
             assert (await one.ask()).granted
         assert one.told.leases["returned"] == 1
         assert await two.spend(200) == 99
+
+
+async def test_it_is_forgotten_of_the_oldest_alone_where_they_took(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "MAX_MARKS", 2)
+    one, two = (Node(redis_settings(server), [requests(100, algorithm=SLIDING)], name) for name in ("one", "two"))
+    async with running(two):
+        async with running(one):
+            for key in (1, 2, 3):
+                assert (await one.ask(key)).granted
+            assert len(one.leases._marks) == 2
+        assert [await two.spend(200, key=key) for key in (1, 2, 3)] == [95, 99, 99]
 
 
 async def test_what_is_under_way_when_a_node_leaves_goes_back(server: RedisServer) -> None:
