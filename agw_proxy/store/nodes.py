@@ -1,6 +1,11 @@
-"""Which nodes share the limits: each tells Redis every second that it is there, and is counted until it is silent."""
+"""Which nodes share the limits: each tells Redis every second that it is there, and is counted until it is silent.
+
+A Redis that was away for longer, or has forgotten, knows of nobody at first. So fewer nodes than before count only once it
+has told of no more for as long as a node may be silent; else each would take itself for the only one if it went away again.
+"""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from redis.asyncio import Redis
@@ -37,7 +42,10 @@ class Nodes:
         self._node = node
         self._counted = replicas is None
         self._task: asyncio.Task[None] | None = None
+        self._fewer: tuple[float, int] | None = None
+        """Since when fewer were seen, and the most of them."""
         table.replicas = self.count
+        client.watch(self._turned)
 
     def start(self) -> None:
         """Beat from now on; the first is what shows that Redis is there."""
@@ -47,10 +55,22 @@ class Nodes:
     async def beat(self, redis: Redis) -> None:
         """One beat, and how many others there are."""
         seen = await scripts.beat(redis, self._client.prefix, self._node, SILENT_SECONDS)
-        if self._counted and seen != self.count:
-            before = self.count
-            self.count = self._table.replicas = min(max(seen, 1), MAX_NODES)
-            self._told(self.count - before)
+        if self._counted:
+            self._see(min(max(seen, 1), MAX_NODES), time.monotonic())
+
+    def _see(self, seen: int, now: float) -> None:
+        if seen < self.count:
+            since, most = self._fewer or (now, seen)
+            seen = max(most, seen)
+            self._fewer = since, seen
+            if now - since < SILENT_SECONDS:
+                return
+        self._fewer = None
+        self._told(seen - self.count)
+        self.count = self._table.replicas = seen
+
+    def _turned(self, _: bool) -> None:
+        self._fewer = None
 
     async def close(self) -> None:
         """Be counted no more."""

@@ -26,6 +26,7 @@ from agw_proxy._hot.limit import (
     Table,
 )
 from agw_proxy.store import leases
+from agw_proxy.store import nodes as counting
 from tests.store.conftest import redis_settings
 from tests.store.node import Node, running
 from tests.store.test_client import until
@@ -332,7 +333,22 @@ async def test_each_node_has_its_share_while_the_server_is_away(server: RedisSer
         assert passed == [30, 30, 30]
 
 
-async def test_a_node_that_leaves_is_counted_no_more(server: RedisServer) -> None:
+async def test_nodes_that_redis_has_forgotten_are_counted_on(server: RedisServer) -> None:
+    """Else each of them would let all pass where it goes away again."""
+    settings = redis_settings(server, timeout=0.05)
+    nodes = [Node(settings, [requests(90)], f"n{i}") for i in range(3)]
+    async with running(*nodes):
+        await until(lambda: all(node.table.replicas == 3 for node in nodes))
+        for _ in range(2):
+            server.kill()
+            await until(lambda: not any(node.client.up for node in nodes))
+            server.start()
+            await until(lambda: any(node.client.up for node in nodes))
+            assert [node.table.replicas for node in nodes] == [3, 3, 3]
+
+
+async def test_a_node_that_leaves_is_counted_no_more(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "SILENT_SECONDS", 2.0)
     one, two = (Node(redis_settings(server), [requests(90)], name) for name in ("one", "two"))
     async with running(one):
         async with running(two):
