@@ -34,7 +34,7 @@ class Nodes:
 
         ``told``: hears by how many more (or fewer) there are.
         """
-        self.count = replicas or 1
+        self.count = replicas or table.replicas  # what a worker before this one knew
         self._told = told or _nobody
         self._told(self.count)
         self._client = client

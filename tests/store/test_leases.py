@@ -347,6 +347,15 @@ async def test_nodes_that_redis_has_forgotten_are_counted_on(server: RedisServer
             assert [node.table.replicas for node in nodes] == [3, 3, 3]
 
 
+async def test_a_worker_that_begins_while_the_server_is_away_knows_what_its_gateway_knew(server: RedisServer) -> None:
+    nodes = [Node(redis_settings(server), [requests(90)], f"n{i}") for i in range(3)]
+    async with running(*nodes):
+        await until(lambda: all(node.table.replicas == 3 for node in nodes))
+        server.kill()
+        anew = Node(redis_settings(server), [requests(90)], "n0", table=nodes[0].table)
+        assert nodes[0].table.replicas == anew.nodes.count == 3
+
+
 async def test_a_node_that_leaves_is_counted_no_more(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "SILENT_SECONDS", 2.0)
     one, two = (Node(redis_settings(server), [requests(90)], name) for name in ("one", "two"))
