@@ -1,7 +1,7 @@
 """When two requests are the same: what of a body counts, in one spelling, and which requests are never the same as another.
 
 A body is read as strictly as a cache has to: a member that is named twice means one thing to us and maybe another to the
-upstream, so that somebody could plant an answer; such a request is kept apart, and so is a number that loses digits.
+upstream, so that somebody could plant an answer; such a request is kept apart, and so is a number out of range.
 """
 
 import hashlib
@@ -55,14 +55,15 @@ def canonical(endpoint: str, path: str, body: bytes) -> bytes:
         tree = json.loads(body, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise Apart("json") from None
-    if any(tree.get(name) for name in STATEFUL.get(endpoint, ())):
+    if any(_said(tree.get(name)) for name in STATEFUL.get(endpoint, ())):
         raise Apart("state")
     own = CALLERS_TOOLS.get(endpoint, ())
     if any(not _callers(tool, own) for tool in _listed(tree.get("tools"))):
         raise Apart("tools")
     for name in aside:
         tree.pop(name, None)
-    tree["stream"] = bool(tree.get("stream"))  # false, null and nothing are the same; true is another kind of answer
+    if tree.get("stream") is None:
+        tree["stream"] = False  # nothing, null and false are the same; what else stands there is the upstream's to read
     try:
         return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     except ValueError:
@@ -88,6 +89,11 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise ValueError("a member is named twice")
     return made
+
+
+def _said(value: object) -> bool:
+    """Whether a member says anything: an object does that is empty, since all of its members may be left out."""
+    return value is not None and value is not False and value != []
 
 
 def _listed(value: object) -> list[Any]:

@@ -115,7 +115,8 @@ def test_spelling_and_who_asks_do_not_count_and_everything_else_does(gateway: Ga
     "members",
     [
         {"store": True},
-        {"web_search_options": {}, "tools": [{"type": "web_search"}]},
+        {"web_search_options": {}},
+        {"tools": [{"type": "web_search"}]},
         {"tools": [{"type": "mystery"}]},
     ],
 )

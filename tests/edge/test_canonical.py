@@ -66,6 +66,7 @@ def test_another_body_is_another_request(one: dict[str, Any], other: dict[str, A
         (b'{"n":' + b"9" * 5000 + b"}", "json"),
         (b'{"text":"' + b"x" * MAX_BYTES + b'"}', "size"),
         (b'{"store":true}', "state"),
+        (b'{"web_search_options":{}}', "state"),
         (b'{"tools":[{"type":"web_search_preview"}]}', "tools"),
         (b'{"tools":[{"type":7}]}', "tools"),
         (b'{"tools":["x"]}', "tools"),
@@ -85,6 +86,7 @@ def test_what_could_mean_two_things_or_does_more_than_answer_is_apart(body: byte
         ("responses", "/v1/responses", {"tools": [{"type": "function", "name": "f"}]}, False),
         ("responses", "/v1/responses/input_tokens", {}, True),
         ("messages", "/v1/messages", {"mcp_servers": [{}]}, True),
+        ("messages", "/v1/messages", {"mcp_servers": []}, False),
         ("messages", "/v1/messages", {"tools": [{"type": "web_search_20250305"}]}, True),
         ("messages", "/v1/messages", {"tools": [{"name": "f"}, {"type": "bash_20250124"}]}, False),
         ("messages", "/v1/messages/count_tokens", {}, True),
@@ -106,6 +108,21 @@ def test_who_asks_is_left_out_where_the_answer_does_not_tell_it_back() -> None:
     assert canonical("chat_completions", PATH, b'{"user":"u","metadata":{"a":"b"},"store":false}') == plain
     told = [canonical("responses", "/v1/responses", body) for body in (b"{}", b'{"user":"u"}')]
     assert told[0] != told[1]
+
+
+def test_only_a_stream_in_plain_words_is_the_same_as_another() -> None:
+    # Lax readers take "no" for false and 1 for true: their answers must not be found by those who ask for a stream, or none.
+    spellings = [b"{}", b'{"stream":null}', b'{"stream":false}']
+    others = [
+        b'{"stream":true}',
+        b'{"stream":"no"}',
+        b'{"stream":"yes"}',
+        b'{"stream":1}',
+        b'{"stream":0}',
+        b'{"stream":""}',
+    ]
+    assert len({canonical("chat_completions", PATH, body) for body in spellings}) == 1
+    assert len({canonical("chat_completions", PATH, body) for body in (b"{}", *others)}) == 1 + len(others)
 
 
 @given(st.lists(st.binary(max_size=5), max_size=4), st.lists(st.binary(max_size=5), max_size=4))
