@@ -56,7 +56,14 @@ class DiskStore:
 
     async def set(self, key: str, value: bytes, ttl: float) -> bool:
         """See ``Store``."""
-        return await self._do(lambda cache: bool(cache.set(key, value, expire=ttl)), False)
+
+        def work(cache: Cache) -> bool:
+            done = bool(cache.set(key, value, expire=ttl))
+            if cache.volume() > self._max_bytes:  # two small ones make no room for a large one
+                cache.cull()
+            return done
+
+        return await self._do(work, False)
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool | None:
         """See ``Store``."""

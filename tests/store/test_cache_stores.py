@@ -124,6 +124,18 @@ async def test_the_folder_is_bounded(tmp_path: Path) -> None:
     await disk.close()
 
 
+async def test_large_answers_behind_many_small_ones_are_bounded_too(tmp_path: Path) -> None:
+    disk = DiskStore(tmp_path / "kept", 400_000)
+    for number in range(150):
+        await disk.set(f"small {number}", b"x" * 500, LONG)
+    for number in range(30):
+        await disk.set(f"{number}", b"x" * 40_000, LONG)
+    size = sum(path.stat().st_size for path in (tmp_path / "kept").rglob("*.val"))
+    assert 0 < size <= 500_000
+    assert await disk.get("29") is not None
+    await disk.close()
+
+
 async def test_what_would_wait_too_long_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "MAX_WAITING", 2)
     pool = Threads(1, "test")
