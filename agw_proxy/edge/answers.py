@@ -1,5 +1,7 @@
 """An answer that is kept: what of it, whether it is good enough, and how it is read again as an upstream's would be."""
 
+import re
+
 import msgspec
 import orjson
 
@@ -10,11 +12,12 @@ from agw_proxy.types import RawHeaders
 from agw_proxy.upstreams.opening import Opened, content_type
 
 PIECE_BYTES = 65536  # of a kept answer, given out at once
-FIRST_BYTES = 4096  # of a JSON answer, where an error would stand
 OVERHEAD_BYTES = 512  # of an entry beside its bytes: objects, digest, place in a table
 CUT_SHORT = frozenset({"length", "max_tokens", "max_output_tokens", "incomplete", "model_context_window_exceeded"})
 NOT_GOOD = CUT_SHORT | {"content_filter", "error", "failed", "cancelled", "in_progress", "queued", "pause_turn"}
 """Finish reasons of answers that another try would make better."""
+ONE_NOT_GOOD = re.compile(rb'_reason"\s*:\s*"(?:%s)"' % b"|".join(word.encode() for word in sorted(NOT_GOOD)))
+"""Of several choices one is not good: ``Stream`` and ``Document`` tell only how the last one ended."""
 HEADERS_KEPT = frozenset(
     {
         b"content-type",
@@ -147,6 +150,7 @@ class Recording:
             return None
         body = b"".join(self._pieces)
         good = self._good_stream(self._stream) if self._stream is not None else self._good_document(body)
+        good = good and not (self._picky and ONE_NOT_GOOD.search(body))
         return Entry(now, self._reply.status, self._headers, body, self._stream is not None) if good else None
 
     def fault(self) -> GatewayError | None:
@@ -183,7 +187,7 @@ class Recording:
             return self._document.complete or not self._json
         if not self._json or not self._document.complete or self._document.finish_reason in NOT_GOOD:
             return False
-        return b'"error"' not in body[:FIRST_BYTES] or not _reports_error(body)
+        return b'"error"' not in body or not _reports_error(body)
 
 
 def _reports_error(body: bytes) -> bool:

@@ -36,6 +36,24 @@ class Source:
         """Nothing to close."""
 
 
+CUT_FIRST = [
+    {"index": 0, "message": {"role": "assistant", "content": "cut"}, "finish_reason": "length"},
+    {"index": 1, "message": {"role": "assistant", "content": "whole"}, "finish_reason": "stop"},
+]
+QUOTING = [
+    {
+        "index": 0,
+        "message": {"role": "assistant", "content": 'it said "finish_reason": "length" and "error"'},
+        "finish_reason": "stop",
+    }
+]
+CUT_ONE = [
+    event({"choices": [{"index": 0, "delta": {"content": "a"}}, {"index": 1, "delta": {"content": "b"}}]}),
+    event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}),
+    event({"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}),
+    DONE,
+]
+"""Two choices, of which one was cut short."""
 TARGET = cast("Target", object())  # whose answer it is does not matter here
 
 
@@ -86,6 +104,11 @@ def test_a_kept_document_is_what_was_relayed(places: list[int]) -> None:
         ([b'{"error":null,"object":"response","status":"completed"}'], Source(b"application/json"), True, True),
         ([b'{"object":"response","status":"incomplete"}'], Source(b"application/json"), False, True),
         ([b'{"error":{"message":"x"}}'], Source(b"application/json"), False, True),
+        ([encode({"choices": CUT_FIRST})], Source(b"application/json"), False, True),
+        ([encode({"choices": CUT_FIRST[::-1]})], Source(b"application/json"), False, True),
+        ([encode({"choices": QUOTING})], Source(b"application/json"), True, True),
+        ([encode({**completion("x" * 5000), "error": {"message": "late"}})], Source(b"application/json"), False, True),
+        (CUT_ONE, Source(b"text/event-stream"), False, True),
         ([b"sound"], Source(b"audio/mpeg"), False, True),
         ([*words()[:-1], chunk({}, "length"), DONE], Source(b"text/event-stream"), False, True),
         (words()[:2], Source(b"text/event-stream"), False, False),
