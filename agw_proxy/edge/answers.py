@@ -8,7 +8,7 @@ import orjson
 from agw_proxy._hot.route import Target
 from agw_proxy._hot.sse import Document, Stream
 from agw_proxy.errors import GatewayError, UpstreamBroken, UpstreamFailed
-from agw_proxy.types import RawHeaders
+from agw_proxy.types import RawHeaders, Usage
 from agw_proxy.upstreams.opening import Opened, content_type
 
 PIECE_BYTES = 65536  # of a kept answer, given out at once
@@ -127,6 +127,12 @@ class Recording:
     def terminal(self) -> bool:
         """Nothing of the answer is missing, although its end has not come."""
         return self._stream is not None and self._known_end and (self._stream.done or self._stream.finished)
+
+    @property
+    def usage(self) -> Usage:
+        """What the answer has told of it so far."""
+        source = self._stream if self._stream is not None else self._document
+        return Usage(source.prompt_tokens, source.completion_tokens, source.cached_tokens)
 
     @property
     def progress(self) -> int:

@@ -75,6 +75,8 @@ class Exchange:
         self.finish_reason: str | None = None
         self.ended_by: Ending | None = None
         """Why the gateway has ended the stream before its upstream did."""
+        self.owes_all = False
+        """Others have got all of its answer: it pays for that, though it has left."""
         self.bytes_out = 0
         self.first_token = 0
         self.last_token = 0
@@ -131,6 +133,10 @@ class Exchange:
         if self.cache == "joined":
             self.cache = "miss"
 
+    def owes(self, usage: Usage) -> None:
+        """It leaves an answer that others have got whole, for nothing. ``usage``: of all of it."""
+        self.usage, self.owes_all = usage, True
+
     def saw_content(self, events: int) -> None:
         """``events``: content events of the stream so far."""
         if events > self.tokens_seen:
@@ -167,7 +173,7 @@ class Exchange:
 
     def ending_kind(self) -> int:
         """How it has ended for whoever pays for it: SERVED, PARTED, UNSERVED or REJECTED."""
-        if self.error is None or self.complete:
+        if self.error is None or self.complete or self.owes_all:
             return SERVED
         if self.bytes_out:
             return PARTED

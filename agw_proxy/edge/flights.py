@@ -42,6 +42,10 @@ class Flight:
         self._window = max(most, LOG_BYTES)
         self._loop = asyncio.get_running_loop()
         self._taps: list[Tap] = []
+        self._payer: Tap | None = None
+        self._given = False
+        """Somebody has got all of the answer."""
+        self._recording: Recording | None = None
         self._log: deque[bytes] = deque()
         self.first = 0
         """The number of the oldest piece in the log."""
@@ -63,6 +67,7 @@ class Flight:
         tap = Tap(self, exchange)
         self._taps.append(tap)
         if self._task is None:
+            self._payer = tap
             self._task = self._loop.create_task(self._run())
         return tap
 
@@ -70,17 +75,28 @@ class Flight:
         """It reads no more: without a reader the call is cut, and without its payer another one pays."""
         if tap not in self._taps:
             return
-        pays = self._taps[0] is tap
         self._taps.remove(tap)
+        self._given = self._given or tap.exchange.complete
+        if self._payer is tap:
+            over = self.free or tap.exchange.complete or self.error is not None
+            self._payer = None if over else self._pass_bill_on(tap)
         if not self._taps:
             if self._task is not None and not self.ended:
                 self._task.cancel()
                 if self.opened is None and self.error is None:  # it may not even have begun
                     self._fail(CallerGone("Nobody waits for this answer any more."))
         elif not self.ended:
-            if pays and not (self.free or tap.exchange.complete):
-                self._taps[0].exchange.pays()
             self._wake_source()
+
+    def _pass_bill_on(self, tap: "Tap") -> "Tap | None":
+        """Who pays in place of one who leaves early: somebody who still reads, else itself for what others have got of it."""
+        for other in self._taps:
+            if not other.exchange.complete:
+                other.exchange.pays()
+                return other
+        if self._recording is not None and (self._taps or self._given):
+            tap.exchange.owes(self._recording.usage)
+        return None
 
     def taken(self) -> None:
         """A reader has taken something."""
@@ -111,7 +127,7 @@ class Flight:
             self._fail(error)
             return
         self.opened = opened
-        recording = Recording(opened, known_end=self._known_end, most=self._most, picky=self._picky)
+        recording = self._recording = Recording(opened, known_end=self._known_end, most=self._most, picky=self._picky)
         try:
             await self._pump(opened, recording)
         except (UpstreamError, EventTooLong) as error:

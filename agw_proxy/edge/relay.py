@@ -258,7 +258,7 @@ class Pump:
 
     def note_usage(self) -> None:
         """Take over what the stream or document has told so far."""
-        if self._exchange.ended_by is not None:
+        if self._exchange.ended_by is not None or self._exchange.owes_all:
             return
         source = self._stream if self._stream is not None else self._document
         self._exchange.usage = Usage(source.prompt_tokens, source.completion_tokens, source.cached_tokens)
