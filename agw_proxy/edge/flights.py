@@ -139,6 +139,8 @@ class Flight:
             else:
                 self._fail(recording.fault() or CallerGone("Nobody waits for this answer any more."))
             raise
+        except Exception as defect:  # noqa: BLE001  as above: they would wait for ever
+            self._fail(defect)
         finally:
             opened.reply.close()
             opened.end(recording.fault() or (self.error if isinstance(self.error, GatewayError) else None))

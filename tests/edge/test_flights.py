@@ -130,3 +130,13 @@ async def test_an_answer_that_breaks_is_paid_for_by_one_only() -> None:
         tap.close()
     assert [tap.exchange.reuse for tap in taps] == [None, "joined", "joined"]
     assert taps[0].exchange.ending_kind() == PARTED
+
+
+async def test_a_defect_in_the_reading_reaches_everybody_who_listens() -> None:
+    source = Source(spoken()[:2], RuntimeError("a defect"))
+    flight = flight_of(source)
+    for tap in (payer(flight), follower(flight)):
+        with pytest.raises(RuntimeError, match="a defect"):
+            await read_out(tap)
+        gone(tap)
+    assert source.closed
