@@ -161,6 +161,21 @@ def test_a_connection_goes_on_behind_kept_answers_small_and_large(gateway: Gatew
     assert len(upstream.requests) == 1
 
 
+def test_of_many_requests_in_one_write_the_fast_lane_answers_the_last(gateway: Gateway, upstream: Upstream) -> None:
+    """Each answer would be given within the one before it: a burst must neither fill the stack nor hold up all others."""
+    content = json.dumps(chat_body(messages=fresh())).encode()
+    for _ in range(2):
+        gateway.post("/v1/chat/completions", content)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
+    head += f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    with gateway.connect() as connection:
+        connection.socket.sendall((head.encode() + content) * 20)
+        replies = [connection.reply() for _ in range(20)]
+    assert {reply.value("x-agw-cache") for reply in replies} == {"hit"}
+    assert [lane_of(gateway, reply) for reply in replies] == ["full"] * 19 + ["fast"]
+    assert len(upstream.requests) == 1
+
+
 def test_where_nothing_is_kept_the_fast_lane_relays(shared_upstream: Upstream, upstream: Upstream) -> None:
     config = cached(shared_upstream.url, models=["gpt-4o"])
     with Gateway(config) as gateway:

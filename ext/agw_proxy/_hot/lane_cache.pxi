@@ -79,10 +79,13 @@ cdef Kept keep_answer(
 
 
 cdef Kept find_kept(Downstream d, const unsigned char *text, RequestHead *head):
-    """The answer to these very bytes, None where the full lane has to look."""
+    """The answer to these very bytes, None where the full lane has to look.
+
+    Requests with others behind them are left to it, so that no chain of answers is given by recursion, and at one go.
+    """
     cdef Kept kept
     cdef PyObject *known
-    if d.varies is NEVER or not d.lane.answers:
+    if d.varies is NEVER or not d.lane.answers or pipelined(d):
         return None
     key = key_of(
         d.caller.subject, text + head.target_at, head.target_size, d.varies, text + head.size, head.content_length)

@@ -53,6 +53,11 @@ cdef uint64_t name_of(bytes kind, str name) except? 1:
     return hash_of(text, before + size)
 
 
+cdef inline bint pipelined(Downstream d) noexcept:
+    """There is more behind the request in hand."""
+    return (d.inbox.size if d.own is not None else d.inbox.size - d.request_size) > 0
+
+
 cdef bint refuses_for_good(Downstream d) except -1:
     """A limit has said no, and nothing that the full lane could do would make it a yes.
 
@@ -61,7 +66,7 @@ cdef bint refuses_for_good(Downstream d) except -1:
     cdef Grant grant = d.grant
     if grant is None or grant.granted or grant.shortages is not None:
         return False
-    if (d.inbox.size if d.own is not None else d.inbox.size - d.request_size) > 0:
+    if pipelined(d):
         return False
     # Another target's upstream may have room.
     return len(d.way.route.targets) + len(d.way.route.fallbacks) < 2 or not (
