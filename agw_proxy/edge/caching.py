@@ -329,6 +329,7 @@ class Caching:
         aliases = self._aliases.setdefault(key, [])
         for alias in [alias for alias in aliases if not alias.current]:
             aliases.remove(alias)
+            alias.drop()
             self.memory.charge(key, -alias.size, time.monotonic())
         if len(aliases) >= MAX_SPELLINGS:
             return

@@ -1,0 +1,85 @@
+"""The cache of one worker: what it holds, and what becomes of those who wait for the same answer."""
+
+from typing import Any, cast
+
+import pytest
+
+from agw_proxy._hot.lane import Lane
+from agw_proxy._hot.route import Target
+from agw_proxy.config.storage import Cache
+from agw_proxy.edge.answers import Entry
+from agw_proxy.edge.caching import Caching, Spelt
+from agw_proxy.edge.flights import Flight
+from agw_proxy.edge.state import State
+
+KEY = b"k" * 32
+ENTRY = Entry(0.0, 200, ((b"content-type", b"application/json"),), b"{}", stream=False)
+TARGET = cast("Target", object())  # whose answer it is does not matter here
+
+
+class Alias:
+    """What the fast lane has of an answer."""
+
+    size = 100
+
+    def __init__(self) -> None:
+        self.current = True
+        self.used = False
+        self.dropped = False
+
+    def drop(self) -> None:
+        self.dropped = True
+
+
+class FastLane:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.aliases: list[Alias] = []
+
+    def keep(self, *_: Any, **__: Any) -> Alias:
+        self.aliases.append(Alias())
+        return self.aliases[-1]
+
+
+class Counts:
+    """What was counted."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+        self.bytes = 0
+
+    def cached(self, outcome: str, count: int = 1) -> None:
+        self.outcomes += [outcome] * count
+
+    def cache_bytes(self, step: int) -> None:
+        self.bytes += step
+
+
+@pytest.fixture
+def counts() -> Counts:
+    return Counts()
+
+
+@pytest.fixture
+def caching(counts: Counts) -> Caching:
+    return Caching(Cache(), counts, None)
+
+
+def spelt(lane: FastLane, body: bytes) -> Spelt:
+    return Spelt(cast("Lane", lane), cast("State", object()), 1, b"/v1/chat/completions", b"", body)
+
+
+def landing() -> Flight:
+    return cast("Flight", object())
+
+
+async def test_what_the_fast_lane_has_from_before_a_reload_is_taken_from_it(caching: Caching, counts: Counts) -> None:
+    """Else it would be there for ever, under bytes that nobody may send again, and counted by nobody."""
+    lane = FastLane()
+    caching.keep(KEY, ENTRY, landing(), spelt(lane, b"{}"))
+    before = caching.memory.bytes
+    lane.aliases[0].current = False
+    caching._spell(KEY, ENTRY, spelt(lane, b"{ }"))
+    assert [alias.dropped for alias in lane.aliases] == [True, False]
+    assert caching.memory.bytes == before
