@@ -181,6 +181,7 @@ class Caching:
         self._bytes = self._evicted = 0
         self._flights: dict[bytes, Flight] = {}
         self._writes: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._aliases: dict[bytes, list[Kept]] = {}
 
     async def look(
@@ -292,7 +293,9 @@ class Caching:
 
     def keep(self, key: bytes, entry: Entry, flight: Flight, spelt: Spelt | None) -> None:
         """Put an answer where it is kept; until then its call can be joined."""
-        if self._store is None:
+        if self._closed:
+            self.landed(key, flight)
+        elif self._store is None:
             kept = self.memory.set(key, entry, self.settings.ttl, time.monotonic())
             self._counted.cached("stored" if kept else "dropped")
             if kept and spelt is not None:
@@ -360,7 +363,8 @@ class Caching:
             used, alias.used = used or alias.used, False
         return used
 
-    def clear(self) -> None:
-        """Forget all that is kept in memory."""
+    def close(self) -> None:
+        """Forget all that is kept in memory, and keep nothing more: of calls that are under way still."""
+        self._closed = True
         self.memory.clear()
         self._count_bytes()

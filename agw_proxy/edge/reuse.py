@@ -59,7 +59,7 @@ class Reuse:
         before, self._settings = self._settings, settings
         if settings.cache != before.cache:
             if self._caching is not None:
-                self._caching.clear()
+                self._caching.close()
             self._caching = self._make_caching(settings)
         if settings.idempotency != before.idempotency:
             self._orders = self._make_orders(settings)

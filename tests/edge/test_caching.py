@@ -83,3 +83,13 @@ async def test_what_the_fast_lane_has_from_before_a_reload_is_taken_from_it(cach
     caching._spell(KEY, ENTRY, spelt(lane, b"{ }"))
     assert [alias.dropped for alias in lane.aliases] == [True, False]
     assert caching.memory.bytes == before
+
+
+async def test_an_answer_that_comes_after_the_end_is_not_kept(caching: Caching, counts: Counts) -> None:
+    """The settings have changed under a call: nobody would ever ask here for its answer again."""
+    caching.keep(KEY, ENTRY, landing(), None)
+    assert counts.bytes > 0
+    caching.close()
+    caching.keep(KEY, ENTRY, landing(), None)
+    assert counts.bytes == 0
+    assert caching.held(KEY) is None
