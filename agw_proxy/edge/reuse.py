@@ -50,13 +50,19 @@ class Reuse:
         self._folder = state_dir(settings.server.state_dir, environ)
         self._alone = alone
         self._stores = shared.store if shared is not None else None
-        self._settings = settings
+        self._settings = self._before = settings
         self._caching = self._make_caching(settings)
         self._orders = self._make_orders(settings)
 
     def _take_up(self, settings: Settings) -> None:
-        """After a reload: what is kept stays, unless its settings have changed."""
-        before, self._settings = self._settings, settings
+        """After a reload: what is kept stays, unless its settings have changed.
+
+        Requests from before it come here still, and do not bring the old settings back.
+        """
+        if settings is self._before:
+            return
+        before = self._before = self._settings
+        self._settings = settings
         if settings.cache != before.cache:
             if self._caching is not None:
                 self._caching.close()
