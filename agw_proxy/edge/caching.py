@@ -21,8 +21,9 @@ from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.flights import Ask, Flight
 from agw_proxy.edge.full_lane import Connection
 from agw_proxy.edge.headers import towards_client
+from agw_proxy.edge.own_timeouts import HEADER as TIMEOUT_HEADER
 from agw_proxy.edge.state import State
-from agw_proxy.errors import InvalidParameter, NotCached, UpstreamError
+from agw_proxy.errors import InvalidParameter, LimitsUnavailable, NotCached, PolicyError, UpstreamError
 from agw_proxy.store.base import Store
 from agw_proxy.store.memory import Memory
 from agw_proxy.types import Routed
@@ -97,6 +98,11 @@ class Spelt(msgspec.Struct, frozen=True):
     body: bytes
 
 
+def age_of(entry: Entry, now: float) -> tuple[str, str]:
+    """The header of a hit (RFC 9111 section 5.1). ``now``: seconds since 1970."""
+    return "age", f"{int(max(now - entry.made, 0.0))}"
+
+
 def opening(entry: Entry) -> bytes:
     """Status line, the answer's own headers and its framing, as the fast lane sends them."""
     lines = [f"{name}: {value}" for name, value in towards_client(entry.headers, limits=False)]
@@ -127,9 +133,11 @@ class Share:
             return replayed(self.entry, self._target)
         exchange, caching = self._exchange, self._caching
         if exchange.reuse == "joined" and (entry := caching.held(self._key)) is not None:
-            exchange.cache = "hit"  # it has come to its end while this one waited for its limits
+            exchange.reuse = exchange.cache = "hit"  # it has come to its end while this one waited for its limits
+            exchange.notes.append(age_of(entry, time.time()))
             return replayed(entry, self._target)
-        for last in (False, True):
+        failed = False
+        while True:
             flight = None if self.alone else caching.flying(self._key)
             if flight is None or not flight.joinable:
                 exchange.pays()
@@ -138,9 +146,11 @@ class Share:
             try:
                 return await flight.join(exchange).open()
             except UpstreamError:
-                if last:
+                if failed:
                     raise
-        raise AssertionError
+                failed = True
+            except (PolicyError, LimitsUnavailable):
+                continue  # the limits of who led it, which are not this one's
 
     def _lead(self, ask: Ask) -> Flight:
         caching, key, targets = self._caching, self._key, self.targets
@@ -223,12 +233,14 @@ class Caching:
                     self._spell(key, entry, share.spelt)
                     self._count_bytes()
                 exchange.reuse = "hit"
-                exchange.notes.append(("age", f"{int(age)}"))
+                exchange.notes.append(age_of(entry, now))
                 self._tell(exchange, "hit")
                 return share
         if wish.way == "only":
             raise NotCached("There is no kept answer to this request, and it asks for none but a kept one.")
-        share.alone = wish.way == "refresh" or not self.settings.single_flight
+        # Whoever has deadlines of its own neither imposes them on others nor waits by theirs.
+        own_pace = TIMEOUT_HEADER in request.headers
+        share.alone = wish.way == "refresh" or own_pace or not self.settings.single_flight
         flight = None if share.alone else self.flying(key)
         if flight is not None and flight.joinable:
             exchange.reuse = "joined"

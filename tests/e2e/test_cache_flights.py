@@ -235,6 +235,25 @@ def test_a_refresh_joins_nobody(gateway: Gateway, upstream: Upstream, pool: Thre
     assert len(upstream.requests) == 2
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_who_has_deadlines_of_its_own_shares_no_call(
+    gateway: Gateway, upstream: Upstream, pool: ThreadPoolExecutor, first: bool
+) -> None:
+    """They would be those of all others, or others' would be its own."""
+    asked = fresh()
+    headers = [{"x-agw-timeout": "15s"}, {}]
+    gates = [gate(answer(completion())) for _ in headers]
+    upstream.script(*[behaviour for _, behaviour in gates])
+    futures = []
+    for number, own in enumerate(headers if first else headers[::-1]):
+        futures.append(pool.submit(gateway.chat, messages=asked, headers=own))
+        upstream.wait(number + 1)
+    for go, _ in gates:
+        go.set()
+    assert [future.result().value("x-agw-cache") for future in futures] == ["miss", "miss"]
+    assert gateway.chat(messages=asked).value("x-agw-cache") == "hit"
+
+
 def test_single_flight_can_be_switched_off(
     shared_upstream: Upstream, upstream: Upstream, pool: ThreadPoolExecutor
 ) -> None:

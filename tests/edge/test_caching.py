@@ -1,5 +1,6 @@
 """The cache of one worker: what it holds, and what becomes of those who wait for the same answer."""
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -8,9 +9,13 @@ from agw_proxy._hot.lane import Lane
 from agw_proxy._hot.route import Target
 from agw_proxy.config.storage import Cache
 from agw_proxy.edge.answers import Entry
-from agw_proxy.edge.caching import Caching, Spelt
+from agw_proxy.edge.caching import Caching, Share, Spelt
+from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.flights import Flight
 from agw_proxy.edge.state import State
+from agw_proxy.errors import RateLimited
+from agw_proxy.types import RawHeaders
+from agw_proxy.upstreams.opening import Opened
 
 KEY = b"k" * 32
 ENTRY = Entry(0.0, 200, ((b"content-type", b"application/json"),), b"{}", stream=False)
@@ -93,3 +98,69 @@ async def test_an_answer_that_comes_after_the_end_is_not_kept(caching: Caching, 
     caching.keep(KEY, ENTRY, landing(), None)
     assert counts.bytes == 0
     assert caching.held(KEY) is None
+
+
+class Whole:
+    """An upstream's answer that is all here."""
+
+    connect_ms = 0.0
+    began_ns = 0
+    status = 200
+    headers: RawHeaders = ((b"content-type", b"application/json"),)
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    async def read(self, *, progress: bool = True) -> bytes:
+        self.ended = True
+        return b"{}"
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def share_of(caching: Caching, reuse: str | None = None) -> tuple[Share, Exchange]:
+    exchange = Exchange("request", "POST", None)
+    exchange.reuse = exchange.cache = reuse
+    share = Share(caching, exchange, KEY, TARGET, known_end=True)
+    share.targets = (TARGET,)
+    return share, exchange
+
+
+async def test_nobody_is_refused_by_the_limits_of_who_leads_a_call(caching: Caching) -> None:
+    """They are another key's, maybe, and its business; and this one's have let it pass."""
+    go = asyncio.Event()
+    asked: list[str] = []
+
+    async def refused() -> Opened:
+        asked.append("leader")
+        await go.wait()
+        raise RateLimited("Somebody else's limit has no more.", rule="theirs", retry_after_ms=None)
+
+    async def answered() -> Opened:
+        asked.append("follower")
+        return Opened(Whole(), TARGET, None, b"")
+
+    leader = asyncio.ensure_future(share_of(caching)[0].open(refused))
+    await asyncio.sleep(0)
+    followers = [share_of(caching, "joined")[0] for _ in range(3)]
+    waiting = [asyncio.ensure_future(share.open(answered)) for share in followers]
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(RateLimited):
+        await leader
+    for opened in await asyncio.gather(*waiting):
+        assert await opened.reply.read() == b"{}"
+    assert asked == ["leader", "follower"]
+
+
+async def test_an_answer_that_came_while_one_waited_is_a_hit_with_its_age(caching: Caching) -> None:
+    caching.keep(KEY, ENTRY, landing(), None)
+    share, exchange = share_of(caching, "joined")
+
+    async def ask() -> Opened:
+        raise AssertionError("it is there")
+
+    await share.open(ask)
+    assert (exchange.reuse, exchange.cache) == ("hit", "hit")
+    assert [name for name, _ in exchange.notes] == ["age"]
