@@ -9,6 +9,8 @@ from tests.support.gateway import Gateway, Tree
 from tests.support.redis_server import RedisServer
 from tests.support.upstream import Upstream
 
+LEASED = "agw-bench-leased-4b7e19c2d5a8306f"
+
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
@@ -72,3 +74,21 @@ def test_while_redis_is_frozen_or_gone_requests_are_answered_all_the_same(
     assert one.chat(messages=asked).status == 200
     redis.start()
     one.until(lambda: one.chat(messages=asked).value("x-agw-cache") == "hit", "Redis is not asked again", 15)
+
+
+def test_what_is_kept_stays_so_when_a_part_of_a_shared_limit_is_used_up(
+    shared_upstream: Upstream, upstream: Upstream, redis: RedisServer
+) -> None:
+    """The full lane takes the next part, and goes on with the kept answer, not with the upstream."""
+    config = sharing(shared_upstream.url, redis)
+    config["cache"]["backend"] = "memory"
+    config["redis"]["lease"] = {"share": 0.05, "seconds": "30s"}
+    config["keys"].append({"name": "leased", "key": LEASED, "limits": [{"per": "key", "requests": 60, "period": "1h"}]})
+    asked = fresh()
+    with Gateway(config) as gateway:
+        replies = [gateway.chat(messages=asked, key=LEASED) for _ in range(25)]
+        lanes = [gateway.receipt(reply.request_id)["lane"] for reply in replies]
+    assert {reply.status for reply in replies} == {200}
+    assert [reply.value("x-agw-cache") for reply in replies] == ["miss"] + ["hit"] * 24
+    assert "full" in lanes[1:], "no part was used up"
+    assert len(upstream.requests) == 1

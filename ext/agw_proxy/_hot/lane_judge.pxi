@@ -14,6 +14,7 @@ cdef int judge(Downstream d, RequestHead *head) except -1:
     d.connect_ms = 0.0
     reason = check(d, text, head)
     if reason is not None:
+        d.kept = None
         if d.carried is not None and refuses_for_good(d):
             return say_limited(d)
         hand_over(d, reason, head, text, size, owner)
@@ -99,7 +100,8 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     if not d.grant.granted:
         leave_attempt(d)
         leave_place(d)
-        d.carried = carry(d, None)
+        # What is kept the full lane finds by itself, once it has taken another part of a shared limit.
+        d.carried = carry(d, None) if d.kept is None or d.grant.shortages is None else None
         return "limited"
     return None
 
