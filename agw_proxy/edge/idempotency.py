@@ -7,6 +7,7 @@ that a retry runs. Workers agree through a store where there are several: a mark
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from typing import Protocol
 
 import msgspec
@@ -192,7 +193,7 @@ class Orders:
             return None
         mark = ENCODER.encode(Order(body))
         while True:
-            added = await store.add(key, mark, MARK_SECONDS)
+            added = await self._add(store, key, mark)
             if added is None:
                 self.refuse(exchange)
                 return None
@@ -211,6 +212,20 @@ class Orders:
                 return entry
             await asyncio.sleep(LOOK_SECONDS)
 
+    async def _add(self, store: Store, key: str, mark: bytes) -> bool | None:
+        """Set the mark where there is none. Cancelled, it is taken away again once it is known to be there."""
+        adding = asyncio.get_running_loop().create_task(store.add(key, mark, MARK_SECONDS))
+        try:
+            return await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            self._later(_take_back(store, key, adding))
+            raise
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
     def end(self, name: bytes, flight: Flight, entry: Entry | None) -> None:
         """It has run. ``entry``: what is to be given again; None: it did not come to its end, and may run again."""
         held = self._running.get(name)
@@ -220,9 +235,7 @@ class Orders:
         self._bytes -= RESERVED_BYTES
         beat = self._beats.pop(name, None)
         if beat is not None and self._store is not None:
-            task = asyncio.get_running_loop().create_task(_settle(self._store, name, beat, held.body, entry, self._ttl))
-            self._writes.add(task)
-            task.add_done_callback(self._writes.discard)
+            self._later(_settle(self._store, name, beat, held.body, entry, self._ttl))
         elif self._store is None and entry is not None and self._bytes + entry.size <= self._max_bytes:
             self._answered[name] = Held(name, held.body, None, entry, time.monotonic() + self._ttl)
             self._bytes += entry.size
@@ -245,6 +258,12 @@ async def _beat(store: Store, key: str, mark: bytes, stop: asyncio.Event) -> Non
                 await stop.wait()
         except TimeoutError:
             await store.set(key, mark, MARK_SECONDS)
+
+
+async def _take_back(store: Store, key: str, adding: asyncio.Task[bool | None]) -> None:
+    """Nobody runs what the mark says: a retry must not wait until it has expired."""
+    if await adding:
+        await store.remove(key)
 
 
 async def _settle(store: Store, name: bytes, beat: Beat, body: bytes, entry: Entry | None, ttl: float) -> None:
