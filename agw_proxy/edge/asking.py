@@ -4,8 +4,8 @@ Both lanes find this out by the same compiled functions; here they are called fo
 """
 
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from agw_proxy._hot import subjects
 from agw_proxy._hot.limit import (
@@ -28,6 +28,8 @@ from agw_proxy.edge.state import State
 from agw_proxy.errors import GatewayError, Unpriced
 from agw_proxy.policy.limits import refusal
 from agw_proxy.types import Principal, Routed
+
+T = TypeVar("T")
 
 
 class Refused(Protocol):
@@ -151,6 +153,26 @@ class Asking:
         self._exchange.waited += time.monotonic_ns() - asked
         self._wait_ns = None if refused is None else refused.retry_after_ns
         return refused is None
+
+    def paying(self, ask: Callable[[], Awaitable[T]], routed: Routed) -> Callable[[], Awaitable[T]]:
+        """``ask``; who was let in for nothing, and has to pay after all, asks the limits again first, for all that it needs."""
+        exchange = self._exchange
+        if exchange.reuse is None:
+            return ask
+
+        async def again() -> T:
+            if exchange.grant is not None:
+                exchange.grant.cancel(time.monotonic_ns())
+                exchange.grant.release()
+            try:
+                await self.decide(routed)
+            finally:
+                if exchange.accounted:  # it has left meanwhile, and another one pays
+                    exchange.settle()
+                    exchange.release()
+            return await ask()
+
+        return again
 
     def known(self, target: Target) -> None:
         """The fast lane was granted the exchange with that target."""

@@ -91,7 +91,8 @@ class Exchange:
         """Of ``upstream_ns``, what was spent waiting for a place at an upstream."""
         self.head_at = 0
         """When the first byte of the answer was ready to go out."""
-        self._accounted = False
+        self.accounted = False
+        """It has ended in its Receipt."""
 
     def carry_on(self, carried: "Carried") -> None:
         """Go on where the fast lane stopped: nothing of what it did is done twice."""
@@ -204,9 +205,9 @@ class Exchange:
 
     def account(self, emit: Callable[[Receipt], None], clock: Callable[[], str]) -> None:
         """Settle, release and hand out the Receipt: the first time only (invariants 1 and 2)."""
-        if self._accounted:
+        if self.accounted:
             return
-        self._accounted = True
+        self.accounted = True
         self.settle()
         emit(self._receipt(clock()))
 

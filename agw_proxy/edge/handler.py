@@ -276,7 +276,7 @@ class Handler:
                     failed=carried.error if carried is not None else None,
                     spent=(begun - exchange.started) / 1e9 if carried is not None else 0.0,
                 )
-                opened = await (first() if share is None else share.open(first))
+                opened = await (first() if share is None else share.open(asking.paying(first, routed)))
             finally:
                 exchange.upstream_ns = time.monotonic_ns() - begun
                 exchange.waited += exchange.upstream_ns

@@ -167,6 +167,32 @@ def test_when_the_leader_fails_the_others_share_one_more_try(
     assert len(upstream.requests) == 2
 
 
+@pytest.mark.parametrize("spent", [0, 5])
+def test_who_goes_on_after_a_leader_that_failed_is_limited_like_everybody(
+    shared_upstream: Upstream, upstream: Upstream, pool: ThreadPoolExecutor, spent: int
+) -> None:
+    """Who joins takes no tokens; who then asks by itself does."""
+    with Gateway(cached(shared_upstream.url, scope="shared")) as gateway:
+        for _ in range(spent):
+            assert gateway.chat(messages=fresh(), max_tokens=5, key=THRIFTY).status == 200
+        asked = fresh()
+        go, behaviour = gate(failure(400))
+        upstream.script(behaviour)
+        leader = pool.submit(gateway.chat, messages=asked, max_tokens=50)
+        upstream.wait(spent + 1)
+        follower = pool.submit(gateway.chat, messages=asked, max_tokens=50, key=THRIFTY)
+        joined(gateway, 2)
+        go.set()
+        assert leader.result().status == 400
+        reply = follower.result()
+        assert reply.status == (429 if spent else 200)
+        if not spent:
+            assert int(reply.value("x-ratelimit-remaining-tokens") or 0) <= 50, "nothing was reserved"
+            again = gateway.chat(messages=asked, max_tokens=50, key=THRIFTY)
+            assert again.value("x-ratelimit-remaining-tokens") == "82"
+    assert len(upstream.requests) == spent + (1 if spent else 2)
+
+
 def test_when_it_fails_again_that_is_the_answer(gateway: Gateway, upstream: Upstream, pool: ThreadPoolExecutor) -> None:
     asked = fresh()
     gates = [gate(failure(400)) for _ in range(2)]
