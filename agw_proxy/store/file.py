@@ -9,6 +9,7 @@ from typing import TypeVar
 from agw_proxy.store.threads import Threads
 
 WAIT_SECONDS = 0.25  # for another process's write
+AGAIN_SECONDS = 0.005
 PURGE_EVERY = 64  # writes, until what has expired is deleted
 PAGE_BYTES = 4096
 SCHEMA = "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, due REAL NOT NULL, value BLOB NOT NULL) WITHOUT ROWID"
@@ -89,13 +90,26 @@ class FileStore:
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.touch(mode=0o600)
-        file = sqlite3.connect(self._path, timeout=WAIT_SECONDS, isolation_level=None)
+        until = time.monotonic() + WAIT_SECONDS
+        while True:
+            file = sqlite3.connect(self._path, timeout=WAIT_SECONDS, isolation_level=None)
+            try:
+                self._make(file)
+            except sqlite3.Error as error:
+                file.close()
+                # Another worker makes the same file: SQLite does not wait where it changes how a file is written.
+                if not isinstance(error, sqlite3.OperationalError) or time.monotonic() >= until:
+                    raise
+                time.sleep(AGAIN_SECONDS)
+            else:
+                return file
+
+    def _make(self, file: sqlite3.Connection) -> None:
         file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         file.execute("PRAGMA journal_mode = WAL")
         file.execute("PRAGMA synchronous = OFF")  # what a power cut takes, nobody waits for any more
         file.execute(f"PRAGMA max_page_count = {self._max_pages}")
         file.execute(SCHEMA)
-        return file
 
     def _purge(self, file: sqlite3.Connection) -> None:
         if self._writes % PURGE_EVERY == 0:

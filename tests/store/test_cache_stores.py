@@ -16,6 +16,7 @@ from agw_proxy.store.file import FileStore
 from agw_proxy.store.threads import Threads
 
 LONG = 1000.0
+ROUNDS = 40
 
 
 @pytest_asyncio.fixture(params=["disk", "file"])
@@ -69,6 +70,15 @@ async def test_a_file_that_is_no_database_is_a_miss(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "x.db", 1 << 20)
     assert await store.add("a", b"1", LONG) is None
     await store.close()
+
+
+async def test_workers_that_open_a_new_file_at_once_all_can(tmp_path: Path) -> None:
+    for number in range(ROUNDS):
+        stores = [FileStore(tmp_path / f"{number}.db", 1 << 20) for _ in range(6)]
+        done = await asyncio.gather(*[store.add(f"{place}", b"1", LONG) for place, store in enumerate(stores)])
+        assert done == [True] * len(stores)
+        for store in stores:
+            await store.close()
 
 
 async def test_a_full_file_keeps_nothing_new_until_something_expires(tmp_path: Path) -> None:
