@@ -14,6 +14,7 @@ from diskcache import Cache, Disk, Timeout
 from agw_proxy.store.threads import Threads
 
 THREADS = 2
+MAX_WAITING = 64  # reads and writes of answers, each of which may be a large one
 CULLED = 2  # that go for one that comes while there is no room: more than one, and not all
 WAIT_SECONDS = 0.25  # for another process's write; a slow disk must not hold up what it was to make faster
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class DiskStore:
         self._folder = folder
         self._max_bytes = max_bytes
         self._cache: Cache | None = None
-        self._threads = Threads(THREADS, "agw-disk")
+        self._threads = Threads(THREADS, "agw-disk", MAX_WAITING)
 
     async def get(self, key: str) -> bytes | None:
         """See ``Store``."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 from agw_proxy.store.threads import Threads
 
 WAIT_SECONDS = 0.25  # for another process's write
+MAX_WAITING = 2048  # looks and marks of a burst: who is not told whether its request has run runs it
 AGAIN_SECONDS = 0.005
 PURGE_EVERY = 64  # writes, until what has expired is deleted
 PAGE_BYTES = 4096
@@ -24,7 +25,7 @@ class FileStore:
         self._path = path
         self._max_pages = max(max_bytes // PAGE_BYTES, 8)
         self._clock = clock
-        self._threads = Threads(1, "agw-file")
+        self._threads = Threads(1, "agw-file", MAX_WAITING)
         self._opened: sqlite3.Connection | None = None
         self._writes = 0
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agw_proxy.store import threads
 from agw_proxy.store.base import Store
 from agw_proxy.store.disk import DiskStore
 from agw_proxy.store.file import FileStore
@@ -81,6 +80,13 @@ async def test_workers_that_open_a_new_file_at_once_all_can(tmp_path: Path) -> N
             await store.close()
 
 
+async def test_a_burst_is_waited_for(tmp_path: Path) -> None:
+    """Who is not told whether a key has run runs it."""
+    store = FileStore(tmp_path / "x.db", 1 << 20)
+    assert await asyncio.gather(*[store.add(f"{number}", b"1", LONG) for number in range(500)]) == [True] * 500
+    await store.close()
+
+
 async def test_a_full_file_keeps_nothing_new_until_something_expires(tmp_path: Path) -> None:
     now = [1000.0]
     store = FileStore(tmp_path / "x.db", 64 << 10, clock=lambda: now[0])
@@ -146,9 +152,8 @@ async def test_large_answers_behind_many_small_ones_are_bounded_too(tmp_path: Pa
     await disk.close()
 
 
-async def test_what_would_wait_too_long_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "MAX_WAITING", 2)
-    pool = Threads(1, "test")
+async def test_what_would_wait_too_long_is_not_done() -> None:
+    pool = Threads(1, "test", 2)
     loop = asyncio.get_running_loop()
     go = asyncio.Event()
 
