@@ -176,6 +176,20 @@ def test_of_many_requests_in_one_write_the_fast_lane_answers_the_last(gateway: G
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize(("size", "lane"), [(1_000_000, "fast"), (1_100_000, "full")])
+def test_a_very_long_answer_is_given_piece_by_piece(
+    shared_upstream: Upstream, upstream: Upstream, size: int, lane: str
+) -> None:
+    """The full lane waits for a slow reader; the fast one would have all of it wait in the connection."""
+    upstream.default = answer(completion("z" * size))
+    asked = fresh()
+    with Gateway(cached(shared_upstream.url, max_answer_kb=4096)) as gateway:
+        replies = [gateway.chat(messages=asked) for _ in range(2)]
+        assert [reply.value("x-agw-cache") for reply in replies] == ["miss", "hit"]
+        assert replies[0].body == replies[1].body
+        assert lane_of(gateway, replies[1]) == lane
+
+
 def test_where_nothing_is_kept_the_fast_lane_relays(shared_upstream: Upstream, upstream: Upstream) -> None:
     config = cached(shared_upstream.url, models=["gpt-4o"])
     with Gateway(config) as gateway:

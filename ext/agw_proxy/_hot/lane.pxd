@@ -24,6 +24,7 @@ cdef enum:
     MAX_PIPELINED = 65536       # bytes behind the request in process; beyond them the client is not read
     MAX_HELD = 65536            # of an answer before it is begun: its first event, or an error's text
     MAX_KEPT_REQUEST = 65536    # bytes of a request whose kept answer the lane gives itself
+    MAX_KEPT_ANSWER = 1048576   # bytes of such an answer, which waits whole in its connection for a slow reader
     KEPT_BYTES = 320            # what a Kept counts for beside its key and head
     MAX_WAYS = 1024             # remembered decisions; forgotten together when full
     MAX_PIECES = 16             # of one gathered write: a head, a body in seven parts, chunk framing

@@ -61,7 +61,9 @@ cdef Kept keep_answer(
     int64_t made, double due
 ):
     cdef Kept kept
-    if lane.policy.state is not state or lane.policy.why is not None or PyBytes_GET_SIZE(body) > MAX_KEPT_REQUEST:
+    if lane.policy.state is not state or lane.policy.why is not None:
+        return None
+    if PyBytes_GET_SIZE(body) > MAX_KEPT_REQUEST or PyBytes_GET_SIZE(answer) > MAX_KEPT_ANSWER:
         return None
     kept = Kept.__new__(Kept)
     kept.lane = lane
