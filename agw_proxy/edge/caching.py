@@ -279,7 +279,9 @@ class Caching:
             self._count_bytes()
             return entry
         found = await self._store.get(f"cache:{key.hex()}")
-        return decode(found) if found is not None else None
+        entry = decode(found) if found is not None else None
+        # It may have been stored for longer, before a reload or by another gateway.
+        return entry if entry is not None and time.time() - entry.made <= self.settings.ttl else None
 
     def _tell(self, exchange: Exchange, outcome: str) -> None:
         exchange.cache = outcome

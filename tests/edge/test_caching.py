@@ -1,8 +1,10 @@
 """The cache of one worker: what it holds, and what becomes of those who wait for the same answer."""
 
 import asyncio
+import time
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from agw_proxy._hot.lane import Lane
@@ -164,3 +166,35 @@ async def test_an_answer_that_came_while_one_waited_is_a_hit_with_its_age(cachin
     await share.open(ask)
     assert (exchange.reuse, exchange.cache) == ("hit", "hit")
     assert [name for name, _ in exchange.notes] == ["age"]
+
+
+class Elsewhere:
+    """A store with one answer that does not expire there."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._value = entry.encode()
+
+    async def get(self, key: str) -> bytes | None:
+        return self._value
+
+    async def set(self, key: str, value: bytes, ttl: float) -> bool:
+        return True
+
+    async def add(self, key: str, value: bytes, ttl: float) -> bool | None:
+        return True
+
+    async def remove(self, key: str) -> None:
+        """It stays."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.mark.parametrize(("age", "found"), [(50.0, True), (70.0, False)])
+async def test_an_answer_that_was_stored_for_longer_is_given_for_the_ttl_in_force(
+    counts: Counts, age: float, found: bool
+) -> None:
+    """By an earlier configuration, or another gateway's."""
+    old = msgspec.structs.replace(ENTRY, made=time.time() - age)
+    caching = Caching(Cache(ttl=60.0), counts, Elsewhere(old))
+    assert (await caching._find(KEY) is not None) is found
