@@ -28,6 +28,7 @@ from agw_proxy.edge.state import State
 from agw_proxy.errors import GatewayError, Unpriced
 from agw_proxy.policy.limits import refusal
 from agw_proxy.types import Principal, Routed
+from agw_proxy.upstreams.opening import Opened
 
 T = TypeVar("T")
 
@@ -199,11 +200,16 @@ class Asking:
                 exchange.reserve = Reserve(old.raw, old.prompt, old.output, made.cost, made.extra, old.size)
         return None if rule is None else self.refusal(grant, rule)
 
-    async def moved(self, target: Target) -> None:
-        """The target has answered that nobody waited for first: what counts upstreams follows."""
+    async def moved(self, opened: Opened) -> None:
+        """A target has answered that nobody waited for first: what counts upstreams follows. Cancelled, it abandons the answer."""
         grant = self._exchange.grant
-        if grant is not None:
-            await self._move(grant, target)
+        if grant is None:
+            return
+        try:
+            await self._move(grant, opened.target)
+        except BaseException:
+            opened.abandon()
+            raise
 
     async def _move(self, grant: Grant, target: Target) -> Rule | None:
         """What counts upstreams goes there. Gives the rule that refused."""

@@ -282,7 +282,7 @@ class Handler:
                 exchange.waited += exchange.upstream_ns
             call.body = None
             if exchange.reuse is None:
-                await asking.moved(opened.target)
+                await asking.moved(opened)
             asking.forget()
         finally:
             if body is not None:
