@@ -121,6 +121,8 @@ class Share:
         self._known_end = known_end
         self.spelt: Spelt | None = None
         self.entry: Entry | None = None
+        self.outcome = "miss"
+        """See ``Exchange.cache``: told once the limits have let it pass."""
         self.alone = False
         """It joins nobody."""
         self.stores = True
@@ -129,9 +131,11 @@ class Share:
 
     async def open(self, ask: Ask) -> Opened:
         """The answer, from wherever. ``ask`` opens it upstream. Raises UpstreamError."""
-        if self.entry is not None:
-            return replayed(self.entry, self._target)
         exchange, caching = self._exchange, self._caching
+        exchange.cache = self.outcome
+        if self.entry is not None:
+            exchange.notes.append(age_of(self.entry, time.time()))
+            return replayed(self.entry, self._target)
         if exchange.reuse == "joined" and (entry := caching.held(self._key)) is not None:
             exchange.reuse = exchange.cache = "hit"  # it has come to its end while this one waited for its limits
             exchange.notes.append(age_of(entry, time.time()))
@@ -214,7 +218,7 @@ class Caching:
         if key is None:
             if wish.way == "only":
                 raise NotCached("There is no kept answer to this request, and it asks for none but a kept one.")
-            self._tell(exchange, "bypass")
+            exchange.cache = "bypass"
             return None
         share = Share(self, exchange, key, routed.route.targets[0], known_end=known_end)
         share.targets, share.stores = routed.route.targets, wish.stores
@@ -232,9 +236,7 @@ class Caching:
                 if share.spelt is not None:
                     self._spell(key, entry, share.spelt)
                     self._count_bytes()
-                exchange.reuse = "hit"
-                exchange.notes.append(age_of(entry, now))
-                self._tell(exchange, "hit")
+                exchange.reuse = share.outcome = "hit"
                 return share
         if wish.way == "only":
             raise NotCached("There is no kept answer to this request, and it asks for none but a kept one.")
@@ -243,10 +245,7 @@ class Caching:
         share.alone = wish.way == "refresh" or own_pace or not self.settings.single_flight
         flight = None if share.alone else self.flying(key)
         if flight is not None and flight.joinable:
-            exchange.reuse = "joined"
-            self._tell(exchange, "joined")
-        else:
-            self._tell(exchange, "miss")
+            exchange.reuse = share.outcome = "joined"
         return share
 
     def _key(
@@ -282,9 +281,6 @@ class Caching:
         entry = decode(found) if found is not None else None
         # It may have been stored for longer, before a reload or by another gateway.
         return entry if entry is not None and time.time() - entry.made <= self.settings.ttl else None
-
-    def _tell(self, exchange: Exchange, outcome: str) -> None:
-        exchange.cache = outcome
 
     def held(self, key: bytes) -> Entry | None:
         """The answer, where it is in memory."""

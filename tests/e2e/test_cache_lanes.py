@@ -108,6 +108,21 @@ def test_what_asks_no_upstream_comes_under_no_limit_of_one(shared_upstream: Upst
         assert [gateway.chat(messages=fresh()).status for _ in range(2)] == [200, 429]
 
 
+def test_a_refusal_has_nothing_of_a_kept_answer(shared_upstream: Upstream, upstream: Upstream) -> None:
+    asked = fresh()
+    with Gateway(cached(shared_upstream.url)) as gateway:
+        for _ in range(2):
+            gateway.chat(messages=asked, key=FEW)
+        for headers in ({}, BY_FULL_LANE):
+            reply = gateway.chat(messages=asked, key=FEW, headers=headers)
+            assert (reply.status, reply.value("x-agw-cache"), reply.value("age")) == (429, None, None)
+            assert "cache" not in gateway.receipt(reply.request_id)
+        text = gateway.get("/metrics/prometheus", key=gateway.admin_key).body.decode()
+        told = {line for line in text.splitlines() if line.startswith("agw_cache_total")}
+        outcomes = ("hit", "miss", "stored")
+        assert told == {f'agw_cache_total{{outcome="{outcome}"}} 1.0' for outcome in outcomes}
+
+
 def test_headers_that_count_are_part_of_the_request(gateway: Gateway, upstream: Upstream) -> None:
     message = {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "stop_reason": "end_turn",
