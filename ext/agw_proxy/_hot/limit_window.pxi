@@ -107,7 +107,7 @@ cdef void roll(Table table, Window* window, const Terms* terms, const Moment* at
         store_signed(&window.number, at.ns + 1)
     if window.owed:
         number = load_signed(&window.owed)
-        put_in(window, number)
+        put_in(window, number if number > 0 else max(number, -window.total))
         add(<uint64_t*>&window.owed, <uint64_t>-number)
     if terms.marked and window.told:
         for i in range(terms.marked):
@@ -233,8 +233,15 @@ cdef bint take_out(Table table, const Hold* hold, const Terms* terms, int64_t co
     cdef Window* window = &table.window_lines[hold.line]
     cdef int64_t back
     cdef bint still = False
-    if not is_of(table, hold.line, hold, terms) or not acquire(&window.lock, table._worker, SPINS * PATIENCE):
+    if not is_of(table, hold.line, hold, terms):
         return False
+    if not acquire(&window.lock, table._worker, SPINS * PATIENCE):
+        # Whoever has the lock was put to sleep with it: the next one that gets it takes this over.
+        back = load_signed(&window.number)
+        still = hold.number > back - PARTS if terms.algorithm == SLIDING else hold.number == back
+        if still and is_of(table, hold.line, hold, terms):
+            add(<uint64_t*>&window.owed, <uint64_t>-count)
+        return still
     if is_of(table, hold.line, hold, terms):
         roll(table, window, terms, at)
         if terms.algorithm == SLIDING:
