@@ -185,6 +185,7 @@ class Asking:
     async def enter(self, target: Target) -> GatewayError | None:
         """An attempt at the target begins: what is held is moved there. Why it may not be."""
         exchange, grant = self._exchange, self._exchange.grant
+        exchange.asked = False
         if grant is None:
             return None
         try:

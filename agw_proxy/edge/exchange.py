@@ -41,7 +41,7 @@ class Exchange:
         self.uses_tokens = True
         """False where the upstream only counts them: nothing is paid for."""
         self.asked = False
-        """An upstream has the request: what it reads of the prompt has to be paid for."""
+        """The latest attempt has sent the request: what its upstream reads of the prompt has to be paid for."""
         self.session = 0
         self.user: str | None = None
         self.channel: str | None = None

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.holes import deaf
 from tests.support.behaviours import answer, failure, stream
 from tests.support.client import Reply
 from tests.support.fake_openai import completion, words
@@ -179,6 +180,23 @@ def test_a_client_that_leaves_pays_for_the_prompt_and_what_came(upstream: Upstre
         assert 0 < prompt < 60
         spent = 10000 - remaining - (prompt + 1)  # without what this second request reserves
         assert prompt < spent < prompt + 10
+
+
+def test_a_client_that_leaves_before_its_request_went_out_pays_nothing(upstream: Upstream, lane: str) -> None:
+    limits: list[Tree] = [{"per": "key", unit: 100, "period": "24h"} for unit in ("tokens", "requests")]
+    with deaf() as nobody:
+        config = settings(upstream, lane, limits=limits, timeouts={"connect": "20s"})
+        config["upstreams"][0]["base_url"] = f"http://{nobody}/v1"
+        with Gateway(config) as gateway:
+            with gateway.connect() as connection:
+                connection.send("POST", "/v1/chat/completions", chat_body(max_tokens=50), gateway.headers(CY))
+
+                def left() -> list[int]:
+                    told: Any = gateway.post("/explain", chat_body(max_tokens=1), key=CY).json
+                    return [rule["remaining"] for rule in told["limits"]]
+
+                gateway.until(lambda: left()[1] == 99, "nothing was taken for it")
+            gateway.until(lambda: left() == [100, 100], "what was taken did not come back")
 
 
 def test_streams_at_the_same_time_are_counted_apart_from_other_requests(upstream: Upstream, lane: str) -> None:
