@@ -22,9 +22,9 @@ _NUMBER = re.compile(r"[0-9]{1,4}")
 _COUNTS: Mapping[str, str] = {
     "requests": "Requests that named a model, refused and failed ones too.",
     "errors": "Of these, the ones that ended in an error.",
-    "input_tokens": "Tokens of prompts, as upstreams have told.",
+    "input_tokens": "Tokens of prompts: as upstreams have told, else as they were charged.",
     "cached_tokens": "Of these, the ones from a provider's cache.",
-    "output_tokens": "Tokens of answers.",
+    "output_tokens": "Tokens of answers, likewise.",
     "cost_micro_usd": "Millionths of a US dollar, by the price tables.",
     "unpriced": "Good requests to models without a price: the cost does not know of them.",
 }

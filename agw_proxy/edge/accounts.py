@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Mapping
 
 from agw_proxy._hot.lane import Downstream
@@ -69,7 +70,7 @@ class Accounts:
     def finish(self, exchange: Exchange) -> None:
         """Settle, release, account: the first time only."""
         try:
-            exchange.account(self._emit, now_text)
+            exchange.account(functools.partial(self._emit, exchange), now_text)
             if exchange.grant is not None and exchange.principal is not None and exchange.grant.crossed:
                 self.alert(exchange.grant, exchange.principal, exchange.user)
         finally:
@@ -86,8 +87,8 @@ class Accounts:
         if self._alerts is not None:
             self._alerts.crossed(grant, principal, user)
 
-    def _emit(self, receipt: Receipt) -> None:
-        self.metrics.account(receipt)
+    def _emit(self, exchange: Exchange, receipt: Receipt) -> None:
+        self.metrics.account(receipt, exchange.charged()[:2])
         self.log.receipt(receipt)
 
 

@@ -265,23 +265,24 @@ class Exchange:
             rule=self.ended_by.rule if self.ended_by is not None else getattr(self.error, "rule", None),
             peer=self.peer,
             message=self.error.message if self.error is not None else None,
-            cost=self.cost(),
+            cost=self.charged()[2],
             team=self.principal.team if self.principal is not None else None,
             session=session_text(self.session),
         )
 
-    def cost(self) -> int:
-        """Micro-dollars for what there was, as limits settle it; -1 where nobody has said what it costs, or nothing was served."""
-        if self.reuse is not None:
-            return 0
+    def charged(self) -> tuple[int, int, int]:
+        """Tokens in and out and micro-dollars for what there was, as limits settle it.
+
+        The last is -1 where nobody has said what it costs, or nothing was served.
+        """
         how = self.ending_kind()
-        if how in {UNSERVED, REJECTED}:
-            return -1
-        if not self.uses_tokens:
-            return 0
-        if self.tariff is None:
-            return -1
-        return self.reserve.spent(how, self.tariff, self.usage, self.tokens_seen, self.bytes_out)[2]
+        if self.reuse is not None:
+            return 0, 0, 0
+        unserved = how in {UNSERVED, REJECTED}
+        if unserved or not self.uses_tokens:
+            return 0, 0, -1 if unserved else 0
+        read, written, cost = self.reserve.spent(how, self.tariff, self.usage, self.tokens_seen, self.bytes_out)
+        return read, written, cost if self.tariff is not None else -1
 
 
 def session_text(session: int) -> str | None:

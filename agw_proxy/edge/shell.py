@@ -357,9 +357,9 @@ class Shell:
         opening, closing = self._log.encode(receipt).removesuffix(b"}").split(b'0.0,"overhead_us":0', 1)
         return opening.partition(b'"request_id":"')[2], closing
 
-    def count(self, receipt: Receipt) -> None:
-        """Metrics of an exchange that did not go well; the lane counts the others itself."""
-        self._metrics.account(receipt)
+    def count(self, receipt: Receipt, prompt: int, completion: int) -> None:
+        """Metrics of an exchange that did not go well, with the tokens it pays for; the lane counts the others itself."""
+        self._metrics.account(receipt, (prompt, completion))
 
     def book(self, key: str, model: str, upstream: str) -> int:
         """The handle of what a key has used of a model at an upstream."""

@@ -215,16 +215,18 @@ class Metrics:
         """The handle of what a key has used of a model (as it is labelled) at an upstream."""
         return self.meter.series(USAGE, (key_label(key), model, upstream))
 
-    def account(self, receipt: Receipt) -> None:
-        """Add one exchange."""
+    def account(self, receipt: Receipt, charged: tuple[int, int] | None = None) -> None:
+        """Add one exchange. ``charged``: tokens of prompt and answer that it pays for; None: those that were told."""
         meter = self.meter
         model = receipt.model if receipt.model in self.known else receipt.model_label
         if receipt.key is not None and receipt.model_label != "none":
             failed = receipt.outcome != "ok"
             unpriced = receipt.cost < 0 and not failed
-            tokens = receipt.prompt_tokens, receipt.cached_tokens, receipt.completion_tokens
+            read, written = charged or (receipt.prompt_tokens, receipt.completion_tokens)
             book = self.book(receipt.key, model, receipt.upstream)
-            meter.tally(book, 1, int(failed), *tokens, receipt.cost, int(unpriced))
+            meter.tally(
+                book, 1, int(failed), read, receipt.cached_tokens if read else 0, written, receipt.cost, int(unpriced)
+            )
         labels = (receipt.endpoint, model, receipt.upstream, str(receipt.status), receipt.lane)
         microseconds = round(receipt.duration_ms * 1000)
         meter.add(meter.series("agw_requests_total", labels), 1)

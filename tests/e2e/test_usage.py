@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tests.support.behaviours import answer, failure, stream
-from tests.support.fake_openai import completion, spoken
-from tests.support.gateway import ADMIN_KEY, APP_KEY, Gateway, Tree, configuration, provider
+from tests.support.fake_openai import completion, spoken, words
+from tests.support.gateway import ADMIN_KEY, APP_KEY, Gateway, Tree, chat_body, configuration, provider
 from tests.support.upstream import Upstream
 
 DEV_KEY = "agw-usage-dev-5b0d8e27c1f94a36"
+COUNTED_KEY = "agw-usage-counted-5b0d8e27c1f94a36"
 PRICES = [
     {"model": "gpt-4o-mini", "input": 1, "cached": "0.5", "output": 2, "request": "0.001"},
     {"model": "painter", "image": "0.04"},
@@ -24,7 +25,11 @@ def settings(upstream: Upstream, **server: object) -> Tree:
     config = configuration(
         provider(upstream.url, models=["gpt-4o-mini", "painter"]), server=own, prices=PRICES, teams=[{"name": "red"}]
     )
+    window = {"period": "24h", "algorithm": "sliding_window"}
+    amounts = [{unit: 1_000_000, **window} for unit in ("input_tokens", "output_tokens")]
     config["keys"].append({"name": "dev", "key": DEV_KEY, "team": "red"})
+    config["keys"].append({"name": "counted", "key": COUNTED_KEY, "limits": amounts})
+    config["retries"] = {"attempts": 1}
     return config
 
 
@@ -98,6 +103,38 @@ def test_images_are_paid_for_by_the_piece(running: Gateway, upstream: Upstream) 
         running.post("/v1/images/generations", {"model": "painter", "prompt": "a house", **body})
     running.until(lambda: len(rows(running)) == 1, "nothing was counted")
     assert [(row[1], row[3], row[7]) for row in rows(running)] == [("painter", 3, 4 * 40_000)]
+
+
+def test_who_left_or_was_told_nothing_has_used_what_was_charged(running: Gateway, upstream: Upstream) -> None:
+    untold = completion()
+    del untold["usage"]
+    upstream.script(stream(words("one two three four five")[:4], ending="hang"), answer(untold))
+    with running.connect() as connection:
+        connection.send(
+            "POST", "/v1/chat/completions", chat_body(stream=True, max_tokens=50), running.headers(COUNTED_KEY)
+        )
+        pieces = connection.pieces(connection.head())
+        body = b""
+        while b"three" not in body:
+            body += next(pieces)
+    running.until(lambda: rows(running), "who left was not counted")
+    assert running.chat(key=COUNTED_KEY, max_tokens=50).status == 200
+    running.until(lambda: rows(running)[0][3] == 2, "usage is not what was used")
+    row: Any = rows(running)[0]
+    told: Any = running.post("/explain", chat_body(), key=COUNTED_KEY).json
+    left = {rule["unit"]: rule["remaining"] for rule in told["limits"]}
+    assert row[5:7] == (1_000_000 - left["input_tokens"], 1_000_000 - left["output_tokens"])
+    assert min(row[5:7]) > 3
+    assert row[7] == 2 * 1000 + row[5] + 2 * row[6]
+
+
+def test_who_counts_tokens_pays_for_nothing(running: Gateway, upstream: Upstream) -> None:
+    upstream.script(answer({"object": "response.input_tokens", "input_tokens": 4000}), failure(500))
+    body = {"model": "gpt-4o-mini", "input": "hi"}
+    for _ in range(2):
+        running.post("/v1/responses/input_tokens", body, key=COUNTED_KEY)
+    expected = [("counted", "gpt-4o-mini", "fake", 2, 1, 0, 0, 0)]
+    running.until(lambda: rows(running) == expected, "usage is not what was used")
 
 
 def ready(gateway: Gateway) -> list[int]:

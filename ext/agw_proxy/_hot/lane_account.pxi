@@ -159,6 +159,7 @@ cdef int account(Downstream d, object error) except -1:
     cdef int64_t own, gap = -1, ttft = -1
     cdef long long prompt = -1, completion = -1, cached = -1
     cdef long long usage[4]
+    cdef Spent spent
     settle_as(d, ending(d, error))
     if d.grant.crossings:
         lane.shell.crossed(d.grant, d.caller.principal, d.user)
@@ -200,7 +201,8 @@ cdef int account(Downstream d, object error) except -1:
             return 0
         if lane.writes_lines:
             usage[0], usage[1], usage[2] = prompt, completion, cached
-            usage[3] = cost_of(d, SERVED, prompt, cached, completion)
+            charge(d, SERVED, prompt, cached, completion, &spent)
+            usage[3] = spent.cost
             if write_line(d, now, duration, own, ttft, gap, usage):
                 return hand_out_soon(lane, lane.line_count)
     if d.model is None:
@@ -208,6 +210,7 @@ cdef int account(Downstream d, object error) except -1:
     trail = way.trail
     if d.status != 200 or d.replayed:
         trail = lane.shell.trail(way.target.name, way.origin.name, d.status, bool(d.replayed))
+    charge(d, ending(d, error), prompt, cached, completion, &spent)
     receipt = lane.receipt(
         "request", stamp(lane, now), d.request_id.decode(), way.door.name, "POST",
         d.status if d.begun else (error.status if error is not None else d.status), "fast",
@@ -218,11 +221,11 @@ cdef int account(Downstream d, object error) except -1:
         rounded(ttft) / 1000.0 if ttft >= 0 else None, rounded(gap) / 1000.0 if gap >= 0 else None,
         finish_reason(d), prompt, completion, cached, d.bytes_out, None, d.address or None,
         None if error is None else error.message, None,
-        cost_of(d, ending(d, error), prompt, cached, completion),
+        spent.cost,
         d.caller.team_name, session_text(d),
     )
     if error is not None or d.status != 200 or d.replayed:
-        lane.shell.count(receipt)
+        lane.shell.count(receipt, spent.input, spent.output)
         if not lane.writes_receipts:
             return 0
     return put_receipt(lane, receipt)

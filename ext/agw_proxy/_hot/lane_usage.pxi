@@ -1,30 +1,32 @@
 # Part of lane.pyx: what keys use, counted where usage by key, model and day is read from.
 
-cdef int64_t cost_of(Downstream d, int how, int64_t prompt, int64_t cached, int64_t completion) noexcept:
-    """Micro-dollars for what there was, as limits settle it; -1: no price, or nothing was served."""
-    cdef Spent spent
-    if how == UNSERVED:
-        return -1
+cdef void charge(
+    Downstream d, int how, int64_t prompt, int64_t cached, int64_t completion, Spent *spent
+) noexcept:
+    """What there was, as limits settle it. The cost is -1 where nobody has named a price, or nothing was served."""
     if d.way.door.counts_only:
-        return 0
-    if d.way.tariff is None:
-        return -1
-    spent_(&spent, how, &d.estimate, d.way.tariff, prompt, completion, cached, d.content, d.bytes_out)
-    return spent.cost
+        spent.input = spent.output = 0
+        spent.cost = -1 if how == UNSERVED else 0
+        return
+    spent_(spent, how, &d.estimate, d.way.tariff, prompt, completion, cached, d.content, d.bytes_out)
+    if d.way.tariff is None or how == UNSERVED:
+        spent.cost = -1
 
 
 cdef int count_usage(Downstream d, int64_t prompt, int64_t cached, int64_t completion) except -1:
     """Add a good exchange to its key's book; in the order of ``observe.metrics.USED``."""
     cdef Way way = d.way
     cdef int64_t[TALLIES] used
+    cdef Spent spent
     if way.book_of is not d.caller:
         open_book(d.lane, way, d.caller)
+    charge(d, SERVED, prompt, cached, completion, &spent)
     used[0] = 1
     used[1] = 0
-    used[2] = prompt
+    used[2] = spent.input
     used[3] = cached
-    used[4] = completion
-    used[5] = cost_of(d, SERVED, prompt, cached, completion)
+    used[4] = spent.output
+    used[5] = spent.cost
     used[6] = used[5] < 0
     d.lane.meter.try_tally(way.book, used)
     return 0
