@@ -149,6 +149,8 @@ class Pump:
         response, reply, exchange = self._response, self._reply, self._exchange
         known = 0
         while True:
+            if self._finisher is not None and (reply.ended or stream.error is not None):
+                chunk = self._finisher.rest() + chunk
             if reply.ended:
                 chunk = await self._end_stream(chunk, stream)
             exchange.saw_content(stream.content)

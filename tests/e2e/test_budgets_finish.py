@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.test_budgets import KEY, settings
 from tests.support.behaviours import DONE, event, stream
 from tests.support.fake_openai import chunk, usage_event
-from tests.support.gateway import Gateway
+from tests.support.gateway import APP_KEY, Gateway
 from tests.support.upstream import Upstream
 
 LONG = 2000  # events of a token each; the budget pays for 512 of them, in two steps
@@ -158,3 +158,18 @@ def test_a_stream_that_fits_goes_through_untouched(running: Gateway, upstream: U
     assert reply.status == 200
     assert reply.body == b"".join(events)
     assert "rule" not in running.receipts(reply.request_id)[0]
+
+
+SPLIT = chunk({"content": "two" * 100_000})  # smaller ones are held back until they are whole
+FAILED = event({"error": {"message": "no more", "type": "server_error"}})
+
+
+@pytest.mark.parametrize("last", [FAILED, b""], ids=["error", "unfinished"])
+def test_a_stream_that_breaks_loses_nothing_of_what_came(running: Gateway, upstream: Upstream, last: bytes) -> None:
+    events = [chunk({"role": "assistant", "content": ""}), chunk({"content": "one"}), SPLIT[:-20], SPLIT[-20:] + last]
+    upstream.script(*[stream(events, pace_ms=30)] * 2)
+    plain, finishing = (running.chat(key=key, stream=True, max_tokens=9) for key in (APP_KEY, KEY))
+    assert running.receipts(finishing.request_id)[0]["lane_reason"] == "budget"
+    assert SPLIT in plain.body
+    assert finishing.body == plain.body
+    assert not finishing.complete
