@@ -147,11 +147,13 @@ class Exchange:
             self.tokens_seen = events
 
     def end_by(self, ending: Ending) -> None:
-        """The gateway has ended the stream: what came of it until then is what was used."""
+        """The gateway has ended the stream: what came of it until then is what was used, and of the prompt what was told."""
         self.ended_by = ending
         self.learner = None  # it says nothing about how long answers are
         self.finish_reason = "length"
-        self.usage = Usage(ending.prompt_tokens, ending.completion_tokens)
+        told = self.usage
+        prompt = told.prompt if told.prompt >= 0 else ending.prompt_tokens
+        self.usage = Usage(prompt, ending.completion_tokens, told.cached)
 
     def settle(self) -> None:
         """Put the truth in place of the estimate, once: reported usage, else what went out, else the estimate."""

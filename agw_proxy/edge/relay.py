@@ -182,6 +182,7 @@ class Pump:
         """A budget has no more: ``chunk`` ends the stream well-formed, and the upstream is left."""
         exchange = self._exchange
         exchange.bytes_out += len(chunk)
+        self.note_usage()
         exchange.end_by(ending)
         self._reply.close()
         exchange.settle()

@@ -39,7 +39,7 @@ def messages_events() -> list[bytes]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {"input_tokens": 9, "output_tokens": 1},
+        "usage": {"input_tokens": 9, "output_tokens": 1, "cache_read_input_tokens": 7},
     }
     begun = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     word = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a "}}
@@ -149,6 +149,8 @@ def test_the_anthropic_sdk_takes_the_message_as_one_of_max_tokens(running: Gatew
     assert message.content[0].text == "a " * 512
     assert message.usage.output_tokens == 512
     told(running, upstream, "finish-messages")
+    line = running.receipts("finish-messages")[0]
+    assert (line["prompt_tokens"], line["cached_tokens"]) == (16, 7)  # as the upstream has told at the beginning
 
 
 def test_a_stream_that_fits_goes_through_untouched(running: Gateway, upstream: Upstream) -> None:
