@@ -141,17 +141,18 @@ class Asking:
         """As ``ask``; what is short of shared limits is taken from all first, for as long as ``redis.timeout`` allows."""
         grant = self.ask(target)
         begun = time.monotonic_ns()
-        while grant.short and await self._took(grant, begun):
-            grant = self.ask(target)
+        try:
+            while grant.short and await self._took(grant, begun):
+                grant = self.ask(target)
+        finally:
+            self._exchange.waited += time.monotonic_ns() - begun
         return grant
 
     async def _took(self, grant: Grant, begun: int) -> bool:
         """Take what a grant is short of; True: ask again, which decides by what was taken or by the policies."""
         if self._replicas is None or not self._replicas.may_wait(begun):
             return False
-        asked = time.monotonic_ns()
         refused = await self._replicas.take(grant.short)
-        self._exchange.waited += time.monotonic_ns() - asked
         self._wait_ns = None if refused is None else refused.retry_after_ns
         return refused is None
 
@@ -193,24 +194,33 @@ class Asking:
         except Unpriced as error:
             return error
         rule = await self._move(grant, target)
-        extra = made.cost - exchange.reserve.cost
-        if rule is None and extra > 0:
-            rule = await self._extend(grant, extra)
-            if rule is None:
-                old = exchange.reserve
-                exchange.reserve = Reserve(old.raw, old.prompt, old.output, made.cost, made.extra, old.size)
-        return None if rule is None else self.refusal(grant, rule)
+        old = exchange.reserve
+        if rule is None and made.cost > old.cost:
+            rule = await self._extend(grant, made.cost - old.cost)
+        if rule is not None:
+            return self.refusal(grant, rule)
+        exchange.reserve = Reserve(old.raw, old.prompt, old.output, max(made.cost, old.cost), made.extra, old.size)
+        return None
 
-    async def moved(self, opened: Opened) -> None:
-        """A target has answered that nobody waited for first: what counts upstreams follows. Cancelled, it abandons the answer."""
-        grant = self._exchange.grant
-        if grant is None:
-            return
-        try:
-            await self._move(grant, opened.target)
-        except BaseException:
-            opened.abandon()
-            raise
+    async def opened(self, answer: Opened) -> None:
+        """Its target may be one that nobody waited for first: what counts upstreams follows, and what it costs is known.
+
+        Where this is cut short, nobody wants the answer.
+        """
+        exchange, target = self._exchange, answer.target
+        if exchange.reuse is None and exchange.grant is not None:
+            begun = time.monotonic_ns()
+            try:
+                await self._move(exchange.grant, target)
+            except BaseException:
+                answer.abandon()
+                raise
+            finally:
+                exchange.waited += time.monotonic_ns() - begun
+        exchange.tariff = self._state.prices.of(self._upstream(target), target.model)
+        if exchange.learner is not None:
+            exchange.learner = self._state.learners.of(self._upstream(target), target.model)
+        self._body = None
 
     async def _move(self, grant: Grant, target: Target) -> Rule | None:
         """What counts upstreams goes there. Gives the rule that refused."""
@@ -232,7 +242,8 @@ class Asking:
         """The error for what was refused. ``rule``: where the grant itself was not."""
         rule = rule or grant.rule
         budget = rule is not None and rule.name in self._principal.budgets
-        return refusal(grant, rule, budget=budget, dialect=self._exchange.dialect, wait_ns=self._wait_ns)
+        wait_ns = self._wait_ns if grant.short else None  # of what is shared, and nothing else
+        return refusal(grant, rule, budget=budget, dialect=self._exchange.dialect, wait_ns=wait_ns)
 
     def finisher(self) -> Finisher | None:
         """What ends the stream where a budget has no more for it; None where nothing is to."""
@@ -252,10 +263,6 @@ class Asking:
         if grant is None or tariff is None:
             return None
         return await self._extend(grant, tariff.cost(0, 0, tokens) - tariff.request)
-
-    def forget(self) -> None:
-        """The body is needed no more."""
-        self._body = None
 
     def _reserve(self, target: Target) -> Reserve:
         """What the exchange may need there; who pays for what is known from then on."""

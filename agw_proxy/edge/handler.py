@@ -281,18 +281,13 @@ class Handler:
                 exchange.upstream_ns = time.monotonic_ns() - begun
                 exchange.waited += exchange.upstream_ns
             call.body = None
-            if exchange.reuse is None:
-                await asking.moved(opened)
-            asking.forget()
+            await asking.opened(opened)
         finally:
             if body is not None:
                 self._bodies.free(held)
         del body
         exchange.fallback = "echo" if opened.target is way.last_resort else None
         service = state.services[opened.target.upstream]
-        exchange.tariff = state.prices.of(service.upstream.name, opened.target.model)
-        if exchange.learner is not None:
-            exchange.learner = state.learners.of(service.upstream.name, opened.target.model)
         pump = Pump(
             request,
             exchange,

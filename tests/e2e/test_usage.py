@@ -17,19 +17,24 @@ COUNTED_KEY = "agw-usage-counted-5b0d8e27c1f94a36"
 PRICES = [
     {"model": "gpt-4o-mini", "input": 1, "cached": "0.5", "output": 2, "request": "0.001"},
     {"model": "painter", "image": "0.04"},
+    {"model": "sketcher", "image": "0.01"},
 ]
 
 
 def settings(upstream: Upstream, **server: object) -> Tree:
     own = {"port": 0, "drain_seconds": 1, "body_seconds": 1, "heartbeat_seconds": 0, **server}
     config = configuration(
-        provider(upstream.url, models=["gpt-4o-mini", "painter"]), server=own, prices=PRICES, teams=[{"name": "red"}]
+        provider(upstream.url, models=["gpt-4o-mini", "painter", "sketcher"]),
+        server=own,
+        prices=PRICES,
+        teams=[{"name": "red"}],
     )
     window = {"period": "24h", "algorithm": "sliding_window"}
     amounts = [{unit: 1_000_000, **window} for unit in ("input_tokens", "output_tokens")]
     config["keys"].append({"name": "dev", "key": DEV_KEY, "team": "red"})
     config["keys"].append({"name": "counted", "key": COUNTED_KEY, "limits": amounts})
     config["retries"] = {"attempts": 1}
+    config["models"] = [{"name": "art", "targets": ["fake/painter"], "fallbacks": ["fake/sketcher"]}]
     return config
 
 
@@ -135,6 +140,13 @@ def test_who_counts_tokens_pays_for_nothing(running: Gateway, upstream: Upstream
         running.post("/v1/responses/input_tokens", body, key=COUNTED_KEY)
     expected = [("counted", "gpt-4o-mini", "fake", 2, 1, 0, 0, 0)]
     running.until(lambda: rows(running) == expected, "usage is not what was used")
+
+
+def test_images_of_a_fallback_cost_what_it_asks_for(running: Gateway, upstream: Upstream) -> None:
+    upstream.script(failure(500), answer({"data": [{"url": "u"}] * 3}))
+    reply = running.post("/v1/images/generations", {"model": "art", "prompt": "a house", "n": 3})
+    line = running.receipts(reply.request_id)[0]
+    assert (line["target"], line["cost"]) == ("fake/sketcher", 3 * 10_000)
 
 
 def ready(gateway: Gateway) -> list[int]:
