@@ -3,17 +3,20 @@
 It calls the very objects that decide. Where chance has a part (weights), what is told is one draw.
 """
 
-import fnmatch
 import time
 from collections.abc import Mapping, Sequence
 
 from agw_proxy._hot import subjects
 from agw_proxy._hot.limit import (
+    BUCKET,
     CALENDAR,
+    CLOSED,
     CONCURRENT,
     COST,
     COUNTS_COST,
     INPUT,
+    LEASED,
+    OPEN,
     OUTPUT,
     PER_CHANNEL,
     PER_KEY,
@@ -36,11 +39,13 @@ from agw_proxy._hot.peek import Peek
 from agw_proxy._hot.reserve import Reserve, estimate
 from agw_proxy._hot.route import Route, Target
 from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
+from agw_proxy.api.passthrough import COUNTING_PATHS
 from agw_proxy.api.table import ENDPOINTS
 from agw_proxy.edge.asking import named as subject_of
 from agw_proxy.edge.asking import of_upstream
 from agw_proxy.edge.fallbacks import named, planned, same_dialect, without
-from agw_proxy.edge.lane import full_lane_reason
+from agw_proxy.edge.headers import label
+from agw_proxy.edge.lane import full_lane_reason, serves
 from agw_proxy.edge.reading import look_into, sticky_of
 from agw_proxy.edge.state import State
 from agw_proxy.errors import (
@@ -90,7 +95,7 @@ def explain(state: State, principal: Principal, wanted: ExplainWanted, now_ns: i
         "outcome": "ok",
     }
     try:
-        _explain(told, state, principal, wanted, endpoint, relay, seen, model, now)
+        _explain(told, state, principal, wanted, path, endpoint, relay, seen, model, now)
     except GatewayError as error:
         told["outcome"] = {"status": error.status, "code": error.alias or error.code, "message": error.message}
     return told
@@ -101,6 +106,7 @@ def _explain(
     state: State,
     principal: Principal,
     wanted: ExplainWanted,
+    path: str,
     endpoint: Endpoint,
     relay: Relay,
     seen: Peek,
@@ -119,7 +125,7 @@ def _explain(
     kind = state.models[route.name].sticky if route.name in state.models else None
     sticky = sticky_of(kind, wanted.headers.get("x-session-id"), body)
     routed = planned(route, fallbacks, state, principal, subject(body), now, sticky)
-    made = _Made(state, principal, wanted, endpoint, relay, body, seen, model)
+    made = _Made(state, principal, wanted, path, endpoint, relay, body, seen, model)
     chosen, rules = _choose(made, routed.plan, now)
     rest = [target for target in routed.plan if target is not chosen]
     told["plan"] = [target.name for target in (chosen, *rest)]
@@ -129,12 +135,12 @@ def _explain(
     told["cost"] = {
         "priced": tariff is not None,
         "reserved_usd": reserve.cost / 1e6,
-        "likely_usd": tariff.cost(reserve.prompt, 0, likely) / 1e6 if tariff is not None else 0.0,
+        "likely_usd": (tariff.cost(reserve.prompt, 0, likely) + reserve.extra) / 1e6 if made.pays and tariff else 0.0,
         "as_of": state.prices.as_of or None,
     }
     reason = made.lane_reason(route, chosen)
     told["lane"] = {"lane": "full" if reason else "fast", "reason": reason}
-    told["cache"] = _cache(state, model, wanted.headers)
+    told["cache"] = _cache(state, model, routed.plan, bool(fallbacks), wanted.headers)
     told["limits"] = rules
     if tariff is None and principal.needs_price:
         raise Unpriced(f"The model '{chosen.name}' has no price, and a budget of the key or of its team wants one.")
@@ -151,21 +157,22 @@ class _Made:
         state: State,
         principal: Principal,
         wanted: ExplainWanted,
+        path: str,
         endpoint: Endpoint,
         relay: Relay,
         body: bytes,
         seen: Peek,
         model: str,
     ) -> None:
-        self._state, self._principal, self._wanted = state, principal, wanted
+        self._state, self._principal, self._wanted, self._path = state, principal, wanted, path
         self._endpoint, self._relay, self._body, self._seen = endpoint, relay, body, seen
         messages = endpoint.dialect == "anthropic"
         session = wanted.headers.get("x-session-id")
         self._subjects = {
             "key": principal.subject,
             "team": principal.team_subject,
-            "user": subject_of("user", subjects.user(body, seen, messages) or wanted.headers.get("x-user-id")),
-            "channel": subject_of("channel", wanted.headers.get("x-channel-id")),
+            "user": subject_of("user", subjects.user(body, seen, messages) or label(wanted.headers, "x-user-id")),
+            "channel": subject_of("channel", label(wanted.headers, "x-channel-id")),
             "model": subject_of("model", model),
             "session": subjects.session(
                 body,
@@ -182,7 +189,9 @@ class _Made:
         return _tariff(self._state, target)
 
     def reserve(self, target: Target) -> Reserve:
-        """What it may need there."""
+        """What it may need there; nothing where tokens are only counted."""
+        if not self.pays:
+            return Reserve()
         return estimate(
             self._body,
             self._state.learners.of(_upstream(self._state, target), target.model),
@@ -193,6 +202,11 @@ class _Made:
             self._steps,
             not self._principal.limits.counts & COUNTS_COST,
         )
+
+    @property
+    def pays(self) -> bool:
+        """It uses tokens."""
+        return self._path not in COUNTING_PATHS
 
     def expected(self, target: Target) -> int:
         """The tokens of an answer there, by what earlier ones were."""
@@ -221,6 +235,8 @@ class _Made:
             return "large_body"
         if "x-agw-timeout" in self._wanted.headers:
             return "own_timeouts"
+        if "idempotency-key" in self._wanted.headers:
+            return "idempotency"
         if len(self._body) < len(self._wanted.body):
             return "fallbacks"
         reason = full_lane_reason(state, self._endpoint, route.name, target.upstream)
@@ -299,25 +315,29 @@ def _tariff(state: State, target: Target) -> Tariff | None:
     return state.prices.of(_upstream(state, target), target.model)
 
 
-def _cache(state: State, model: str, headers: Mapping[str, str]) -> Tree:
-    """Whether an answer that is kept would be looked for."""
+def _cache(state: State, model: str, plan: Sequence[Target], fallbacks: bool, headers: Mapping[str, str]) -> Tree:
+    """Whether an answer that is kept would be looked for. Raises InvalidParameter."""
+    from agw_proxy.edge.caching import wish_of  # noqa: PLC0415  it brings aiohttp
+
     settings, virtual = state.settings.cache, state.models.get(model)
     why: str | None = None
     if settings is None:
         why = "no cache is configured"
     elif virtual is not None and virtual.cache is False:
         why = "the model says cache: false"
-    elif not (virtual is not None and virtual.cache) and not _matches(settings.models, model):
+    elif not serves(settings, model, virtual.cache if virtual is not None else None):
         why = "the model is none of cache.models"
-    elif {"no-cache", "no-store"} & {part.strip() for part in headers.get("cache-control", "").lower().split(",")}:
-        why = "Cache-Control says so"
-    elif headers.get("x-agw-cache", "").lower() in {"off", "no", "bypass"}:
-        why = "x-agw-cache says so"
+    elif "idempotency-key" in headers:
+        why = "it has an Idempotency-Key"
+    elif fallbacks:
+        why = "it names fallbacks of its own"
+    elif any(state.services[target.upstream].auth == "passthrough" for target in plan):
+        why = "it is paid for by the caller's own credential"
+    else:
+        control = [headers["cache-control"]] if "cache-control" in headers else []
+        if wish_of(control, headers.get("x-agw-cache")).way not in {"use", "only"}:
+            why = ("x-agw-cache" if "x-agw-cache" in headers else "Cache-Control") + " says so"
     return {"looked_up": why is None, "why": why}
-
-
-def _matches(patterns: Sequence[str], name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _rule(standing: Standing, asked: int, principal: Principal) -> Tree:
@@ -325,7 +345,13 @@ def _rule(standing: Standing, asked: int, principal: Principal) -> Tree:
     kind = "budget" if rule.name in principal.budgets else "session" if rule.algorithm == TOTAL else "limit"
     at_once = rule.unit in {CONCURRENT, STREAMS}
     # An estimate above all that a rule ever lets pass counts as that; a window in money refuses it.
-    capped = asked if rule.unit == COST or at_once else min(asked, rule.burst or asked)
+    whole = at_once or (rule.unit == COST and rule.algorithm != BUCKET)
+    capped = asked if whole else min(asked, rule.burst or asked)
+    passes = capped <= standing.remaining
+    if rule.leased:
+        mode = principal.limits.table.lease_mode(int(rule.unit == COST))
+        # What is not here yet may be fetched: who has the rest is not asked.
+        passes = mode == OPEN or (mode != CLOSED and (passes or (mode == LEASED and capped <= rule.burst)))
     return {
         "rule": rule.name,
         "kind": kind,
@@ -341,7 +367,7 @@ def _rule(standing: Standing, asked: int, principal: Principal) -> Tree:
         "reset_ms": -(-standing.reset_ns // 1_000_000),
         "shared": rule.leased,
         "asks": asked,
-        "passes": capped <= standing.remaining,
+        "passes": passes,
     }
 
 

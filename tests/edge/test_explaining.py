@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from agw_proxy._hot.circuit import BAD, Board
-from agw_proxy._hot.limit import Table, subject
+from agw_proxy._hot.limit import CLOSED, LEASED, LOCAL, OPEN, Table, subject
 from agw_proxy.config.settings import Settings
 from agw_proxy.edge.explaining import explain
 from agw_proxy.edge.state import State, compile_state
@@ -134,6 +134,7 @@ def test_tokens_and_money_are_estimated(state: State) -> None:
         ("agw/echo", {}, {}, "in_process"),
         ("two/llama", {"fallbacks": ["one/gpt-4o"]}, {}, "fallbacks"),
         ("two/llama", {}, {"x-agw-timeout": "3"}, "own_timeouts"),
+        ("two/llama", {}, {"idempotency-key": "once"}, "idempotency"),
         ("two/llama", {"padding": "x" * (1 << 20)}, {}, "large_body"),
     ],
 )
@@ -244,3 +245,60 @@ def test_what_a_target_has_taught_is_used() -> None:
     after = told(state, "two/llama", key="free")["tokens"]
     assert after["input"] > before["input"]
     assert after["output_likely"] < before["output_likely"]
+
+
+@pytest.mark.parametrize(
+    ("members", "headers", "looked_up"),
+    [
+        ({}, {"cache-control": "no-cache"}, False),
+        ({}, {"cache-control": "no-store", "x-agw-cache": "only"}, True),
+        ({}, {"x-agw-cache": "refresh"}, False),
+        ({}, {"idempotency-key": "once"}, False),
+        ({"fallbacks": ["two/llama"]}, {}, False),
+    ],
+)
+def test_the_cache_is_asked_as_the_caller_wishes(
+    members: dict[str, object], headers: dict[str, str], looked_up: bool
+) -> None:
+    state = compiled(cache={"models": ["gpt-*"]})
+    assert told(state, "gpt-4o", members, key="free", headers=headers)["cache"]["looked_up"] == looked_up
+
+
+def test_a_wish_that_is_none_is_refused() -> None:
+    found = told(compiled(cache={}), "gpt-4o", key="free", headers={"x-agw-cache": "bypass"})
+    assert found["outcome"]["status"] == 400
+
+
+def test_a_bucket_of_money_lets_pass_what_it_never_holds_when_it_is_full() -> None:
+    limit = {"usd": "0.001", "period": "1d"}
+    for algorithm, passes in (("token_bucket", True), ("sliding_window", False)):
+        state = compiled(keys=[{"name": "app", "key": KEY, "limits": [{**limit, "algorithm": algorithm}]}])
+        found = told(state, "one/gpt-4o", {"max_tokens": 1000})
+        assert [(rule["asks"] > 1000, rule["passes"]) for rule in found["limits"]] == [(True, passes)]
+
+
+def test_counting_tokens_takes_none() -> None:
+    state = compiled(keys=[{"name": "app", "key": KEY, "limits": [{"tokens": 5, "period": "1d"}]}])
+    assert state.keys.named("app").limits.admit(time.monotonic_ns(), key=1, input_tokens=5).granted
+    found = told(state, "gpt-4o", path="/v1/responses/input_tokens")
+    assert (found["outcome"], found["limits"][0]["asks"], found["cost"]["likely_usd"]) == ("ok", 0, 0)
+
+
+@pytest.mark.parametrize(("mode", "passes"), [(LEASED, True), (OPEN, True), (LOCAL, True), (CLOSED, False)])
+def test_parts_of_a_shared_limit_may_still_be_fetched(mode: int, passes: bool) -> None:
+    keys = [{"name": "app", "key": KEY, "limits": [{"requests": 5, "period": "1d"}], "budgets": [{"usd": 1}]}]
+    state = compiled(keys=keys, redis={"url": "redis://127.0.0.1:1"})
+    for group in (0, 1):
+        state.keys.named("app").limits.table.set_lease_mode(group, mode)
+    found = told(state, "one/gpt-4o", {"max_tokens": 10})
+    assert [(rule["shared"], rule["passes"]) for rule in found["limits"]] == [(True, passes)] * 2
+    assert (found["outcome"] == "ok") == passes
+
+
+def test_a_user_that_no_header_names_is_nobody(state: State) -> None:
+    odd = "x" * 300
+    principal = state.keys.named("app")
+    now = time.monotonic_ns()
+    assert principal.limits.admit(now, key=9, user=subject(b"user:"), input_tokens=300).granted
+    found = told(state, headers={"x-user-id": odd})
+    assert {rule["rule"]: rule["remaining"] for rule in found["limits"]}["keys.app/tokens-per-user"] <= 701
