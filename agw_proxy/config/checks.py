@@ -108,6 +108,7 @@ def check(root: Node) -> list[Problem]:
     found += _models(root)
     found += _keys(root)
     found += _teams(root)
+    found += _cache(root)
     for path, limit in _limits(root):
         wrong = limit_conflict(_given(limit))
         if wrong and isinstance(limit.value, dict):
@@ -241,6 +242,14 @@ def _teams(root: Node) -> list[tuple[TreePath, str]]:
         for index, key in enumerate(root.items("keys"))
         if (team := key.text("team")) is not None and team not in teams
     ]
+
+
+def _cache(root: Node) -> list[tuple[TreePath, str]]:
+    """The server that answers are to be kept in is there."""
+    cache, redis = root.get("cache"), root.get("redis")
+    if cache is None or cache.text("backend") != "redis" or (redis is not None and redis.value is not None):
+        return []
+    return [(("cache", "backend"), "there is no 'redis' section with the server to keep answers in")]
 
 
 def _sha256(text: str) -> str:

@@ -21,4 +21,7 @@ def check_extras(settings: Settings) -> None:
 
 def _needed(settings: Settings) -> list[tuple[str, str, str]]:
     """(section, package, extra) of what is configured."""
-    return [("redis", "redis", "redis")] if settings.redis is not None else []
+    needed = [("redis", "redis", "redis")] if settings.redis is not None else []
+    if settings.cache is not None and settings.cache.backend == "disk":
+        needed.append(("cache.backend: disk", "diskcache", "cache"))
+    return needed

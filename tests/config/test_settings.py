@@ -280,6 +280,7 @@ def test_a_limits_period_is_a_minute_by_default() -> None:
             "upstreams: [{name: u, base_url: http://x, api_keys: [k, l], headers: {Authorization: b}}]",
             "upstreams.u.headers.Authorization", "second credential",
         ),
+        ("cache: {backend: redis}", "cache.backend", "there is no 'redis' section"),
         (
             "upstreams: [{name: u, base_url: http://x, api_key: j, api_keys: [k, l]}]",
             "upstreams.u.api_keys", "put all keys into api_keys",
