@@ -268,7 +268,7 @@ class Gateway(Telling):
         if self._link is None:
             files = [str(file) for file in loaded.files]
             self.log.events.info("config.reloaded", version=self._reloader.version, files=files)
-            if fixed := needs_restart(self._started, new.settings):
+            if fixed := needs_restart(self._started, loaded.settings):
                 self.log.events.warning("config.needs_restart", settings=fixed)
         return self.configuration()
 

@@ -123,10 +123,13 @@ async def test_what_a_reload_cannot_change_is_said(config: Tree, tmp_path: Path)
             **config,
             "server": {**config["server"], "max_body_mb": 7, "drain_seconds": 2},
             "log": {"level": "debug"},
+            "usage": {"days": 7},
+            "redis": {"url": "redis://127.0.0.1:1"},
+            "budgets": [{"usd": 1}],
         }
         write(running.file, changed)
         told = await running.gateway.reload()
-        assert told["needs_restart"] == ["server.max_body_mb", "log.level"]
+        assert told["needs_restart"] == ["server.max_body_mb", "log.level", "redis", "usage", "budgets"]
         (line,) = running.log.trees("config.needs_restart")
         assert line["settings"] == told["needs_restart"]
         write(running.file, config)

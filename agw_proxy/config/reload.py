@@ -14,6 +14,9 @@ FIXED = (
 )  # fmt: skip
 """Of ``server``: what is read at the start and not at a reload."""
 
+SECTIONS = ("redis", "usage")
+"""Likewise, whole."""
+
 
 class Reloader:
     """``current`` is always valid; ``version`` counts from 1 and grows by one with each accepted reload.
@@ -60,12 +63,25 @@ class Reloader:
 
 
 def needs_restart(started: Settings, current: Settings) -> list[str]:
-    """Fields by which ``current`` differs from the settings that the process has started with, and that are read then only."""
+    """Fields by which ``current`` differs from the settings that the process has started with, and that are read then only.
+
+    The first budgets of all are among them: they count, but the file that keeps what is spent is made at the start.
+    """
     fixed = [f"server.{field}" for field in FIXED if getattr(started.server, field) != getattr(current.server, field)]
     fixed += [
         f"log.{field}" for field in Log.model_fields if getattr(started.log, field) != getattr(current.log, field)
     ]
-    return fixed + (["metrics.prometheus"] if started.metrics.prometheus != current.metrics.prometheus else [])
+    fixed += ["metrics.prometheus"] if started.metrics.prometheus != current.metrics.prometheus else []
+    fixed += [section for section in SECTIONS if getattr(started, section) != getattr(current, section)]
+    return fixed + (["budgets"] if current.has_budgets and not started.has_budgets else [])
+
+
+def with_fixed(started: Settings, current: Settings) -> Settings:
+    """``current``, but for what is read at the start only: that stays, for processes that come later too."""
+    metrics = current.metrics.model_copy(update={"prometheus": started.metrics.prometheus})
+    server = current.server.model_copy(update={field: getattr(started.server, field) for field in FIXED})
+    sections = {section: getattr(started, section) for section in SECTIONS}
+    return current.model_copy(update={"server": server, "log": started.log, "metrics": metrics, **sections})
 
 
 def _stamp(seconds: float) -> str:

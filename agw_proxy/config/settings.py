@@ -304,6 +304,11 @@ class Settings(BaseSettings):
     log: Log = Log()
     metrics: Metrics = Metrics()
 
+    @property
+    def has_budgets(self) -> bool:
+        """Somebody has one."""
+        return any((self.budgets, *(key.budgets for key in self.keys), *(team.budgets for team in self.teams)))
+
     @classmethod
     def settings_customise_sources(
         cls,

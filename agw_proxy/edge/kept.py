@@ -30,8 +30,7 @@ def kept_limits(settings: Settings, environ: Mapping[str, str]) -> mmap.mmap | N
     No other gateway gets it until this process and those forked from it have ended. Raises ConfigError where the file
     cannot be had or is not ours.
     """
-    some = settings.budgets or any(key.budgets for key in settings.keys) or any(team.budgets for team in settings.teams)
-    if not some:
+    if not settings.has_budgets:
         return None
     return keep(state_dir(settings.server.state_dir, environ) / FILE)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agw_proxy.config.loader import ConfigError, Loaded, refuse_emptied
-from agw_proxy.config.reload import FIXED, needs_restart
+from agw_proxy.config.reload import needs_restart, with_fixed
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.listeners import Listeners
 from agw_proxy.edge.shared import Shared
@@ -311,12 +311,9 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001  whatever it is: the workers are not to lose their supervisor
             return ConfigError([problem(f"{type(error).__name__}: {error}")])
         first, new = self.loaded.settings, loaded.settings
-        metrics = new.metrics.model_copy(update={"prometheus": first.metrics.prometheus})
-        server = new.server.model_copy(update={field: getattr(first.server, field) for field in FIXED})
-        fixed = {"server": server, "log": first.log, "metrics": metrics}
         if changed := needs_restart(first, new):
             self._log.warning("config.needs_restart", settings=changed)
-        return Loaded(new.model_copy(update=fixed), loaded.files, loaded.notes, loaded.blank)
+        return Loaded(with_fixed(first, new), loaded.files, loaded.notes, loaded.blank)
 
     def _settle(self, now: float) -> None:
         """Answer for the configurations that all workers have, or that some did not take up in time."""

@@ -50,7 +50,11 @@ class Telling:
             **self._reloader.told(),
             "keys": len(self.state.keys.principals),
             "upstreams": len(self.state.services) - 1,
-            **({"needs_restart": needs_restart(self._started, self.state.settings)} if self._link is None else {}),
+            **(
+                {"needs_restart": needs_restart(self._started, self._reloader.current.settings)}
+                if self._link is None
+                else {}
+            ),
         }
 
     @property

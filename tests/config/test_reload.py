@@ -3,7 +3,7 @@
 import pytest
 
 from agw_proxy.config.loader import Loaded
-from agw_proxy.config.reload import Reloader
+from agw_proxy.config.reload import Reloader, needs_restart, with_fixed
 from agw_proxy.config.tree import ConfigError
 from tests.config.conftest import Folder
 
@@ -54,3 +54,15 @@ def test_a_file_that_was_always_empty_stays_a_configuration(folder: Folder) -> N
     folder.write("")
     reloader = Reloader(folder.load, folder.load())
     assert reloader.reload() is reloader.current
+
+
+def test_what_is_read_at_the_start_only_stays_for_later_processes(folder: Folder) -> None:
+    folder.write("server: {port: 1, max_body_mb: 3}\nredis: {url: 'redis://one'}")
+    started = folder.load().settings
+    folder.write("server: {port: 2, drain_seconds: 7}\nlog: {level: debug}\nusage: {days: 3}\ncache: {ttl: 9}")
+    current = folder.load().settings
+    kept = with_fixed(started, current)
+    assert (kept.server.port, kept.server.max_body_mb, kept.server.drain_seconds) == (1, 3, 7)
+    assert (kept.redis, kept.usage, kept.log, kept.cache) == (started.redis, started.usage, started.log, current.cache)
+    assert needs_restart(started, current) == ["server.port", "server.max_body_mb", "log.level", "redis", "usage"]
+    assert needs_restart(started, kept) == []
