@@ -214,6 +214,9 @@ class Standing:
     @property
     def remaining(self) -> int: ...
     @property
+    def elsewhere(self) -> int:
+        """Of a leased rule, while it is leased: what was left beyond it when some was last lent to here. Else 0."""
+    @property
     def reset_ns(self) -> int:
         """Time until it is full again; 0 for what is counted at once."""
 

@@ -85,6 +85,19 @@ def test_a_mark_is_told_once_and_what_was_only_reserved_is_not(limits: Limits) -
     assert [line["share"] for line in said] == [0.5, 1.0]
 
 
+def test_of_a_shared_budget_all_that_is_left_counts() -> None:
+    rule = Rule("keys.a/budget", PER_KEY, COST, 1000, algorithm=CALENDAR, calendar=MONTH, marks=(0.5,), leased=True)
+    limits = Limits(Table(), [rule])
+    ((_, tag, _),) = limits.admit(1, key=1, cost=600).short
+    assert limits.table.lend(tag, 600, 10**17, 1, 400)
+    said: list[dict[str, Any]] = []
+    alerts = made(said, [])
+    alerts.crossed(spend(limits, 100, 600), principal(limits), None)
+    assert said == [], "it was only reserved"
+    alerts.crossed(spend(limits, 450), principal(limits), None)
+    assert [(line["share"], line["used_usd"]) for line in said] == [(0.5, 0.00055)]
+
+
 async def delivered(alerts: Alerts) -> None:
     async with asyncio.timeout(LIMITS_SECONDS):
         while alerts._task is not None and not alerts._task.done():

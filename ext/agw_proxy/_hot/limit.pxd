@@ -228,6 +228,7 @@ cdef class Rule:
 cdef class Standing:
     cdef readonly Rule rule
     cdef readonly int64_t remaining
+    cdef readonly int64_t elsewhere
     cdef readonly int64_t reset_ns
 
 cdef class Limits:

@@ -162,6 +162,7 @@ cdef class Limits:
                 standing = Standing.__new__(Standing)
                 standing.rule = <Rule>self.rules[i]
                 standing_of(self.table, &self.terms[i], &ask, &at, &standing.remaining, &standing.reset_ns)
+                standing.elsewhere = elsewhere_of(self.table, &self.terms[i], &ask)
                 found.append(standing)
         return found
 

@@ -65,6 +65,19 @@ cdef int64_t credit_of(Table table, uint64_t tag, const Moment* at) noexcept nog
     return credit if load_signed(&lease.expires) > at.ns else min(credit, 0)
 
 
+cdef int64_t elsewhere_of(Table table, const Terms* terms, const Ask* ask) noexcept nogil:
+    """What was left where a leased rule's amount is kept, when some of it was last lent to here."""
+    cdef uint64_t tag = tag_of(terms, ask)
+    cdef int line = -1
+    cdef int64_t beyond
+    if terms.group >= 0 and load(&table.header.modes[terms.group]) == LEASED:
+        line = line_of(table.lease_lines, LINE_BYTES, table.leases, tag, False)
+    if line < 0:
+        return 0
+    beyond = load_signed(&table.lease_lines[line].beyond)
+    return max(beyond, 0) if load(&table.lease_lines[line].tag) == tag else 0
+
+
 cdef int lease_line(Table table, uint64_t tag, const Moment* at) noexcept nogil:
     """The subject's line, a free one, or one that has expired without a debt turned over to it; or NO_PLACE."""
     cdef int line = line_of(table.lease_lines, LINE_BYTES, table.leases, tag, True)

@@ -160,8 +160,11 @@ def crossings(Grant grant not None, int64_t now_ns):
     }
     for rule, share in grant.crossed:
         standing = standings.get(rule.name)
-        if standing is None or (grant.granted and rule.amount - standing.remaining < share * rule.amount):
+        if standing is None:
+            continue
+        left = standing.remaining + standing.elsewhere
+        if grant.granted and rule.amount - left < share * rule.amount:
             continue
         subjects = tuple([grant.ask.subjects[i] if rule.per >> i & 1 else 0 for i in range(SUBJECTS)])
-        found.append((rule, share, standing.remaining, standing.reset_ns, subjects))
+        found.append((rule, share, left, standing.reset_ns, subjects))
     return found
