@@ -19,7 +19,7 @@ LAST_SECONDS = 5.0  # for the last time, at the end
 
 
 class Recorder:
-    """Reads in every process, writes in the one that calls ``start``."""
+    """Reads in every process, writes in the one that calls ``start``; and in each at its end."""
 
     def __init__(
         self,
@@ -52,10 +52,15 @@ class Recorder:
         self._thread.start()
 
     def close(self) -> None:
-        """Write for the last time, and end; waits for it, for a while."""
+        """Write for the last time, and end; waits for it, for a while.
+
+        Who has not written so far does it, too: the process that writes for all may have ended before this one.
+        """
         self._stop.set()
         if self._thread is not None:
             self._thread.join(LAST_SECONDS)
+        else:
+            self.write()
 
     def read(self, wanted: UsageWanted) -> UsagePage:
         """What was used, with what is not written yet. It waits for the disk."""
@@ -92,7 +97,7 @@ class Recorder:
         today = self._today()
         self._file.add(today, totals, self._teams())
         self._written = totals
-        if self._pruned != today:
+        if self._days and self._pruned != today:
             first = datetime.fromtimestamp(self._now(), UTC).date() - timedelta(days=self._days - 1)
             self._file.prune(first.isoformat())
             self._pruned = today

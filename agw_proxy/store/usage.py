@@ -67,10 +67,13 @@ class UsageFile:
             if not _made(connection):
                 connection.executescript(SCHEMA)
             connection.execute("BEGIN IMMEDIATE")
-            for book, counts in differences(totals, self._marks(connection)).items():
+            marks = self._marks(connection)
+            for book, counts in differences(totals, marks).items():
                 key, model, upstream = book
+                # Another process may have counted a little later, and written first: a mark never goes back.
+                mark = map(max, totals[book], marks.get(book, NONE))
                 connection.execute(_ADD, (day, key, teams.get(key, ""), model, upstream, *counts))
-                connection.execute(_MARK, (self.run, *book, *totals[book], now))
+                connection.execute(_MARK, (self.run, *book, *mark, now))
             connection.execute("COMMIT")
 
     def prune(self, before: str) -> None:

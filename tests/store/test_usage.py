@@ -256,3 +256,23 @@ def test_two_gateways_may_share_a_file(scene: Scene, tmp_path: Path) -> None:
     for step in steps * 3:
         step()
     assert scene.requests() == other.requests() == {("2026-11-21", "app"): 6}
+
+
+def test_what_is_counted_after_the_writer_has_ended_is_written_by_whoever_ends_last(scene: Scene) -> None:
+    scene.use(count=2)
+    scene.recorder.start(3)
+    scene.recorder.close()
+    first = scene.meter
+    scene.start("run-1", meter=first)
+    scene.recorder._days = 0  # as in a worker that does not write for all
+    scene.use(count=3)
+    scene.recorder.close()
+    scene.start("run-2")
+    assert scene.read().total[0] == 5
+
+
+def test_a_mark_never_goes_back(tmp_path: Path) -> None:
+    file, book = UsageFile(tmp_path / "usage.db", "run"), ("app", "m", "up")
+    for totals in ((2, 0, 5, 0, 0, 0, 0), (3, 0, 4, 0, 0, 0, 0), (3, 0, 5, 0, 0, 0, 0)):
+        file.add("2026-11-21", {book: totals}, {})
+    assert file.read(EVER)[1] == (3, 0, 5, 0, 0, 0, 0)
