@@ -202,6 +202,18 @@ class Asking:
         exchange.reserve = Reserve(old.raw, old.prompt, old.output, max(made.cost, old.cost), made.extra, old.size)
         return None
 
+    def may_hedge(self, target: Target) -> bool:
+        """Whether a second attempt there, beside the first, is paid for by what is reserved."""
+        exchange = self._exchange
+        before = exchange.tariff, exchange.learner
+        try:
+            made = self._reserve(target)
+        except Unpriced:
+            return False
+        finally:
+            exchange.tariff, exchange.learner = before
+        return not self._principal.limits.counts & COUNTS_COST or made.cost <= exchange.reserve.cost
+
     async def opened(self, answer: Opened) -> None:
         """Its target may be one that nobody waited for first: what counts upstreams follows, and what it costs is known.
 

@@ -272,6 +272,7 @@ class Handler:
                     way=way,
                     panic=routed.panic,
                     on_hedge=self._metrics.hedged,
+                    may_hedge=asking.may_hedge,
                     caller_fault=lambda: exchange.body_error,
                     failed=carried.error if carried is not None else None,
                     spent=(begun - exchange.started) / 1e9 if carried is not None else 0.0,

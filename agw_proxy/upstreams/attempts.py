@@ -50,6 +50,7 @@ async def open_first(
     failed: UpstreamError | None = None,
     spent: float = 0.0,
     on_hedge: Callable[[Outcome], None] = lambda outcome: None,  # noqa: ARG005  told by name
+    may_hedge: Callable[[Target], bool] = lambda target: True,  # noqa: ARG005  likewise
 ) -> Opened:
     """The first good answer; every try is added to ``trail``. Raises the last UpstreamError when none was good.
 
@@ -58,11 +59,13 @@ async def open_first(
     time that the upstream named. ``way``: what the model has different. ``panic``: all are asked, whatever their circuits
     say. ``caller_fault`` tells what was wrong with a streamed body: then it is raised, and the upstream
     is not blamed. ``failed``: how the latest try has ended already, made elsewhere (those before it are in ``trail``; its
-    circuit and budget know of it) within ``spent`` seconds. ``on_hedge`` hears how a second attempt ended.
+    circuit and budget know of it) within ``spent`` seconds. ``on_hedge`` hears how a second attempt ended; ``may_hedge``
+    says whether there may be one at that target, of which the call's ``on_ask`` does not hear.
     """
     exchange = _Exchange(plan, services, call, trail, way)
     exchange.deadline -= spent
-    exchange.panic, exchange.caller_fault, exchange.on_hedge = panic, caller_fault, on_hedge
+    exchange.panic, exchange.caller_fault = panic, caller_fault
+    exchange.on_hedge, exchange.may_hedge = on_hedge, may_hedge
     try:
         return await exchange.run(failed)
     except UpstreamError as error:
@@ -90,6 +93,7 @@ class _Exchange:
         self.panic = False
         self.caller_fault: Callable[[], GatewayError | None]
         self.on_hedge: Callable[[Outcome], None]
+        self.may_hedge: Callable[[Target], bool]
 
     async def run(self, failed: UpstreamError | None) -> Opened:
         """See ``open_first``."""
@@ -164,7 +168,7 @@ class _Exchange:
             self._trail.append(Attempt(late.target.name, late.service.upstream.name, HEDGED_LOST))
 
         def may() -> bool:
-            return hedging.may() and self._turns.granted(other)
+            return self.may_hedge(other.target) and hedging.may() and self._turns.granted(other)
 
         try:
             opened, outcome = await race(lambda: self._try(turn), lambda: self._try(other), after, may, lost)

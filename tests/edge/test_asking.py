@@ -66,6 +66,28 @@ class Asked:
         self.routed = Routed(route=route, plan=tuple(route.targets))
 
 
+@pytest.mark.parametrize(
+    ("limit", "price", "may"),
+    [
+        ({"budgets": [{"usd": 1}]}, {"output": 10}, True),
+        ({"budgets": [{"usd": 1}]}, {"output": 11}, False),
+        ({"budgets": [{"usd": 1}]}, None, True),
+        ({"budgets": [{"usd": 1, "unpriced": "refuse"}]}, None, False),
+        ({"limits": [{"tokens": 9000}]}, {"output": 11}, True),
+    ],
+)
+async def test_a_second_attempt_beside_the_first_is_paid_for_by_what_is_reserved(
+    limit: dict[str, Any], price: dict[str, int] | None, may: bool
+) -> None:
+    prices = [{"model": "one/m", "output": 10}, *([{"model": "two/m", **price}] if price else [])]
+    made = Asked(prices=prices, keys=[{**CONFIG["keys"][0], **limit}])
+    await made.asking.decide(made.routed)
+    tariff = made.exchange.tariff
+    assert made.asking.may_hedge(made.routed.plan[0])
+    assert made.asking.may_hedge(made.routed.plan[1]) == may
+    assert made.exchange.tariff is tariff
+
+
 def shared() -> dict[str, Any]:
     upstreams = [{**upstream, "limits": [{"requests": 10}]} for upstream in CONFIG["upstreams"]]
     return {"upstreams": upstreams, "redis": {"url": "redis://127.0.0.1:1"}}

@@ -305,6 +305,18 @@ async def test_a_late_answer_gets_a_rival_and_loses() -> None:
     assert (shop.circuit(0).in_flight, shop.circuit(1).in_flight, shop.circuit(0).vitals.failures) == (0, 0, 0)
 
 
+async def test_a_rival_that_may_not_be_asked_is_not() -> None:
+    class Late(Scripted):
+        async def open(self, target: Target, call: Call) -> Answered:
+            await asyncio.sleep(0.02)
+            return await super().open(target, call)
+
+    shop = Shop(service(Late("a", good())), service(Scripted("b")), way=Way(hedging=Hedging(Hedge(after=0.005))))
+    opened = await shop.run(may_hedge=lambda target: target.name != "b/m")
+    assert opened.target.name == "a/m"
+    assert (shop.told, shop.hedges) == ([("a/m", "200")], ["denied"])
+
+
 async def test_two_that_both_fail_are_followed_by_the_rest() -> None:
     class Late(Scripted):
         async def open(self, target: Target, call: Call) -> Answered:
