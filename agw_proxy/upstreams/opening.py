@@ -107,6 +107,9 @@ async def open_target(target: Target, service: Service, call: Call) -> Opened:
         async with asyncio.timeout(None) as clock:
 
             def sent() -> None:
+                nonlocal begun
+                if clock.when() is None:
+                    begun = time.monotonic_ns()  # not before: it may have waited for a place
                 if told is not None:
                     told()
                 if patience is not None and clock.when() is None:

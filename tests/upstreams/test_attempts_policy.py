@@ -9,7 +9,7 @@ import pytest
 
 from agw_proxy._hot.circuit import Board, Circuit
 from agw_proxy._hot.route import RouteTable, Target
-from agw_proxy.config.resilience import Hedge, Timeouts
+from agw_proxy.config.resilience import Adaptive, Hedge, Timeouts
 from agw_proxy.errors import UpstreamError, UpstreamReset, UpstreamTimeout, UpstreamUnavailable
 from agw_proxy.types import Attempt, Call
 from agw_proxy.upstreams.attempts import HEDGED_LOST, Skipped, open_first
@@ -17,6 +17,7 @@ from agw_proxy.upstreams.echo import Echo
 from agw_proxy.upstreams.hedge import Hedging
 from agw_proxy.upstreams.keyring import Keyring
 from agw_proxy.upstreams.opening import Opened
+from agw_proxy.upstreams.queue import Places
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.ways import PLAIN, Way
 from tests.upstreams.scripted import SSE, Answered, Scripted, call, service
@@ -379,6 +380,25 @@ async def test_a_wait_for_a_place_is_no_wait_for_the_first_token() -> None:
     shop = Shop(msgspec.structs.replace(service(Busy(0.2, Answered(EVENT, kind=SSE))), timeouts=times))
     opened = await shop.run(call(STREAM))
     assert opened.first == EVENT
+
+
+async def test_a_late_first_token_is_told_of_the_request_as_it_went_out() -> None:
+    places = Places("a", most=64, size=1, wait=1).follow(Adaptive(start=64))
+
+    class Waiting(Scripted):
+        async def open(self, target: Target, call: Call) -> Answered:
+            places.refused(time.monotonic_ns(), UpstreamTimeout("another's"))  # while this one waits for its place
+            if call.on_sent is not None:
+                call.on_sent()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    item = msgspec.structs.replace(
+        service(Waiting("a"), attempts=1), places=places, timeouts=Timeouts(first_token=0.01)
+    )
+    with pytest.raises(UpstreamTimeout):
+        await Shop(item).run(call(STREAM))
+    assert places.most == 16
 
 
 async def test_a_wait_for_a_place_makes_no_answer_slow() -> None:
