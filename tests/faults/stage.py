@@ -189,16 +189,28 @@ def play(stage: Stage, fault: Fault, kind: Kind) -> None:
 
 
 def refusals(scene: Scene) -> int:
-    """How many of a scene's requests get no answer."""
-    earlier = scene.earlier.ends == "refused" if scene.earlier is not None else False
-    return (scene.times - 1) * earlier + (scene.ends == "refused")
+    """How many of a scene's requests cost nothing, not even themselves."""
+    earlier = costs_nothing(scene.earlier) if scene.earlier is not None else False
+    return (scene.times - 1) * earlier + costs_nothing(scene)
+
+
+def costs_nothing(scene: Scene) -> bool:
+    """No upstream has answered, be it with a refusal, and none was given up by a caller in a hurry."""
+    if scene.ends == "left":
+        return scene.attempts == 0
+    return scene.ends == "refused" and scene.outcome != "upstream_rejected" and not hurried(scene)
+
+
+def hurried(scene: Scene) -> bool:
+    """The caller has set deadlines of its own."""
+    return any(name == "x-agw-timeout" for name, _ in scene.sent)
 
 
 def assert_settled(scene: Scene, kind: Kind, spent: int, sent: int) -> None:
     """``spent`` tokens: none for no answer, what a plain answer says of itself, else some, and what was reserved at most."""
-    if scene.ends == "refused":
+    if scene.ends == "refused" and not hurried(scene):
         assert abs(spent) <= REFILL, "an answer that never came was paid for"
-    elif scene.ends == "left" and not scene.begun:
+    elif scene.ends == "refused" or (scene.ends == "left" and not scene.begun):
         assert -REFILL <= spent <= sent * PROMPT + REFILL, (
             "more was paid for than the prompt that the upstream has read"
         )
