@@ -67,9 +67,9 @@ MUTANTS = (
     Mutant("redirect", CLIENT, "allow_redirects=False", "allow_redirects=True"),
     Mutant("connect-stalls", CLIENT, "connect=timeouts.connect)", "connect=None)"),
     Mutant(
-        "handshake-stalls", CLIENT, '["ssl_handshake_timeout"] = self._tls_seconds', '["ssl_handshake_timeout"] = 60.0'
+        "handshake-stalls", CLIENT, '["ssl_handshake_timeout"] = TLS_SECONDS.get()', '["ssl_handshake_timeout"] = 60.0'
     ),
-    Mutant("write-stalls", CLIENT, "clock.reschedule(min(loop.time() + timeouts.write, deadline))", "pass"),
+    Mutant("write-stalls", CLIENT, "restart(timeouts.write)", "pass"),
     Mutant("own-deadline", OWN, "lower[phase] = min(seconds, fallback", "lower[phase] = max(seconds, fallback"),
     Mutant("own-deadline-longer", OWN, "lower[phase] = min(seconds, fallback", "lower[phase] = max(seconds, fallback"),
     Mutant("key-refused", KEYRING, "self._until[number] = NEVER\n", "pass\n"),
@@ -83,10 +83,10 @@ MUTANTS = (
     Mutant(
         "last-resort", "agw_proxy/edge/handler.py", '= "echo" if opened.target is way', "= None if opened.target is way"
     ),
-    Mutant("restart", OPENING, "strip=strip, holds=call.holds or", "strip=strip, holds=False and"),
+    Mutant("restart", OPENING, "holds = call.holds or", "holds = False or"),
     Mutant("circuit-opens", FAILURES, "        return BAD\n", "        return GOOD\n"),
-    Mutant("circuit-panic", ATTEMPTS, "exchange.on_hedge = panic, caller", "exchange.on_hedge = False, caller"),
-    Mutant("queue-full", QUEUE, "if len(self._waiting) >= self.size:", "if False:"),
+    Mutant("circuit-panic", ATTEMPTS, "exchange.caller_fault = panic,", "exchange.caller_fault = False,"),
+    Mutant("queue-full", QUEUE, "if self.waiting >= self.size:", "if False:"),
     Mutant("queue-late", QUEUE, "asyncio.timeout(self.wait_seconds)", "asyncio.timeout(None)"),
     Mutant("leaves-queued", SERVER, "handler_cancellation=True", "handler_cancellation=False"),
     Mutant("outage", "agw_proxy/upstreams/turns.py", "return circuit.vitals.may_retry(", "return True or (  # "),
