@@ -1,7 +1,7 @@
 """What crosses the floors of the house: frozen records, and the protocols by which a lower floor reaches a higher one."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -10,10 +10,14 @@ from agw_proxy._hot.peek import Peek
 from agw_proxy._hot.route import Globs, Route, Target
 from agw_proxy.config.allowances import Budget
 from agw_proxy.config.resilience import Timeouts
+from agw_proxy.config.values import Dialect as Provider
+from agw_proxy.config.values import Spoken
 from agw_proxy.errors import GatewayError
+from agw_proxy.states import UpstreamState
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
-Dialect = Literal["openai", "anthropic"]
+Dialect = Literal["openai", "anthropic", "gemini"]
+"""Whose errors and headers a caller expects."""
 Lane = Literal["full", "fast"]
 
 
@@ -71,6 +75,12 @@ class Call(msgspec.Struct):
     seen: Peek | None
     request_id: str
     dialect: Dialect = "openai"
+    form: Spoken | None = None
+    """What the body is written in, where it can be translated for an upstream that speaks something else."""
+    front: int = 0
+    """Bytes at the body's beginning that are the gateway's own, where Google's form needs some (``edge.gemini``)."""
+    memo: dict[str, Any] = {}
+    """What one try has worked out that the next ones need, too."""
     asks_usage: bool = False
     by_model: bool = True
     """It was routed by the model in its body, which is replaced by the target's name for it."""
@@ -150,7 +160,7 @@ class Upstream(Protocol):
     """Something that answers calls: a server over HTTP, or a model in this process."""
 
     name: str
-    dialect: Dialect
+    dialect: Provider
 
     async def open(self, target: Target, call: Call) -> Reply:
         """Send the call and wait for the head of the answer. Raises UpstreamError; cancellation cuts the request at once."""
@@ -233,61 +243,6 @@ class ServedModel(msgspec.Struct, frozen=True):
     id: str
     owner: str
     created: int = 0
-
-
-class TargetState(msgspec.Struct, frozen=True):
-    """One model at an upstream, as its circuit stands."""
-
-    name: str
-    circuit: str
-    """``closed``, ``open`` or ``half_open``."""
-    opens_in_ms: int
-    """Until it may be asked again; 0 where it may be."""
-    in_flight: int
-
-
-class QueueState(msgspec.Struct, frozen=True):
-    """The places at an upstream with ``max_concurrent``, in this process."""
-
-    places: int
-    taken: int
-    waiting: int
-
-
-class ProbeState(msgspec.Struct, frozen=True):
-    """What an upstream's probes have found."""
-
-    path: str
-    last: str | None
-    """``ok``, or the code of the error; None: none has ended yet."""
-    at: str | None
-    good_in_a_row: int
-    bad_in_a_row: int
-    out_since: str | None
-    """Since when they keep the upstream out."""
-
-
-class UpstreamState(msgspec.Struct, frozen=True):
-    """What ``GET /upstreams`` tells of one upstream; never a credential."""
-
-    name: str
-    dialect: str
-    base_url: str
-    auth: str
-    models: tuple[str, ...]
-    state: str
-    """``up``, ``failing`` (the last exchange failed), ``out`` (its probes fail) or ``unused``; to all workers the same."""
-    since: str | None
-    last_error: str | None
-    requests: int
-    failures: int
-    targets: tuple[TargetState, ...] = ()
-    dead_keys: int = 0
-    """How many of its keys the upstream has refused; the log names them by number."""
-    queue: QueueState | None = None
-    """None: it takes any number of requests at once."""
-    probe: ProbeState | None = None
-    """None: it is not probed, or by another worker."""
 
 
 class UsageWanted(msgspec.Struct, frozen=True):

@@ -97,7 +97,10 @@ def compose(found: Sequence[wellknown.Found], key: str) -> str:
         parts.append("upstreams:\n")
     for item in found:
         models = ", ".join(f'"{model}"' for model in item.service.models)
-        parts.append(f"  - name: {item.service.name}\n    base_url: {item.base_url}\n")
+        parts.append(f"  - name: {item.service.name}\n")
+        if item.service.dialect != "openai":
+            parts.append(f"    dialect: {item.service.dialect}\n")
+        parts.append(f"    base_url: {item.base_url}\n")
         if item.api_key is not None:
             parts.append(f"    api_key: ${{{item.variable}}}\n")
         parts.append(f"    models: [{models}]\n")

@@ -6,12 +6,13 @@ came from which file or environment name is known to ``loader`` alone. docs/conf
 """
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agw_proxy.config.allowances import Alerts, Budget, Limit, Price, Sessions, Team
+from agw_proxy.config.presets import BY_NAME, NAMES
 from agw_proxy.config.resilience import (
     Adaptive,
     Breaker,
@@ -42,9 +43,11 @@ from agw_proxy.config.values import (
     Name,
     Names,
     Port,
+    Spoken,
     UpstreamName,
     Whole,
     Workers,
+    one_of,
     only_one,
 )
 
@@ -57,6 +60,8 @@ UNSUPPORTED_FIELDS = frozenset({("agents", "workers"), ("upstreams", "proxy")})
 """Likewise for fields: (section, field)."""
 
 KEY_FORMS = ("key", "key_sha256")
+
+PresetName = Annotated[str, one_of(*NAMES)]
 
 
 class Server(Part):
@@ -123,8 +128,21 @@ class Upstream(Part):
     """A service that runs models."""
 
     name: UpstreamName = Field(description="Its name, also in `name/model`; lower-case. `agw` is reserved.")
-    dialect: Dialect = Field(
-        "openai", description="The API that it speaks. `gemini` and `azure` are not yet supported in this version."
+    dialect: Dialect = Field("openai", description="Whose API it speaks: paths, credentials and errors follow from it.")
+    preset: PresetName | None = Field(
+        None,
+        description="What it is: brings `base_url` and `dialect`, the forms that it speaks, and its quirks. "
+        "null: known by its name or the host of its address, else nothing is.",
+    )
+    speaks: tuple[Spoken, ...] = Field(
+        (),
+        max_length=4,
+        description="In which forms a generation may be asked of it, the one to translate into first: `chat`, "
+        "`responses`, `messages`, `gemini`. Empty: those of its preset, else of its dialect (`chat` for `openai`).",
+    )
+    api_version: Name | None = Field(
+        None,
+        description="Azure: the `api-version` of its deployments; null for the v1 API (`.../openai/v1`), which has none.",
     )
     base_url: BaseURL = Field(description="http(s) URL without credentials or query, e.g. `https://api.openai.com/v1`.")
     api_key: Credential | None = Field(
@@ -166,6 +184,12 @@ class Upstream(Part):
     ca_file: FilePath | None = Field(
         None, description="PEM file with the certificate authorities to trust for it. Verification is never off."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        found = BY_NAME.get(value.get("preset") or "") if isinstance(value, dict) else None
+        return value if found is None else {"base_url": found.base_url, "dialect": found.dialect, **value}
 
 
 class Target(Part):

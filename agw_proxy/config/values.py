@@ -204,15 +204,15 @@ def _path(value: Path) -> Path:
     return value.expanduser() if str(value).startswith("~/") else value
 
 
-def not_yet(*names: str) -> BeforeValidator:
-    """Refuse values that a later version will take, by name, so that nobody looks for a typing error."""
+def one_of(*names: str) -> AfterValidator:
+    """Take one of these names only."""
 
-    def check(value: object) -> object:
-        if isinstance(value, str) and value in names:
-            raise ValueError(f"{value!r} is not yet supported in this version")
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
         return value
 
-    return BeforeValidator(check)
+    return AfterValidator(check)
 
 
 def workers(value: object) -> object:
@@ -282,5 +282,7 @@ Credential = Annotated[SecretStr, AfterValidator(credential)]
 GatewayKey = Annotated[SecretStr, AfterValidator(gateway_key)]
 Digest = Annotated[str, AfterValidator(digest)]
 FilePath = Annotated[Path, AfterValidator(_path)]
-Dialect = Annotated[Literal["openai", "anthropic"], not_yet("gemini", "azure")]
+Dialect = Literal["openai", "anthropic", "gemini", "azure"]
+Spoken = Literal["chat", "responses", "messages", "gemini"]
+"""The wire forms of a generation: OpenAI's two, Anthropic's and Google's."""
 Balance = Literal["weighted", "first", "least_busy", "fastest"]

@@ -23,6 +23,7 @@ class Service:
     keys: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     default_port: int | None = None
+    dialect: str = "openai"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,7 @@ SERVICES = (
         ("OPENAI_API_KEY",),
         ("OPENAI_BASE_URL",),
     ),
-    # Through its OpenAI-compatible endpoint, so that both dialects' clients reach it.
-    Service("anthropic", "https://api.anthropic.com/v1", ("claude-*",), ("ANTHROPIC_API_KEY",)),
+    Service("anthropic", "https://api.anthropic.com", ("claude-*",), ("ANTHROPIC_API_KEY",), dialect="anthropic"),
     Service(
         "google",
         "https://generativelanguage.googleapis.com/v1beta/openai",
@@ -91,12 +91,16 @@ def preset(name: str) -> dict[str, Any]:
     """Give address and models of a well-known upstream; empty for any other name."""
     return next(
         (
-            {"base_url": service.base_url, "models": list(service.models)}
+            {"base_url": service.base_url, "models": list(service.models), **_dialect(service)}
             for service in SERVICES
             if service.name == name
         ),
         {},
     )
+
+
+def _dialect(service: Service) -> dict[str, str]:
+    return {} if service.dialect == "openai" else {"dialect": service.dialect}
 
 
 def local_url(text: str, default_port: int) -> str:
@@ -173,6 +177,7 @@ def upstreams(environ: Mapping[str, str], *, port: int = 8080, notes: list[str] 
             "name": item.service.name,
             "base_url": item.base_url,
             "models": list(item.service.models),
+            **_dialect(item.service),
         }
         found.append(entry if item.api_key is None else {**entry, "api_key": item.api_key})
     return found

@@ -14,8 +14,9 @@ from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.server import Edge
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import Metrics
+from agw_proxy.states import UpstreamState
 from agw_proxy.store.recorder import Recorder
-from agw_proxy.types import ExplainWanted, Principal, ServedModel, UpstreamState, UsagePage, UsageWanted
+from agw_proxy.types import ExplainWanted, Principal, ServedModel, UsagePage, UsageWanted
 from agw_proxy.upstreams.catalog import Catalog
 from agw_proxy.upstreams.probes import Probes
 from agw_proxy.upstreams.standing import standing

@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 
 from agw_proxy.config.resilience import Probe
 from agw_proxy.errors import InternalError, UpstreamError, UpstreamReset
-from agw_proxy.types import Call, ProbeState, Reply
+from agw_proxy.states import ProbeState
+from agw_proxy.types import Call, Reply
 
 JITTER = 0.1  # of the interval, either way: upstreams of many gateways are not asked all at once
 MAX_BYTES = 65536  # of an answer; a connection with more to come is not kept

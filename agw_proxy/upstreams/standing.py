@@ -8,7 +8,7 @@ import msgspec
 from agw_proxy._hot.circuit import Board, Circuit
 from agw_proxy._hot.route import RouteTable
 from agw_proxy.config.settings import Upstream
-from agw_proxy.types import QueueState, TargetState, UpstreamState
+from agw_proxy.states import QueueState, TargetState, UpstreamState
 from agw_proxy.upstreams.health import FAULTS
 from agw_proxy.upstreams.http import HttpUpstream
 from agw_proxy.upstreams.probes import Probes, Subject

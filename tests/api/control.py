@@ -12,17 +12,8 @@ from agw_proxy.api.endpoint import Endpoint, Matcher
 from agw_proxy.api.openapi import document
 from agw_proxy.api.table import ENDPOINTS
 from agw_proxy.errors import ModelNotFound, ReloadFailed
-from agw_proxy.types import (
-    Answer,
-    Asked,
-    Control,
-    ExplainWanted,
-    Principal,
-    ServedModel,
-    UpstreamState,
-    UsagePage,
-    UsageWanted,
-)
+from agw_proxy.states import UpstreamState
+from agw_proxy.types import Answer, Asked, Control, ExplainWanted, Principal, ServedModel, UsagePage, UsageWanted
 
 MATCHER = Matcher(ENDPOINTS)
 

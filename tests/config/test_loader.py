@@ -200,8 +200,6 @@ def test_sections_of_later_versions_are_refused_by_name(folder: Folder, section:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ("upstreams: [{name: u, base_url: http://x, dialect: gemini}]", "upstreams.u.dialect"),
-        ("upstreams: [{name: u, base_url: http://x, dialect: azure}]", "upstreams.u.dialect"),
         ("upstreams: [{name: u, base_url: http://x, proxy: {}}]", "upstreams.u.proxy"),
         ("agents: {workers: 2}", "agents.workers"),
     ],

@@ -29,10 +29,16 @@ def test_google_by_either_name(name: str) -> None:
     assert addresses(**{name: "k"}) == {"google": "https://generativelanguage.googleapis.com/v1beta/openai"}
 
 
-def test_anthropic_goes_through_its_compatible_endpoint() -> None:
+def test_anthropic_is_asked_in_its_own_dialect() -> None:
     found = wellknown.upstreams({"ANTHROPIC_API_KEY": "k"})
     assert found == [
-        {"name": "anthropic", "base_url": "https://api.anthropic.com/v1", "models": ["claude-*"], "api_key": "k"}
+        {
+            "name": "anthropic",
+            "base_url": "https://api.anthropic.com",
+            "models": ["claude-*"],
+            "dialect": "anthropic",
+            "api_key": "k",
+        }
     ]
 
 

@@ -9,7 +9,8 @@ import orjson
 from agw_proxy.api.admin.paging import page, page_schema, parameters
 from agw_proxy.api.endpoint import Endpoint, Response, Schema
 from agw_proxy.errors import InvalidParameter, ReloadFailed
-from agw_proxy.types import Answer, Asked, Control, ProbeState, QueueState, TargetState, UpstreamState
+from agw_proxy.states import ProbeState, QueueState, TargetState, UpstreamState
+from agw_proxy.types import Answer, Asked, Control
 
 _SORTS: Mapping[str, Callable[[UpstreamState], Any]] = {
     "name": lambda state: state.name,

@@ -1,0 +1,58 @@
+"""How upstreams stand, as ``GET /upstreams`` and readiness tell it."""
+
+import msgspec
+
+
+class TargetState(msgspec.Struct, frozen=True):
+    """One model at an upstream, as its circuit stands."""
+
+    name: str
+    circuit: str
+    """``closed``, ``open`` or ``half_open``."""
+    opens_in_ms: int
+    """Until it may be asked again; 0 where it may be."""
+    in_flight: int
+
+
+class QueueState(msgspec.Struct, frozen=True):
+    """The places at an upstream with ``max_concurrent``, in this process."""
+
+    places: int
+    taken: int
+    waiting: int
+
+
+class ProbeState(msgspec.Struct, frozen=True):
+    """What an upstream's probes have found."""
+
+    path: str
+    last: str | None
+    """``ok``, or the code of the error; None: none has ended yet."""
+    at: str | None
+    good_in_a_row: int
+    bad_in_a_row: int
+    out_since: str | None
+    """Since when they keep the upstream out."""
+
+
+class UpstreamState(msgspec.Struct, frozen=True):
+    """What ``GET /upstreams`` tells of one upstream; never a credential."""
+
+    name: str
+    dialect: str
+    base_url: str
+    auth: str
+    models: tuple[str, ...]
+    state: str
+    """``up``, ``failing`` (the last exchange failed), ``out`` (its probes fail) or ``unused``; to all workers the same."""
+    since: str | None
+    last_error: str | None
+    requests: int
+    failures: int
+    targets: tuple[TargetState, ...] = ()
+    dead_keys: int = 0
+    """How many of its keys the upstream has refused; the log names them by number."""
+    queue: QueueState | None = None
+    """None: it takes any number of requests at once."""
+    probe: ProbeState | None = None
+    """None: it is not probed, or by another worker."""
