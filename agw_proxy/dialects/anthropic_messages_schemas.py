@@ -1,0 +1,77 @@
+"""JSON Schemas as Anthropic takes them: for a tool's arguments any, but an object at the top; for structured output a subset.
+
+Anthropic documentation, "Structured outputs", JSON Schema limitations: objects must say ``additionalProperties: false``;
+bounds of numbers, strings and lists are refused. What is refused moves into the description, where the model still reads it.
+"""
+
+from typing import Any
+
+import orjson
+
+from agw_proxy.dialects.base import Tree, Untranslatable
+
+MAX_DEPTH = 64  # of a schema; what is deeper is no schema of arguments but an attack on the stack
+_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
+_KEPT = frozenset({"type", "enum", "const", "title", "description", "$ref", "default", "required"})
+_BRANCHES = ("anyOf", "allOf", "oneOf")
+
+
+def arguments_schema(schema: Tree | None) -> tuple[Tree, str]:
+    """A tool's ``input_schema``, and words to add to its description.
+
+    Alternatives at the top, which are refused there, become the union of their properties, and words.
+    """
+    found = dict(schema or {})
+    found["type"] = "object"
+    found.setdefault("properties", {})
+    alternatives = {name: found.pop(name) for name in _BRANCHES if name in found}
+    if not alternatives:
+        return found, ""
+    properties = dict(found["properties"]) if isinstance(found["properties"], dict) else {}
+    for choices in alternatives.values():
+        for choice in choices if isinstance(choices, list) else []:
+            given = choice.get("properties") if isinstance(choice, dict) else None
+            if isinstance(given, dict):
+                properties = {**given, **properties}
+    found["properties"] = properties
+    return found, f"The arguments must also match: {_told(alternatives, 'tools')}"
+
+
+def strict_schema(schema: Tree, where: str, depth: int = 0) -> Tree:
+    """The schema in the subset for structured output. Raises Untranslatable where it is too deep."""
+    if depth > MAX_DEPTH:
+        raise Untranslatable(f"The schema is nested deeper than {MAX_DEPTH} levels.", where)
+    made: Tree = {}
+    told: Tree = {}
+    for name, value in schema.items():
+        if name in _KEPT:
+            made[name] = value
+        elif name in {"properties", "$defs", "definitions"} and isinstance(value, dict):
+            made[name] = {key: _inner(inner, where, depth) for key, inner in value.items()}
+        elif name == "items":
+            made[name] = _inner(value, where, depth)
+        elif name in _BRANCHES and isinstance(value, list):
+            made["anyOf" if name == "oneOf" else name] = [_inner(inner, where, depth) for inner in value]
+        elif (name == "format" and value in _FORMATS) or (name == "minItems" and value in (0, 1)):
+            made[name] = value
+        elif name not in {"additionalProperties", "$schema", "$id"}:
+            told[name] = value
+    kind = made.get("type")
+    if kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in made:
+        made["additionalProperties"] = False
+    if told:
+        words = f"Must match: {_told(told, where)}"
+        described = made.get("description")
+        made["description"] = f"{described}\n{words}" if isinstance(described, str) else words
+    return made
+
+
+def _told(tree: Tree, where: str) -> str:
+    try:
+        return orjson.dumps(tree).decode()
+    except orjson.JSONEncodeError:
+        raise Untranslatable("The schema is nested too deeply.", where) from None
+
+
+def _inner(value: Any, where: str, depth: int) -> Any:
+    return strict_schema(value, where, depth + 1) if isinstance(value, dict) else value

@@ -1,0 +1,386 @@
+"""Chat streams, both ways (OpenAI API reference, Chat, "The chat completion chunk object")."""
+
+from typing import Any
+
+import orjson
+
+from agw_proxy.dialects.base import (
+    Beat,
+    BlockStart,
+    BlockStop,
+    Citation,
+    Event,
+    Fault,
+    Finish,
+    Malformed,
+    Part,
+    Refusal,
+    Shown,
+    Signature,
+    Start,
+    Text,
+    Thinking,
+    Tokens,
+    ToolUse,
+    Tree,
+)
+from agw_proxy.dialects.custom_tools import input_of
+from agw_proxy.dialects.openai_chat_answers import custom_names, logprobs_of, part_words
+from agw_proxy.dialects.openai_chat_citations import read_annotation, write_annotation
+from agw_proxy.dialects.openai_chat_faults import fault_in, write_fault
+from agw_proxy.dialects.openai_chat_fields import count, json_of
+from agw_proxy.dialects.openai_chat_order import Lane, Order
+from agw_proxy.dialects.openai_chat_thoughts import (
+    read_detail,
+    tool_signature,
+    words_of,
+    write_detail,
+    write_tool_signature,
+)
+from agw_proxy.dialects.openai_chat_usage import read_stop, read_tokens, write_stop, write_tokens
+from agw_proxy.dialects.sse import frame
+
+DONE = b"[DONE]"
+
+
+class Reader:
+    """Reads one upstream stream: chunks, an error at any point, and ``[DONE]``, which some servers leave out.
+
+    An answer is whole when a ``finish_reason`` or ``[DONE]`` has come. Its Finish waits for the usage, which may come behind.
+    """
+
+    __slots__ = ("_calls", "_ending", "_last", "_order", "_over", "_started", "_tokens")
+
+    def __init__(self) -> None:
+        self._order = Order()
+        self._calls: dict[int, Lane] = {}
+        self._last: Lane | None = None
+        self._tokens = Tokens()
+        self._ending: Tree | None = None
+        self._started = False
+        self._over = False
+
+    def read(self, name: str, data: bytes) -> list[Event]:
+        """Events of one server-sent event; see ``base.Reader``."""
+        if self._over or not data:
+            return []
+        out: list[Event] = []
+        try:
+            if data == DONE:
+                self._finish(out)
+            else:
+                self._chunk(name, orjson.loads(data), out)
+        except orjson.JSONDecodeError:
+            self._break(Fault("The upstream's stream has an event that is no JSON.", "api_error"), out)
+        except Malformed as error:
+            self._break(Fault(error.message, "api_error"), out)
+        return out
+
+    def end(self) -> list[Event]:
+        """The Finish where a reason for it has come; nothing for a stream that was cut."""
+        out: list[Event] = []
+        if not self._over and self._ending is not None:
+            try:
+                self._finish(out)
+            except Malformed as error:
+                self._break(Fault(error.message, "api_error"), out)
+        self._over = True
+        return out
+
+    def _break(self, fault: Fault, out: list[Event]) -> None:
+        self._over = True
+        out.append(fault)
+
+    def _chunk(self, name: str, tree: Any, out: list[Event]) -> None:
+        if name == "error" or not isinstance(tree, dict) or tree.get("error") or tree.get("object") == "error":
+            fault = fault_in({"error": tree} if name == "error" and "error" not in _tree(tree) else tree)
+            self._break(fault or Fault("The upstream's stream has an event that is no object.", "api_error"), out)
+            return
+        usage = tree.get("usage")
+        if usage is not None:
+            tokens = read_tokens(usage)
+            if tokens.output >= 0:
+                self._tokens = tokens
+        choices = tree.get("choices")
+        if not isinstance(choices, list):
+            return
+        for choice in choices:
+            if not isinstance(choice, dict) or choice.get("index"):
+                raise Malformed("The upstream streams more than one choice.")
+            if choice.get("error"):
+                self._break(fault_in(choice) or Fault("The upstream's answer has failed.", "api_error"), out)
+                return
+            if not self._started:
+                self._start(tree, out)
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                self._delta(delta, choice, out)
+            if choice.get("finish_reason") and self._ending is None:
+                self._ending = choice
+                self._order.settle(out)
+
+    def _start(self, tree: Tree, out: list[Event]) -> None:
+        self._started = True
+        identity, model = tree.get("id"), tree.get("model")
+        identity = identity if isinstance(identity, str) else ""
+        self._order.begin(identity)
+        out.append(Start(identity, model if isinstance(model, str) else "", count(tree.get("created"))))
+
+    def _delta(self, delta: Tree, choice: Tree, out: list[Event]) -> None:
+        thoughts = words_of(delta)
+        if thoughts:
+            self._order.words(Thinking, Part(thoughts), out)
+        details = delta.get("reasoning_details")
+        if isinstance(details, list):
+            self._details(details, spoken=bool(thoughts), out=out)
+        content = delta.get("content")
+        if isinstance(content, str):
+            if content:
+                self._order.words(Text, Part(content, logprobs_of(choice)), out)
+        elif isinstance(content, list):
+            self._parts(content, out)
+        refusal = delta.get("refusal")
+        if isinstance(refusal, str) and refusal:
+            self._order.words(Refusal, Part(refusal), out)
+        annotations = delta.get("annotations")
+        if isinstance(annotations, list) and self._order.is_live(Text):
+            read = [read_annotation(each) for each in annotations]
+            out += [Citation(each[2]) for each in read if each is not None]
+        calls = delta.get("tool_calls")
+        if isinstance(calls, list):
+            for call in calls:
+                self._call(_tree(call), out)
+        legacy = delta.get("function_call")
+        if isinstance(legacy, dict):
+            self._call({"index": -1, "function": legacy}, out)
+
+    def _parts(self, content: list[Any], out: list[Event]) -> None:
+        for part in content:
+            thought, words = part_words(_tree(part))
+            if words:
+                self._order.words(Thinking if thought else Text, Part(words), out)
+
+    def _details(self, details: list[Any], *, spoken: bool, out: list[Event]) -> None:
+        """``spoken``: their words stand in the delta's plain member too."""
+        for detail in details:
+            thought = read_detail(detail)
+            if thought is None:
+                continue
+            if thought.hidden and thought.signature is not None:
+                self._order.secret(thought.signature, out)
+                continue
+            if thought.text and not spoken:
+                self._order.words(Thinking, Part(thought.text), out)
+            # Every piece names its format; only a piece with a signature of the model's closes a thought.
+            if thought.signature is not None and _tree(detail).get("signature"):
+                self._order.words(Thinking, Signature(thought.signature), out)
+
+    def _call(self, call: Tree, out: list[Event]) -> None:
+        custom = call.get("type") == "custom" or isinstance(call.get("custom"), dict)
+        inner = _tree(call.get("custom" if custom else "function"))
+        identity, name = call.get("id"), inner.get("name")
+        identity = identity if isinstance(identity, str) else ""
+        name = name if isinstance(name, str) else ""
+        given = inner.get("input" if custom else "arguments")
+        piece = given if isinstance(given, str) else "" if given is None else json_of(given, "arguments")
+        index = call.get("index")
+        lane = self._lane(index, identity, name)
+        if lane is not None and piece and name and not identity and lane.names()[1] and lane.may_close():
+            lane = None  # another call without an id, where the one before it is whole
+        if lane is None:
+            lane = self._order.call(custom)
+            self._calls[index if isinstance(index, int) else len(self._calls)] = lane
+        self._last = lane
+        lane.name(identity, name)
+        self._order.more(lane, piece, tool_signature(call), out)
+
+    def _lane(self, index: Any, identity: str, name: str) -> Lane | None:
+        """The call that a delta goes on with; None: a new one.
+
+        Without an index it is the one with this id, or the last. Google's endpoint gives every call the index 0, each with
+        an id and a name of its own.
+        """
+        if isinstance(index, int):
+            lane = self._calls.get(index)
+            known = lane.names()[0] if lane is not None else ""
+            return None if identity and name and known and known != identity else lane
+        for lane in self._calls.values():
+            if identity and lane.names()[0] == identity:
+                return lane
+        return None if identity or name else self._last
+
+    def _finish(self, out: list[Event]) -> None:
+        self._over = True
+        if not self._started:
+            out.append(Fault("The upstream's stream ended without an answer.", "api_error"))
+            return
+        self._order.settle(out)
+        stop, sequence = read_stop(self._ending or {}, called=self._order.called, refused=self._order.refused)
+        out.append(Finish(stop, self._tokens, sequence))
+
+
+def _tree(value: Any) -> Tree:
+    return value if isinstance(value, dict) else {}
+
+
+class Writer:
+    """Writes one stream: the role, deltas, the reason of the end, usage for those who have asked for it, ``[DONE]``."""
+
+    __slots__ = (
+        "_block", "_calls", "_customs", "_from", "_head", "_next", "_offset", "_over", "_pieces", "_refused", "_shown", "_signature",
+        "_sources", "_tail", "_thoughts",
+    )  # fmt: skip
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+        self._customs = custom_names(shown)
+        self._head = b""
+        self._tail = b',"usage":null}\n\n' if shown.include_usage else b"}\n\n"
+        self._over = False
+        self._block: Text | Thinking | ToolUse | Refusal | None = None
+        self._next = 0
+        self._calls = -1
+        self._thoughts = 0
+        self._offset = 0
+        self._from = 0
+        self._refused = False
+        self._pieces: list[str] = []
+        self._sources: list[Tree] = []
+        self._signature: str | None = None
+
+    def write(self, event: Event) -> bytes:
+        """Bytes of whole events, maybe none; see ``base.Writer``."""
+        if self._over:
+            raise ValueError(f"{type(event).__name__} after the end")
+        if isinstance(event, Part):
+            return self._part(event)
+        if isinstance(event, Beat):
+            return b": ping\n\n"
+        if isinstance(event, Fault):
+            self._over = True
+            return frame("error", orjson.dumps(write_fault(event, self._shown.id)))
+        if isinstance(event, Start):
+            return self._start(event)
+        if not self._head:
+            raise ValueError(f"{type(event).__name__} before the start")
+        if isinstance(event, BlockStart):
+            return self._open(event)
+        if isinstance(event, Finish):
+            return self._finish(event)
+        if self._block is None:
+            raise ValueError(f"{type(event).__name__} outside a block")
+        if isinstance(event, BlockStop):
+            return self._close(self._block)
+        if isinstance(event, Signature):
+            self._signature = event.signature
+        else:
+            self._sources.append(event.citation)
+        return b""
+
+    def _start(self, start: Start) -> bytes:
+        if self._head:
+            raise ValueError("a second Start")
+        head = {
+            "id": start.id or f"chatcmpl-{self._shown.id}",
+            "object": "chat.completion.chunk",
+            "created": start.created or self._shown.now,
+            "model": self._shown.model,
+        }
+        self._head = b"data: " + orjson.dumps(head)[:-1] + b","
+        return self._chunk(b'{"role":"assistant","content":"","refusal":null}')
+
+    def _chunk(self, delta: bytes, reason: bytes = b"null", logprobs: bytes = b"null") -> bytes:
+        return b'%b"choices":[{"index":0,"delta":%b,"logprobs":%b,"finish_reason":%b}]%b' % (
+            self._head, delta, logprobs, reason, self._tail,
+        )  # fmt: skip
+
+    def _open(self, event: BlockStart) -> bytes:
+        block = event.block
+        if self._block is not None or event.index != self._next:
+            raise ValueError(f"block {event.index} begins where {self._next} was due, or within another")
+        if not isinstance(block, Text | Thinking | ToolUse | Refusal):
+            raise ValueError(f"{type(block).__name__} in a stream")  # noqa: TRY004 - the contract's one error
+        self._block = block
+        self._next += 1
+        self._pieces = []
+        self._sources = []
+        self._from = self._offset
+        self._signature = block.signature if isinstance(block, Text | Thinking | ToolUse) else None
+        self._refused = self._refused or isinstance(block, Refusal)
+        if not isinstance(block, ToolUse):
+            return self._part(Part(block.text)) if block.text else b""
+        self._calls += 1
+        made = b""
+        if not self._is_custom(block):
+            function = {"name": block.name, "arguments": ""}
+            made = self._call({"id": block.id, "type": "function", "function": function})
+        return made + (self._part(Part(block.arguments)) if block.arguments else b"")
+
+    def _is_custom(self, block: ToolUse) -> bool:
+        """Its input is given out whole: it may have come as JSON, and that shows only at its end."""
+        return block.custom or block.name in self._customs
+
+    def _call(self, tree: Tree) -> bytes:
+        return self._chunk(orjson.dumps({"tool_calls": [{"index": self._calls, **tree}]}))
+
+    def _part(self, part: Part) -> bytes:
+        block = self._block
+        if block is None:
+            raise ValueError("Part outside a block")
+        words = part.text
+        if not words:
+            return b""
+        if isinstance(block, Text):
+            self._offset += len(words)
+            delta = b'{"content":%b}' % orjson.dumps(words)
+            if not part.logprobs:
+                return self._chunk(delta)
+            return self._chunk(delta, logprobs=orjson.dumps({"content": part.logprobs, "refusal": None}))
+        if isinstance(block, ToolUse):
+            self._pieces.append(words)
+            if self._is_custom(block):
+                return b""
+            return self._chunk(
+                b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}' % (self._calls, orjson.dumps(words))
+            )
+        if isinstance(block, Thinking):
+            self._pieces.append(words)
+            return self._chunk(b'{"reasoning_content":%b}' % orjson.dumps(words))
+        return self._chunk(b'{"refusal":%b}' % orjson.dumps(words))
+
+    def _close(self, block: Text | Thinking | ToolUse | Refusal) -> bytes:
+        """What is only known of a block when it is whole: signatures, the places of sources, a custom tool's input."""
+        self._block = None
+        if isinstance(block, Text):
+            made = [write_annotation(source, self._from, self._offset) for source in self._sources]
+            annotations = [each for each in made if each is not None]
+            return self._chunk(orjson.dumps({"annotations": annotations})) if annotations else b""
+        if isinstance(block, Thinking) and self._signature is not None:
+            thought = Thinking("".join(self._pieces), self._signature, block.hidden)
+            self._thoughts += 1
+            details = [write_detail(thought, self._thoughts - 1)]
+            return self._chunk(orjson.dumps({"reasoning_details": details}))
+        return self._close_call(block) if isinstance(block, ToolUse) else b""
+
+    def _close_call(self, block: ToolUse) -> bytes:
+        tree: Tree = {}
+        if self._is_custom(block):
+            words = "".join(self._pieces)
+            plain = words if block.custom else input_of(words)
+            tree = {"id": block.id, "type": "custom", "custom": {"name": block.name, "input": plain}}
+        elif not self._pieces:
+            # A tool that takes nothing: clients read the arguments as JSON, and nothing is none.
+            tree = {"function": {"arguments": "{}"}}
+        if self._signature is not None:
+            tree["extra_content"] = write_tool_signature(self._signature)
+        return self._call(tree) if tree else b""
+
+    def _finish(self, event: Finish) -> bytes:
+        if self._block is not None:
+            raise ValueError("Finish within a block")
+        self._over = True
+        made = self._chunk(b"{}", orjson.dumps(write_stop(event.stop, refused=self._refused)))
+        usage = write_tokens(event.tokens) if self._shown.include_usage else None
+        if usage is not None:
+            made += b'%b"choices":[],"usage":%b}\n\n' % (self._head, orjson.dumps(usage))
+        return made + b"data: [DONE]\n\n"

@@ -1,0 +1,115 @@
+"""Puts two dialects together: a request into the target's form, and its answer, stream or error back into the caller's."""
+
+from types import ModuleType
+from typing import NamedTuple
+
+import msgspec
+import orjson
+
+from agw_proxy.config.presets import Quirks
+from agw_proxy.config.values import Spoken
+from agw_proxy.dialects import (
+    anthropic_messages_answers,
+    anthropic_messages_requests,
+    anthropic_messages_streams,
+    gemini_answers,
+    gemini_requests,
+    gemini_streams,
+    openai_chat_answers,
+    openai_chat_requests,
+    openai_chat_streams,
+    openai_responses_answers,
+    openai_responses_requests,
+    openai_responses_streams,
+)
+from agw_proxy.dialects.base import Losses, Malformed, Reader, Request, Shown, Tree, Untranslatable, Writer
+from agw_proxy.dialects.features import decide
+
+
+class _Parts(NamedTuple):
+    requests: ModuleType
+    answers: ModuleType
+    streams: ModuleType
+
+
+_PARTS: dict[Spoken, _Parts] = {
+    "chat": _Parts(openai_chat_requests, openai_chat_answers, openai_chat_streams),
+    "responses": _Parts(openai_responses_requests, openai_responses_answers, openai_responses_streams),
+    "messages": _Parts(anthropic_messages_requests, anthropic_messages_answers, anthropic_messages_streams),
+    "gemini": _Parts(gemini_requests, gemini_answers, gemini_streams),
+}
+
+
+class Written(NamedTuple):
+    """A request in the target's form. ``dropped``: what it has lost on the way."""
+
+    body: bytes
+    dropped: tuple[str, ...]
+
+
+def read_request(form: Spoken, body: bytes) -> Request:
+    """Read a caller's request; one in Google's form has model and stream in front. Raises Malformed, Untranslatable."""
+    tree = orjson.loads(body)
+    if not isinstance(tree, dict):
+        raise Malformed("The request is not a JSON object.")
+    if form == "gemini":
+        model, stream = str(tree.pop("model", "")), tree.pop("stream", False) is True
+        tree.pop("max_tokens", None)
+        return gemini_requests.read_request(tree, model, stream)
+    found: Request = _PARTS[form].requests.read_request(tree)
+    return found
+
+
+def write_request(request: Request, target: Spoken, model: str, quirks: Quirks, *, ask_usage: bool = True) -> Written:
+    """Write it for a target that calls the model ``model``. Raises Untranslatable."""
+    losses = Losses(target, decide)
+    asked = msgspec.structs.replace(request, model=model)
+    if target == "chat":
+        tree = openai_chat_requests.write_request(
+            asked, losses, max_tokens_name=quirks.max_tokens, reasoning_name=quirks.reasoning
+        )
+        if not (quirks.asks_usage and ask_usage):
+            tree.pop("stream_options", None)
+    else:
+        tree = _PARTS[target].requests.write_request(asked, losses)
+    for name in quirks.omits:
+        if tree.pop(name, None) is not None and name != "stream_options" and name not in losses.dropped:
+            losses.dropped.append(name)
+    return Written(_dumped(tree), tuple(losses.dropped))
+
+
+def _dumped(tree: Tree) -> bytes:
+    try:
+        return orjson.dumps(tree)
+    except orjson.JSONEncodeError:
+        raise Untranslatable("The request is nested too deeply to be translated.") from None
+
+
+def answer(spoken: Spoken, form: Spoken, body: bytes, shown: Shown) -> bytes:
+    """A whole answer of an upstream that speaks ``spoken``, for a caller who speaks ``form``. Raises Malformed."""
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise Malformed("The answer is no JSON.") from None
+    if not isinstance(tree, dict):
+        raise Malformed("The answer is not a JSON object.")
+    made: Tree = _PARTS[form].answers.write_answer(_PARTS[spoken].answers.read_answer(tree), shown)
+    return orjson.dumps(made)
+
+
+def fault(spoken: Spoken, form: Spoken, status: int, body: bytes, request_id: str) -> bytes:
+    """An error answer likewise; of any bytes."""
+    made: Tree = _PARTS[form].answers.write_fault(_PARTS[spoken].answers.read_fault(status, body), request_id)
+    return orjson.dumps(made)
+
+
+def reader(spoken: Spoken) -> Reader:
+    """What reads a stream of an upstream."""
+    made: Reader = _PARTS[spoken].streams.Reader()
+    return made
+
+
+def writer(form: Spoken, shown: Shown) -> Writer:
+    """What writes a stream to a caller."""
+    made: Writer = _PARTS[form].streams.Writer(shown)
+    return made
