@@ -55,7 +55,7 @@ ENDPOINTS = (
         method="POST",
         path="/v1/chat/completions",
         access="key",
-        relay=Relay("/chat/completions", needs_model=True, json_only=True, sse_usage=True, known_end=True),
+        relay=Relay("/chat/completions", needs_model=True, json_only=True, sse_usage=True, known_end=True, form="chat"),
         summary="Answer a conversation",
         description="Goes to an upstream that serves the model; members not named here pass through untouched.",
         tag="Models at work",

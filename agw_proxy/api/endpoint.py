@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from agw_proxy.config.values import Spoken
 from agw_proxy.errors import GatewayError, MethodNotAllowed, UnknownPath
 from agw_proxy.types import Dialect, LocalHandler
 
@@ -49,6 +50,8 @@ class Relay(msgspec.Struct, frozen=True):
 
     Elsewhere it may stand in a body without meaning, and must not open a path that the key's models do not.
     """
+    form: Spoken | None = None
+    """What a generation is asked for in here (POST only): an upstream that speaks another form gets it translated."""
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -90,6 +93,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Open to all, and its handler never waits: the fast lane answers by itself."""
     knows_keys: bool = False
     """Open to all, and its handler hears who asks where a good key comes along; a bad one changes nothing."""
+    by_asker: bool = False
+    """Whoever sends ``anthropic-version`` is answered in Anthropic's form."""
     listed: bool = True
     """Stands in the OpenAPI document; not so where only an upstream knows what is there."""
 

@@ -8,7 +8,15 @@ from agw_proxy.api.passthrough import METHODS, relayed, with_others
 
 PATH = "/v1/messages"
 BELOW = PATH + "/{rest:path}"
-_RELAY = Relay("", needs_model=False, json_only=False, sse_usage=False, known_end=True, model_paths=frozenset({PATH}))
+_RELAY = Relay(
+    "",
+    needs_model=False,
+    json_only=False,
+    sse_usage=False,
+    known_end=True,
+    model_paths=frozenset({PATH}),
+    form="messages",
+)
 _BELOW = Relay("", needs_model=False, json_only=False, sse_usage=False, model_paths=frozenset({PATH + "/count_tokens"}))
 
 ENDPOINTS = (

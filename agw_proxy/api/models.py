@@ -1,5 +1,7 @@
 """Which models there are for the asking key."""
 
+from datetime import UTC, datetime
+
 import msgspec
 
 from agw_proxy.api.endpoint import Endpoint, Response, Schema
@@ -24,18 +26,24 @@ _LIST: Schema = {
 
 
 async def list_models(control: Control, asked: Asked) -> Answer:
-    """All models that the key may use (OpenAI API reference, "List models")."""
-    data = [_described(model) for model in _served(control, asked)]
-    return Answer(200, msgspec.json.encode({"object": "list", "data": data}))
+    """All models that the key may use (OpenAI API reference, "List models"; Anthropic's, for who speaks that)."""
+    data = [_described(model, asked) for model in served(control, asked)]
+    tree: dict[str, object] = {"object": "list", "data": data}
+    if asked.dialect == "anthropic":
+        first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+        tree = {"data": data, "has_more": False, "first_id": first, "last_id": last}
+    return Answer(200, msgspec.json.encode(tree))
 
 
 async def get_model(control: Control, asked: Asked) -> Answer:
     """One of them, or one that an upstream's pattern covers. Raises ModelNotFound, ModelForbidden."""
-    return Answer(200, msgspec.json.encode(_described(control.model(_principal(asked), asked.path_values["id"]))))
+    return Answer(200, msgspec.json.encode(_described(served(control, asked, asked.path_values["id"])[0], asked)))
 
 
-def _served(control: Control, asked: Asked) -> list[ServedModel]:
-    return control.models(_principal(asked))
+def served(control: Control, asked: Asked, name: str | None = None) -> list[ServedModel]:
+    """All that the key may use, or the one of that name. Raises ModelNotFound, ModelForbidden."""
+    principal = _principal(asked)
+    return control.models(principal) if name is None else [control.model(principal, name)]
 
 
 def _principal(asked: Asked) -> Principal:
@@ -44,7 +52,10 @@ def _principal(asked: Asked) -> Principal:
     return asked.principal
 
 
-def _described(model: ServedModel) -> dict[str, str | int]:
+def _described(model: ServedModel, asked: Asked) -> dict[str, str | int]:
+    if asked.dialect == "anthropic":
+        created = datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"type": "model", "id": model.id, "display_name": model.id, "created_at": created}
     return {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owner}
 
 
@@ -54,6 +65,7 @@ ENDPOINTS = (
         method="GET",
         path="/v1/models",
         access="key",
+        by_asker=True,
         handler=list_models,
         summary="List the models",
         description="Those that the key may use; patterns of an upstream stand for more than is listed.",
@@ -65,6 +77,7 @@ ENDPOINTS = (
         method="GET",
         path="/v1/models/{id:path}",
         access="key",
+        by_asker=True,
         handler=get_model,
         summary="Describe a model",
         tag="Models",

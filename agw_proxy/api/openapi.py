@@ -63,6 +63,7 @@ _HEADERS: Mapping[str, tuple[Tree, str]] = {
     "Server-Timing": ({"type": "string"}, "Where the time went (W3C Server-Timing)."),
     "Retry-After": ({"type": "integer", "minimum": 0}, "Whole seconds to wait."),
     "retry-after-ms": ({"type": "integer", "minimum": 0}, "The same in milliseconds."),
+    "x-agw-dropped": ({"type": "string"}, "What the model's upstream cannot be asked for, and the request has lost."),
     "x-should-retry": ({"const": "false"}, "The gateway has tried what can be tried."),
     **{
         f"x-ratelimit-{what}-{unit}": (
@@ -82,7 +83,7 @@ _LIMITS = tuple(name for name in _HEADERS if name.startswith("x-ratelimit-"))
 _WAIT = ("Retry-After", "retry-after-ms")
 
 _NULLABLE: Tree = {"type": ["string", "null"]}
-# OpenAI: API reference, "Error codes". Anthropic: API reference, "Errors".
+# OpenAI: API reference, "Error codes". Anthropic: API reference, "Errors". Google: the API error model.
 _ERROR_SCHEMAS: Mapping[Dialect, tuple[str, Tree]] = {
     "openai": (
         "OpenAIError",
@@ -98,6 +99,24 @@ _ERROR_SCHEMAS: Mapping[Dialect, tuple[str, Tree]] = {
                         "type": {"type": "string"},
                         "param": {**_NULLABLE, "description": "The member of the request at fault."},
                         "code": {**_NULLABLE, "description": "Stable; the codes stand with each status."},
+                    },
+                }
+            },
+        },
+    ),
+    "gemini": (
+        "GoogleError",
+        {
+            "type": "object",
+            "required": ["error"],
+            "properties": {
+                "error": {
+                    "type": "object",
+                    "required": ["code", "message", "status"],
+                    "properties": {
+                        "code": {"type": "integer"},
+                        "message": {"type": "string"},
+                        "status": {"type": "string"},
                     },
                 }
             },

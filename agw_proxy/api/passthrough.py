@@ -4,14 +4,19 @@ The OpenAPI document names them in its text alone, since which paths exist is th
 it came: ``Matcher`` has refused dot segments, and whatever could pass for another endpoint here.
 """
 
+from collections.abc import Mapping
 from typing import get_args
 
 from agw_proxy.api.endpoint import Endpoint, Method, Relay, Response
+from agw_proxy.config.values import Spoken
 from agw_proxy.types import Dialect
 
-COUNTING_PATHS = frozenset({"/v1/responses/input_tokens", "/v1/messages/count_tokens"})
-"""They count a prompt's tokens, and use none."""
-MODEL_PATHS = COUNTING_PATHS | frozenset(
+COUNTING_PATHS: Mapping[str, Spoken] = {
+    "/v1/responses/input_tokens": "responses",
+    "/v1/messages/count_tokens": "messages",
+}
+"""They count a prompt's tokens in this form, and use none."""
+MODEL_PATHS = frozenset(COUNTING_PATHS) | frozenset(
     {
         "/v1/images/generations",
         "/v1/audio/speech",

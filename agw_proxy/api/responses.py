@@ -4,6 +4,14 @@ from agw_proxy.api.endpoint import Relay
 from agw_proxy.api.passthrough import relayed, with_others
 
 PATH = "/v1/responses"
-_RELAY = Relay("", needs_model=False, json_only=False, sse_usage=False, known_end=True, model_paths=frozenset({PATH}))
+_RELAY = Relay(
+    "",
+    needs_model=False,
+    json_only=False,
+    sse_usage=False,
+    known_end=True,
+    model_paths=frozenset({PATH}),
+    form="responses",
+)
 
 ENDPOINTS = with_others(relayed("POST", "responses", PATH, _RELAY))

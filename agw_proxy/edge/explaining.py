@@ -120,11 +120,15 @@ def _explain(
         seen = look_into(body, state.settings.server.json_depth)
     route = state.routes.find(model, principal)
     told["route"] = _route(state, route, now)
-    if relay.upstream_path and state.routes.dialects[route.targets[0].upstream] != endpoint.dialect:
+    if (
+        relay.form is None
+        and relay.upstream_path
+        and state.routes.dialects[route.targets[0].upstream] != endpoint.dialect
+    ):
         raise CallerError("The model's upstream speaks another dialect than this endpoint.", param="model")
     kind = state.models[route.name].sticky if route.name in state.models else None
     sticky = sticky_of(kind, wanted.headers.get("x-session-id"), body)
-    routed = planned(route, fallbacks, state, principal, subject(body), now, sticky)
+    routed = planned(route, fallbacks, state, principal, subject(body), now, sticky, translated=relay.form is not None)
     made = _Made(state, principal, wanted, path, endpoint, relay, body, seen, model)
     chosen, rules = _choose(made, routed.plan, now)
     rest = [target for target in routed.plan if target is not chosen]

@@ -56,11 +56,13 @@ def planned(
     now_ns: int,
     sticky: int = 0,
     spoken: Dialect | None = None,
+    *,
+    translated: bool = False,
 ) -> Routed:
     """The targets to try: the route's, those of ``names`` behind them, each once; the last resort where there are none.
 
     ``seed``: draws the order of each model's own; ``sticky``: what ties the request to a target, or 0; ``spoken``: only
-    upstreams of this dialect understand it, None: any may.
+    upstreams of this dialect understand it, None: any may. ``translated``: it is put into each target's own dialect.
     Raises PolicyError where the key may not name any, ModelForbidden and ModelNotFound for a name as for a model,
     InvalidParameter where an upstream speaks another dialect than the model's, and UpstreamUnavailable where nothing may
     be asked now.
@@ -70,7 +72,7 @@ def planned(
             f"The key '{principal.name}' may not name fallbacks of its own (its setting fallbacks: true allows it).",
             param="fallbacks",
         )
-    routes = [route, *(_route(name, route, state.routes, principal) for name in names)]
+    routes = [route, *(_route(name, route, state.routes, principal, translated=translated) for name in names)]
     plan: dict[str, Target] = {}
     panic, unavailable = False, None
     for item in routes:
@@ -86,7 +88,7 @@ def planned(
         return Routed(route=route, plan=limited, panic=True)
     if not plan:
         resort = state.ways.get(route.name, PLAIN).last_resort
-        if resort is None or not same_dialect(route, resort, state.routes):
+        if resort is None or not (translated or same_dialect(route, resort, state.routes)):
             raise unavailable or UpstreamUnavailable("Nothing may be asked now.")
         plan[resort.name] = resort
     return Routed(route=route, plan=tuple(plan.values()), panic=panic)
@@ -107,13 +109,13 @@ def resting(routes: Sequence[Route], now_ns: int) -> tuple[Target, ...]:
     return tuple(found[name] for _, name in sorted(waits))
 
 
-def _route(name: str, first: Route, routes: Routes, principal: Principal) -> Route:
+def _route(name: str, first: Route, routes: Routes, principal: Principal, *, translated: bool) -> Route:
     try:
         found = routes.find(name, principal)
     except (PolicyError, CallerError) as error:
         error.param = "fallbacks"
         raise
-    if not same_dialect(first, found.targets[0], routes):
+    if not (translated or same_dialect(first, found.targets[0], routes)):
         raise InvalidParameter(
             f"The fallback '{shown(name)}' is served by an upstream of another dialect than the model.",
             param="fallbacks",

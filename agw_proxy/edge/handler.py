@@ -6,7 +6,6 @@ gives back what it took.
 
 import asyncio
 import functools
-import random
 import time
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
@@ -24,16 +23,19 @@ from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.asking import Asking, Shared, of_upstream
 from agw_proxy.edge.authentication import authenticate
 from agw_proxy.edge.body import Bodies, check_json
+from agw_proxy.edge.counting import COUNTING, counted
 from agw_proxy.edge.credentials import passed_credentials
 from agw_proxy.edge.exchange import Bounds, Exchange
-from agw_proxy.edge.fallbacks import begun_with, named, planned, with_our_credentials, without
+from agw_proxy.edge.fallbacks import named, with_our_credentials, without
 from agw_proxy.edge.full_lane import Connection
+from agw_proxy.edge.gemini import shaped
 from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
-from agw_proxy.edge.reading import CONTROL, HOST, look_into, sticky_of, target_of
+from agw_proxy.edge.reading import HOST, look_into, target_of
 from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.reuse import Reuse
+from agw_proxy.edge.routing import route
 from agw_proxy.edge.state import State
 from agw_proxy.errors import (
     CallerError,
@@ -43,10 +45,7 @@ from agw_proxy.errors import (
     HeadTooLarge,
     InternalError,
     InvalidHTTP,
-    InvalidParameter,
     KeyMissing,
-    MissingParameter,
-    ModelForbidden,
     UnknownPath,
     UpgradeRefused,
     UpstreamError,
@@ -58,7 +57,6 @@ from agw_proxy.upstreams.failures import verdict
 from agw_proxy.upstreams.ways import PLAIN
 
 MAX_QUERY_FIELDS = 100
-MAX_MODEL_CHARS = 256  # of a name in the log: none that is longer is served
 
 
 class Handler:
@@ -146,6 +144,8 @@ class Handler:
         self._check_head(request)
         endpoint, values = self._matcher.match(request.method, path)
         exchange.endpoint, exchange.dialect = endpoint.name, endpoint.dialect
+        if endpoint.by_asker and "anthropic-version" in request.headers:
+            exchange.dialect = "anthropic"
         if request.headers.get("Upgrade", "").strip().lower() == "websocket":
             raise UpgradeRefused(
                 "This gateway serves no WebSocket or other upgrade here. Use plain HTTP; streams come as server-sent events."
@@ -203,14 +203,18 @@ class Handler:
         fallbacks: tuple[str, ...] = ()
         kind = request.headers.get("Content-Type", "").split(";", 1)[0].strip().lower()
         by_model = relay.model_paths is None or (request.method == "POST" and path in relay.model_paths)
-        if not path.startswith("/v1/"):
+        google = relay.form == "gemini"
+        if not (path.startswith("/v1/") or google):
             raise UnknownPath("Paths of the API begin with /v1/, spelt so.")
         if relay.json_only or (by_model and kind == "application/json"):
             check_json(request)
             body = await self._bodies.read(request, exchange)
             held = len(body)
+        front = 0
         try:
             if body is not None:
+                if google:
+                    body, front = shaped(path, query, body)
                 seen = look_into(body, state.settings.server.json_depth)
                 if by_model and seen.fallbacks_name >= 0:
                     fallbacks = named(body, seen)
@@ -221,7 +225,7 @@ class Handler:
             if body is not None and seen is not None:
                 exchange.user = user(body, seen, exchange.dialect == "anthropic") or exchange.user
             exchange.channel = label(request.headers, "x-channel-id")
-            routed = self._route(exchange, relay, state, seen if by_model else None, request, fallbacks, body)
+            routed = route(exchange, relay, state, seen if by_model else None, request, fallbacks, body)
             if "x-agw-key" not in request.headers:
                 routed = with_our_credentials(routed, state)
             share = None
@@ -229,6 +233,11 @@ class Handler:
                 share = await self._reuse.look(exchange, request, relay, state, routed, (path, query, body), fallbacks)
             asking = self._asking(exchange, relay, state, request, path, body, seen)
             routed = await self._limit(exchange, asking, routed)
+            counts = relay.form if google and path.endswith(COUNTING) else COUNTING_PATHS.get(path)
+            if counts is not None and body is not None:
+                target = routed.plan[0]
+                if counts not in state.services[target.upstream].speaks:
+                    return self._told(exchange, counted(state, target, counts, body))
             model = state.models.get(routed.route.name)
             call = Call(
                 method=request.method,
@@ -239,6 +248,8 @@ class Handler:
                 seen=seen,
                 request_id=exchange.request_id,
                 dialect=exchange.dialect,
+                form=relay.form if body is not None and by_model else None,
+                front=front,
                 asks_usage=relay.sse_usage,
                 by_model=exchange.model is not None,
                 repeatable=exchange.model is not None,
@@ -288,6 +299,8 @@ class Handler:
                 self._bodies.free(held)
         del body
         exchange.fallback = "echo" if opened.target is way.last_resort else None
+        if opened.dropped:
+            exchange.notes.append(("x-agw-dropped", ", ".join(opened.dropped)))
         service = state.services[opened.target.upstream]
         pump = Pump(
             request,
@@ -309,6 +322,12 @@ class Handler:
             pump.note_usage()
             self._metrics.streams(-1 if exchange.streaming else 0)
 
+    def _told(self, exchange: Exchange, body: bytes) -> web.Response:
+        """What the gateway knows itself."""
+        exchange.status, exchange.complete, exchange.bytes_out = 200, True, len(body)
+        headers = respond.common_headers(exchange)
+        return web.Response(body=body, headers=headers, content_type="application/json")
+
     def _check_head(self, request: web.BaseRequest) -> None:
         """What aiohttp lets through: a head that is large in all, a Host that is none (RFC 9110 section 7.2)."""
         if sum(len(name) + len(value) for name, value in request.raw_headers) > self._bodies.bounds.max_head_bytes:
@@ -317,60 +336,6 @@ class Handler:
             )
         if HOST.fullmatch(request.headers.get("Host", "")) is None:
             raise InvalidHTTP("The Host header is not a host and an optional port (RFC 9110 section 7.2).")
-
-    def _route(
-        self,
-        exchange: Exchange,
-        relay: Relay,
-        state: State,
-        seen: Peek | None,
-        request: web.BaseRequest,
-        fallbacks: tuple[str, ...],
-        body: bytes | None,
-    ) -> Routed:
-        """The name is resolved before the limits, so that only models that exist get buckets of their own."""
-        principal = exchange.principal
-        if principal is None:
-            raise KeyMissing("This endpoint needs a key.")
-        model = (seen.model if seen is not None else None) or relay.default_model
-        if model is None:
-            if relay.needs_model:
-                raise MissingParameter("The request names no model: 'model' must be a non-empty string.", param="model")
-            return self._route_without_model(exchange, state, request)
-        if CONTROL.search(model):
-            raise InvalidParameter("'model' must be a name without control characters.", param="model")
-        exchange.model, exchange.model_label = model[:MAX_MODEL_CHARS], "other"
-        carried = exchange.carried
-        seed = carried.seed if carried is not None else random.getrandbits(64)
-        route = state.routes.find(model, principal)
-        exchange.model_label = route.label
-        dialects = {state.routes.dialects[target.upstream] for target in route.targets}
-        spoken = exchange.dialect if relay.upstream_path else None  # else the path is the upstream's to understand
-        if spoken is not None and spoken not in dialects:
-            raise CallerError(
-                f"The model '{model}' is served by an upstream of the {dialects.pop()} dialect, and this version does not translate. "
-                "Use an endpoint of that dialect, or the upstream's OpenAI-compatible base_url.",
-                param="model",
-            )
-        if carried is not None and carried.target is not None:  # asked already, and maybe left alone since then
-            return begun_with(carried.target, route, seed, state.routes, spoken)
-        kind = state.models[route.name].sticky if route.name in state.models else None
-        sticky = sticky_of(kind, request.headers.get("x-session-id"), body or b"")
-        return planned(route, fallbacks, state, principal, seed, time.monotonic_ns(), sticky, spoken)
-
-    def _route_without_model(self, exchange: Exchange, state: State, request: web.BaseRequest) -> Routed:
-        """Paths that name no model go to the upstream in ``x-agw-upstream``, or the first; for keys that may use all of it."""
-        principal = exchange.principal
-        names = state.routes.upstream_names
-        asked = request.headers.get("x-agw-upstream")
-        name = asked if asked is not None else names[0]
-        if principal is None or name not in names:
-            raise CallerError("The header x-agw-upstream names no upstream of this gateway.", param="x-agw-upstream")
-        if not state.routes.may_address(name, principal):
-            raise ModelForbidden(
-                f"This path names no model, and the key '{principal.name}' may not use all of upstream '{name}' (its models would have to include '{name}/*')."
-            )
-        return state.routes.whole(name, time.monotonic_ns())
 
     def _asking(
         self,
@@ -393,7 +358,7 @@ class Handler:
             seen,
             session=session.encode("utf-8", "surrogateescape") if session else None,
             generates=relay.known_end,
-            uses_tokens=path not in COUNTING_PATHS,
+            uses_tokens=path not in COUNTING_PATHS and not path.endswith(COUNTING),
             replicas=self._replicas,
         )
 

@@ -134,7 +134,17 @@ def full_lane_reason(state: State, endpoint: Endpoint, model: str, upstream: int
 
 def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint) -> str | None:
     """Why a request from this endpoint to this upstream needs the full lane."""
-    if endpoint.relay is not None and endpoint.relay.upstream_path and dialect != endpoint.dialect:
+    relay = endpoint.relay
+    if relay is not None and relay.form is not None:
+        if relay.form not in service.speaks:
+            return "dialect"
+    elif relay is not None and relay.upstream_path and dialect != endpoint.dialect:
+        return "dialect"
+    if service.by_deployment:
+        return "deployment"
+    if relay is not None and any(
+        form not in service.speaks for path, form in COUNTING_PATHS.items() if path in (relay.model_paths or ())
+    ):
         return "dialect"
     if service.auth == "passthrough":
         return "own_credentials"

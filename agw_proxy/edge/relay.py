@@ -226,7 +226,7 @@ class Pump:
         """The upstream reports an error within its stream: the same data, in the form that every client raises on."""
         return await self._break(
             UpstreamBroken("The upstream reported an error within its stream."),
-            last_words(chunk, data, self._secrets),
+            last_words(chunk, data, self._secrets, self._exchange.dialect),
         )
 
     async def _break(self, error: GatewayError, last: bytes | None = None) -> web.StreamResponse:

@@ -37,13 +37,26 @@ ANTHROPIC_KINDS = {
     529: "overloaded_error",
 }
 
+GOOGLE_KINDS = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
 
 def error_tree(error: GatewayError, dialect: Dialect, request_id: str) -> Mapping[str, object]:
-    """The error in the caller's dialect (OpenAI API reference, Errors; Anthropic API reference, Errors)."""
+    """The error in the caller's dialect (OpenAI API reference, Errors; Anthropic's; Google's API error model)."""
     if dialect == "anthropic":
         fallback = "invalid_request_error" if error.status < 500 else "api_error"
         kind = ANTHROPIC_KINDS.get(error.status, fallback)
         return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
+    if dialect == "gemini":
+        status = GOOGLE_KINDS.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
+        return {"error": {"code": error.status, "message": error.message, "status": status}}
     return {
         "error": {
             "message": error.message,
@@ -62,8 +75,12 @@ def error_body(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
 
 
 def error_event(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
-    """What ends a broken stream: only ``event: error`` with the dialect's error makes every official SDK raise."""
-    return b"event: error\ndata: " + orjson.dumps(error_tree(error, dialect, request_id)) + b"\n\n"
+    """What ends a broken stream: only ``event: error`` with the dialect's error makes every official SDK raise.
+
+    Google's SDKs know no names of events, and raise on the error alone.
+    """
+    name = b"" if dialect == "gemini" else b"event: error\n"
+    return name + b"data: " + orjson.dumps(error_tree(error, dialect, request_id)) + b"\n\n"
 
 
 def common_headers(exchange: Exchange) -> list[tuple[str, str]]:
@@ -136,12 +153,12 @@ def answer_headers(exchange: Exchange, made: Answer) -> list[tuple[str, str]]:
     return [*common_headers(exchange), *made.headers, ("Content-Type", made.content_type)]
 
 
-def last_words(chunk: bytes, data: bytes, secrets: Sequence[str]) -> bytes:
+def last_words(chunk: bytes, data: bytes, secrets: Sequence[str], dialect: Dialect = "openai") -> bytes:
     """What ends a stream with an upstream's error event: the events before it in ``chunk``, then its ``data``."""
     at = chunk.find(data)
     before = chunk[: event_start(chunk, at)] if at >= 0 else b""
     line = b" ".join(scrubbed(data, secrets).splitlines())
-    return before + b"event: error\ndata: " + line + b"\n\n"
+    return before + (b"" if dialect == "gemini" else b"event: error\n") + b"data: " + line + b"\n\n"
 
 
 def event_start(chunk: bytes, at: int) -> int:

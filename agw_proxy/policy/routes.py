@@ -7,7 +7,7 @@ from agw_proxy._hot.route import Globs, Route, RouteTable, Target
 from agw_proxy.config.resilience import Breaker
 from agw_proxy.config.settings import Model, Upstream
 from agw_proxy.errors import ModelForbidden, ModelNotFound, UpstreamUnavailable
-from agw_proxy.types import Principal, Routed
+from agw_proxy.types import Dialect, Principal, Routed
 
 ECHO_UPSTREAM = "agw"
 ECHO_MODEL = "echo"
@@ -35,7 +35,9 @@ class Routes:
         board = board if board is not None else Board()
         breaker = breaker if breaker is not None else Breaker()
         self.upstream_names = (*(upstream.name for upstream in upstreams), ECHO_UPSTREAM)
-        self.dialects = (*(upstream.dialect for upstream in upstreams), "openai")
+        self.dialects: tuple[Dialect, ...] = (
+            *("openai" if upstream.dialect == "azure" else upstream.dialect for upstream in upstreams), "openai",
+        )  # fmt: skip
         self._patterns = tuple((upstream.name, Globs(upstream.models)) for upstream in upstreams)
         number = {name: index for index, name in enumerate(self.upstream_names)}
         self._models = {model.name: model for model in models}

@@ -130,7 +130,8 @@ class _Exchange:
     async def resort(self, target: Target) -> Opened | None:
         """The echo model's answer; None where it cannot serve this call."""
         service = self._services[target.upstream]
-        if service.upstream.dialect != self._call.dialect or not (self._call.replayable and self._call.by_model):
+        understood = self._call.form is not None or service.upstream.dialect == self._call.dialect
+        if not (understood and self._call.replayable and self._call.by_model):
             return None
         try:
             opened = await open_target(target, service, self._call)

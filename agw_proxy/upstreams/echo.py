@@ -3,8 +3,9 @@
 import asyncio
 
 from agw_proxy._hot.route import Target
+from agw_proxy.config.values import Dialect
 from agw_proxy.errors import UpstreamBroken
-from agw_proxy.types import Call, Dialect, RawHeaders
+from agw_proxy.types import Call, RawHeaders
 from agw_proxy.upstreams.echo_answers import Answered, answer
 
 READ_BYTES = 16_384  # at least so much is joined in one read where no pace is asked for: a write costs more than a copy

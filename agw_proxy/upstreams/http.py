@@ -9,15 +9,16 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import msgspec
 
 from agw_proxy._hot.route import Target
 from agw_proxy.config.resilience import Timeouts
 from agw_proxy.config.settings import Upstream as UpstreamSettings
+from agw_proxy.config.values import Dialect
 from agw_proxy.errors import UpstreamError
-from agw_proxy.types import Call, Dialect, Reply
+from agw_proxy.types import Call, Reply
 from agw_proxy.upstreams.asking import client_ready
 from agw_proxy.upstreams.keyring import Keyring
 from agw_proxy.upstreams.queue import Places
@@ -26,7 +27,12 @@ from agw_proxy.upstreams.trust import system_trust, trust
 if TYPE_CHECKING:
     from agw_proxy.upstreams.client import Client
 
-CREDENTIAL_HEADER = {"openai": ("Authorization", "Bearer "), "anthropic": ("x-api-key", "")}
+CREDENTIAL_HEADER = {
+    "openai": ("Authorization", "Bearer "),
+    "anthropic": ("x-api-key", ""),
+    "gemini": ("x-goog-api-key", ""),
+    "azure": ("api-key", ""),
+}
 PORTS = {"http": 80, "https": 443}
 
 
@@ -63,6 +69,7 @@ class HttpUpstream:
         self.name = settings.name
         self.dialect: Dialect = settings.dialect
         self._settings = settings
+        self.by_deployment = by_deployment(settings)
         self._timeouts = settings.timeouts.over(timeouts)
         # OpenAI's base URLs end in /v1, Anthropic's do not: paths here are relative to it in both dialects.
         self._base = settings.base_url + (
@@ -72,10 +79,14 @@ class HttpUpstream:
         self._client: Client | None = None
         self._trust = trust(settings.name, settings.ca_file) if settings.ca_file else None
 
-    async def open(self, target: Target, call: Call) -> Reply:  # noqa: ARG002  an in-process upstream needs the target
+    async def open(self, target: Target, call: Call) -> Reply:
         """See ``types.Upstream``. A call that waits for a place is in the upstream's queue, and its time is told apart."""
         client = await self._ready()
         call = self._with_key(call)
+        if self.by_deployment and call.by_model:
+            where = "" if call.path == "/responses" else f"/deployments/{quote(target.model, safe='')}"
+            query = f"api-version={quote(self._settings.api_version or '', safe='')}"
+            call = msgspec.structs.replace(call, path=where + call.path, query=query)
         places = self.places
         if places is None:
             return await client.open(call)
@@ -155,6 +166,11 @@ class HttpUpstream:
         for name, value in self._settings.headers.items():
             headers[name.lower()] = (name, value)
         return list(headers.values())
+
+
+def by_deployment(settings: UpstreamSettings) -> bool:
+    """Azure's older API: each model is a path of its own, and the query says which version is meant."""
+    return settings.dialect == "azure" and settings.api_version is not None
 
 
 def keys_of(settings: UpstreamSettings) -> tuple[str, ...]:

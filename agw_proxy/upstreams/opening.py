@@ -19,6 +19,7 @@ from agw_proxy.errors import (
     UpstreamTimeout,
 )
 from agw_proxy.types import Call, Reply
+from agw_proxy.upstreams.asking import translating_ready
 from agw_proxy.upstreams.failures import error_of_event, refused, verdict
 from agw_proxy.upstreams.service import Service
 
@@ -79,6 +80,8 @@ class Opened(msgspec.Struct):
     """Of a stream: ``first`` as it came, with the usage event that ``strips`` takes out."""
     strips: bool = False
     """The caller did not ask for the usage event."""
+    dropped: tuple[str, ...] = ()
+    """What the request lost when it was translated for the target."""
 
     def end(self, error: GatewayError | None) -> None:
         """The answer is over: whole, or broken by ``error``."""
@@ -135,11 +138,24 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
     seen = call.seen
     strip = False
     wire = call
+    form = call.form
+    spoken = service.speaks[0] if form is not None and form not in service.speaks else None
     if seen is not None and isinstance(call.body, bytes):
         strip = call.asks_usage and service.stream_usage and seen.stream and not seen.include_usage
-        model = target.model if call.by_model and target.model != seen.model else None
-        wire = msgspec.structs.replace(call, body=rewrite(call.body, seen, model, strip))
-    reply = await service.upstream.open(target, wire)
+        if spoken is None and form == "gemini":
+            wire = as_gemini(call, target.model)
+        elif spoken is None:
+            model = target.model if call.by_model and target.model != seen.model else None
+            wire = msgspec.structs.replace(call, body=rewrite(call.body, seen, model, strip))
+    dropped: tuple[str, ...] = ()
+    if spoken is None:
+        reply = await service.upstream.open(target, wire)
+    else:
+        await translating_ready()
+        from agw_proxy.upstreams import translating  # noqa: PLC0415  it brings all dialects
+
+        reply = translated = await translating.ask(target, service, call, spoken)
+        dropped = translated.dropped
     if call.on_sent is not None:
         call.on_sent()  # at the latest: there is an answer to wait for
     name = service.upstream.name
@@ -149,7 +165,9 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
     try:
         if kind == b"text/event-stream":
             holds = call.holds or _patient(service, call)
-            return await _first_event(reply, target, service, strip=strip, holds=holds, impatient=call.impatient)
+            opened = await _first_event(reply, target, service, strip=strip, holds=holds, impatient=call.impatient)
+            opened.dropped = dropped
+            return opened
         if kind == b"text/html" and call.seen is not None:
             raise UpstreamInvalid(f"Upstream '{name}' answered with an HTML page instead of JSON; check its base_url.")
         first = b"" if call.stream else await reply.read()
@@ -164,7 +182,14 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
     except BaseException:
         reply.close()
         raise
-    return Opened(reply, target, None, first, impatient=call.impatient)
+    return Opened(reply, target, None, first, impatient=call.impatient, dropped=dropped)
+
+
+def as_gemini(call: Call, model: str) -> Call:
+    """The call to a Gemini upstream, from one who speaks its form: the path says what the body's front did."""
+    verb = call.path.rpartition(":")[2]
+    body = b"{" + call.body[call.front :] if isinstance(call.body, bytes) else call.body
+    return msgspec.structs.replace(call, path=f"/models/{model}:{verb}", body=body)
 
 
 def _told(reply: Reply, service: Service, error: UpstreamError) -> UpstreamError:

@@ -4,7 +4,9 @@ import asyncio
 
 import msgspec
 
+from agw_proxy.config.presets import Quirks
 from agw_proxy.config.resilience import Retries, Timeouts
+from agw_proxy.config.values import Spoken
 from agw_proxy.types import Upstream
 from agw_proxy.upstreams.health import Health
 from agw_proxy.upstreams.keyring import Keyring
@@ -25,6 +27,11 @@ class Service(msgspec.Struct, frozen=True):
     """``key``, ``passthrough`` (it is asked with the caller's own provider credentials) or ``none``."""
     stream_usage: bool
     """Streams are asked to report usage, also where the caller did not ask."""
+    speaks: tuple[Spoken, ...] = ("chat",)
+    """The forms in which it may be asked, the one to translate into first."""
+    quirks: Quirks = Quirks()
+    by_deployment: bool = False
+    """The path of each request names the model."""
     keys: Keyring | None = None
     """Where it has several."""
     places: Places | None = None

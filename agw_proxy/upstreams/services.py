@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
+from agw_proxy.config.presets import quirks_of, speaks_of
 from agw_proxy.config.settings import Settings, Upstream
 from agw_proxy.upstreams.echo import Echo
 from agw_proxy.upstreams.health import Health
-from agw_proxy.upstreams.http import HttpUpstream, header_of, keys_of
+from agw_proxy.upstreams.http import HttpUpstream, by_deployment, header_of, keys_of
 from agw_proxy.upstreams.keyring import Keyring
 from agw_proxy.upstreams.queue import Places, Told
 from agw_proxy.upstreams.service import Service
@@ -48,6 +49,9 @@ def compile_services(
                 timeouts=upstream.timeouts.over(settings.timeouts),
                 auth=upstream.auth,
                 stream_usage=upstream.stream_usage,
+                speaks=speaks_of(upstream),
+                quirks=quirks_of(upstream),
+                by_deployment=by_deployment(upstream),
                 keys=keys,
                 places=places,
             )

@@ -112,7 +112,7 @@ def test_errors_come_in_the_dialect_of_the_endpoint(written: Tree) -> None:
         reply = tree["paths"]["/v1/models"]["get"]["responses"]["401"]
         return set(tree["components"]["schemas"]), reply["content"]["application/json"]["schema"]["$ref"]
 
-    assert schemas(written) == ({"OpenAIError"}, "#/components/schemas/OpenAIError")
+    assert schemas(written) == ({"OpenAIError", "GoogleError"}, "#/components/schemas/OpenAIError")
     other = msgspec.structs.replace(by_name("models"), dialect="anthropic")
     tree = orjson.loads(document([other], "1"))
     OpenAPIV31SpecValidator(tree).validate()

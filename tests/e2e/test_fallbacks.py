@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.behaviours import failure
 from tests.support.gateway import APP_KEY, Gateway, configuration, provider
+from tests.support.providers import SCENES, plays
 from tests.support.upstream import Upstream
 
 FREE_KEY = "agw-bench-free-b41f7a5c2e9d8063"
@@ -111,9 +112,14 @@ def test_a_name_that_leads_nowhere_is_not_found(gateway: Gateway) -> None:
     assert (reply.status, reply.error["code"], reply.error["param"]) == (404, "model_not_found", "fallbacks")
 
 
-def test_a_model_of_another_dialect_cannot_take_over(gateway: Gateway) -> None:
+def test_a_model_of_another_dialect_takes_over_in_the_callers_form(
+    gateway: Gateway, upstream: Upstream, second: Upstream
+) -> None:
+    upstream.default = failure(500)
+    second.default = plays(SCENES["text"])
     reply = gateway.chat(model="gpt-4o", fallbacks=["claude-1"], key=FREE_KEY)
-    assert (reply.status, reply.error["param"]) == (400, "fallbacks")
+    assert (reply.status, reply.json["object"]) == (200, "chat.completion")
+    assert second.last.path == "/v1/messages"
 
 
 def test_null_is_none_and_goes_nowhere(gateway: Gateway, upstream: Upstream) -> None:
@@ -168,7 +174,7 @@ def test_a_target_that_needs_the_callers_own_credential_is_passed_over_without_o
 
 
 @pytest.mark.parametrize("lane", ["auto", "full"])
-def test_only_targets_of_the_endpoints_dialect_are_asked(upstream: Upstream, second: Upstream, lane: str) -> None:
+def test_targets_of_every_dialect_are_asked_in_turn(upstream: Upstream, second: Upstream, lane: str) -> None:
     config = configuration(
         provider(upstream.url, models=["gpt-4o"]),
         {"name": "claude", "dialect": "anthropic", "base_url": second.url, "models": ["claude-*"]},
@@ -181,8 +187,17 @@ def test_only_targets_of_the_endpoints_dialect_are_asked(upstream: Upstream, sec
     )
     config["server"]["lane"] = lane
     with Gateway(config) as gateway:
-        assert gateway.chat(model="both").status == 200
-        assert gateway.chat(model="other").status == 400
+        second.default = plays(SCENES["text"])
+        assert [gateway.chat(model=name).status for name in ("both", "other")] == [200, 200]
+        assert (upstream.requests, len(second.requests)) == ([], 2)
+        second.default = failure(500)
+        reply = gateway.chat(model="both")
+        assert (reply.status, reply.value("x-agw-attempts")) == (
+            200,
+            "claude/claude-1=upstream_failed, fake/gpt-4o=200",
+        )
         upstream.default = failure(500)
-        assert [gateway.chat(model=name).status for name in ("both", "chain")] == [502, 502]
-        assert (len(upstream.requests), second.requests) == (3, [])
+        second.default = plays(SCENES["text"])
+        assert gateway.chat(model="chain").status == 200
+        embedded = gateway.post("/v1/embeddings", {"model": "other", "input": "x"})
+        assert (embedded.status, embedded.error["param"]) == (400, "model")

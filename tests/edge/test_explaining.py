@@ -167,13 +167,18 @@ def test_the_cache_is_told_of() -> None:
     assert not told(state, "gpt-4o", key="free", headers={"cache-control": "max-age=0, no-store"})["cache"]["looked_up"]
 
 
-@pytest.mark.parametrize(
-    ("model", "key", "status"), [("nothing", "app", 404), ("gpt-4o", "narrow", 403), ("claude-x", "app", 400)]
-)
+@pytest.mark.parametrize(("model", "key", "status"), [("nothing", "app", 404), ("gpt-4o", "narrow", 403)])
 def test_a_request_that_would_be_refused_is_explained_too(state: State, model: str, key: str, status: int) -> None:
     found = told(state, model, key=key, path="/v1/chat/completions")
     assert found["outcome"]["status"] == status
     assert "limits" not in found
+
+
+def test_a_request_in_another_dialect_is_explained_as_translated(state: State) -> None:
+    found = told(state, "claude-x", key="free", path="/v1/chat/completions")
+    assert found["lane"]["reason"] == "dialect"
+    refused = told(state, "claude-x", key="free", path="/v1/embeddings")
+    assert refused["outcome"]["status"] == 400
 
 
 def test_the_endpoint_is_the_one_that_the_model_speaks(state: State) -> None:

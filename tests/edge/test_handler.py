@@ -13,7 +13,7 @@ from tests.edge.inprocess import serving
 from tests.support.behaviours import answer, silence
 from tests.support.client import bearer
 from tests.support.fake_openai import ANSWER
-from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Tree, chat_body, configuration, provider
+from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Tree, configuration, provider
 from tests.support.upstream import Exchange, Upstream
 
 SCRAPE_KEY = "agw-scrape-0123456789abcdef"
@@ -285,10 +285,10 @@ async def test_limits_are_taken_given_back_and_told(wide: Tree, upstream: Upstre
 
 
 @pytest.mark.both_loops
-async def test_a_model_of_another_dialect_is_refused_with_a_way_out(upstream: Upstream, tmp_path: Path) -> None:
+async def test_an_endpoint_that_another_dialect_has_not_is_refused(upstream: Upstream, tmp_path: Path) -> None:
     claude = provider(upstream.url, "claude", dialect="anthropic", models=["claude-1"])
     async with serving(configuration(claude), tmp_path) as running:
-        reply = await running.ask("POST", "/v1/chat/completions", chat_body(model="claude-1"))
+        reply = await running.ask("POST", "/v1/embeddings", {"model": "claude-1", "input": "x"})
     assert (reply.status, reply.error["param"]) == (400, "model")
     assert "anthropic" in str(reply.error["message"])
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from agw_proxy._hot.peek import peek
 from agw_proxy._hot.route import RouteTable, Target
 from agw_proxy.config.resilience import Retries, Timeouts
+from agw_proxy.config.values import Dialect as Provider
 from agw_proxy.errors import UpstreamError
-from agw_proxy.types import Call, Dialect, RawHeaders
+from agw_proxy.types import Call, RawHeaders
 from agw_proxy.upstreams.health import Health
 from agw_proxy.upstreams.service import Service
 
@@ -50,7 +51,7 @@ class Answered:
 class Scripted:
     """An Upstream. ``calls``: what it was asked, with the target."""
 
-    dialect: Dialect = "openai"
+    dialect: Provider = "openai"
 
     def __init__(self, name: str, *script: Answered | UpstreamError) -> None:
         self.name = name

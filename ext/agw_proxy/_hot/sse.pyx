@@ -251,7 +251,7 @@ cdef class Stream:
         cdef int type_ = json.type if json.type != UNTYPED else self._named
         cdef long long prompt, completion, cached
         if json.counted:
-            prompt, completion, cached = prompt_of(json), count(json, COMPLETION_TOKENS, OUTPUT_TOKENS), cached_of(json)
+            prompt, completion, cached = prompt_of(json), completion_of(json), cached_of(json)
             if type_ == CUMULATIVE:     # adds to what the first event has told
                 prompt, cached = max(prompt, self.prompt_tokens), max(cached, self.cached_tokens)
                 completion = completion if completion >= 0 else self.completion_tokens

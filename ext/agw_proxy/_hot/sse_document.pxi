@@ -12,7 +12,7 @@ cdef class Document:
 
     cdef void usage(self, long long *prompt, long long *completion, long long *cached) noexcept nogil:
         prompt[0] = prompt_of(&self._json)
-        completion[0] = count(&self._json, COMPLETION_TOKENS, OUTPUT_TOKENS)
+        completion[0] = completion_of(&self._json)
         cached[0] = cached_of(&self._json)
 
     def feed(self, bytes chunk not None):
@@ -24,7 +24,7 @@ cdef class Document:
 
     @property
     def completion_tokens(self):
-        return count(&self._json, COMPLETION_TOKENS, OUTPUT_TOKENS)
+        return completion_of(&self._json)
 
     @property
     def cached_tokens(self):

@@ -9,7 +9,7 @@ cdef enum Layer:
 # strings of which only what they are is kept, those from IS_TYPE to IS_STATUS are kept where they come in pieces.
 cdef enum Role:
     PROMPT_TOKENS, INPUT_TOKENS, COMPLETION_TOKENS, OUTPUT_TOKENS, PROMPT_CACHED, INPUT_CACHED, CACHE_READ
-    CACHE_CREATED, CHOICE_INDEX
+    CACHE_CREATED, THOUGHT_TOKENS, CHOICE_INDEX
     NOTHING, IS_TEXT, IS_TYPE, IS_OBJECT, IS_REASON, IS_STOP, IS_STATUS
     IS_USAGE, IS_CHOICES, IS_ERROR, IS_DELTA, IS_TOOL_CALLS, IS_CALL, IS_PROMPT_DETAILS, IS_INPUT_DETAILS
     IS_TURN, IS_MESSAGE, IS_RESPONSE, IS_INNER_USAGE
@@ -65,6 +65,10 @@ cdef int role_of(int layer, const unsigned char *name, Py_ssize_t size) noexcept
             return IS_TEXT
         elif size == 5 and same(name, b"index", 5):
             return CHOICE_INDEX
+        elif size == 12 and same(name, b"finishReason", 12):
+            return IS_REASON
+        elif size == 7 and same(name, b"content", 7):
+            return IS_CALL
     elif layer == DELTA:
         return delta_role(name, size)
     elif layer == USAGE:
@@ -84,7 +88,10 @@ cdef int role_of(int layer, const unsigned char *name, Py_ssize_t size) noexcept
 
 
 cdef inline int top_role(const unsigned char *name, Py_ssize_t size) noexcept nogil:
-    """Of the answer or the event itself: Chat has choices, Messages a message and a delta, Responses a response."""
+    """Of the answer or the event itself: Chat has choices, Messages a message and a delta, Responses a response.
+
+    Gemini has candidates, which are choices in other words.
+    """
     if size == 4:
         if same(name, b"type", 4):
             return IS_TYPE
@@ -108,9 +115,15 @@ cdef inline int top_role(const unsigned char *name, Py_ssize_t size) noexcept no
     elif size == 8:
         if same(name, b"response", 8):
             return IS_RESPONSE
+    elif size == 10:
+        if same(name, b"candidates", 10):
+            return IS_CHOICES
     elif size == 11:
         if same(name, b"stop_reason", 11):
             return IS_STOP
+    elif size == 13:
+        if same(name, b"usageMetadata", 13):
+            return IS_USAGE
     return NOTHING
 
 
@@ -154,6 +167,14 @@ cdef int usage_role(const unsigned char *name, Py_ssize_t size) noexcept nogil:
         return CACHE_READ
     elif size == 27 and same(name, b"cache_creation_input_tokens", 27):
         return CACHE_CREATED
+    elif size == 16 and same(name, b"promptTokenCount", 16):
+        return PROMPT_TOKENS
+    elif size == 20 and same(name, b"candidatesTokenCount", 20):
+        return COMPLETION_TOKENS
+    elif size == 18 and same(name, b"thoughtsTokenCount", 18):
+        return THOUGHT_TOKENS
+    elif size == 23 and same(name, b"cachedContentTokenCount", 23):
+        return PROMPT_CACHED
     return NOTHING
 
 
@@ -166,6 +187,14 @@ cdef inline long long number(const Json *json, int role) noexcept nogil:
 cdef inline long long count(const Json *json, int one, int other) noexcept nogil:
     """A number under the first of its two names that has one, or -1."""
     return json.numbers[one] if json.numbers[one] >= 0 else json.numbers[other]
+
+
+cdef long long completion_of(const Json *json) noexcept nogil:
+    """All of the answer, or -1. Gemini's candidates leave out what was thought before them."""
+    cdef long long found = count(json, COMPLETION_TOKENS, OUTPUT_TOKENS), thought = number(json, THOUGHT_TOKENS)
+    if thought <= 0 or max(found, 0) > LLONG_MAX - thought:
+        return found
+    return max(found, 0) + thought
 
 
 cdef long long prompt_of(const Json *json) noexcept nogil:

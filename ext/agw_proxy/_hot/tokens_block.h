@@ -100,6 +100,8 @@ TARGET static inline uint64_t EACH(read)(
             s->hold = 0;
             switch (name) {
             case NAME('s', 'y', 's', 't', 'e', 'm', 0, 0):
+            case NAME('s', 'y', 's', 't', 'e', 'm', 'I', 'n'):
+            case NAME('s', 'y', 's', 't', 'e', 'm', '_', 'i'):
             case NAME('i', 'n', 's', 't', 'r', 'u', 'c', 't'):
             case NAME('p', 'r', 'o', 'm', 'p', 't', 0, 0):
                 s->count[F_MESSAGE]++;
@@ -112,6 +114,7 @@ TARGET static inline uint64_t EACH(read)(
                 s->top = STRINGS;
                 break;
             case NAME('m', 'e', 's', 's', 'a', 'g', 'e', 's'):
+            case NAME('c', 'o', 'n', 't', 'e', 'n', 't', 's'):
                 s->top = STRINGS;
                 break;
             case NAME('t', 'o', 'o', 'l', 's', 0, 0, 0):

@@ -1,0 +1,24 @@
+"""Answers how many tokens a prompt has where the model's upstream cannot be asked: by the estimate that limits go by."""
+
+import orjson
+
+from agw_proxy._hot.route import Target
+from agw_proxy._hot.tokens import count
+from agw_proxy.config.values import Spoken
+from agw_proxy.edge.state import State
+
+COUNTING = ":countTokens"
+
+
+def counted(state: State, target: Target, form: Spoken, body: bytes) -> bytes:
+    """The answer in the caller's form.
+
+    Anthropic API reference, "Count tokens in a Message"; OpenAI's "Get input token counts"; Gemini's "countTokens".
+    """
+    learner = state.learners.of(state.services[target.upstream].upstream.name, target.model)
+    tokens = learner.prompt(count(body))
+    if form == "messages":
+        return orjson.dumps({"input_tokens": tokens})
+    if form == "gemini":
+        return orjson.dumps({"totalTokens": tokens})
+    return orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})

@@ -1,0 +1,49 @@
+"""Requests in Google's form: the path says model and stream, which here are members of the body in front of its own.
+
+So they are routed, limited and kept like all others; whoever asks a Gemini upstream takes the members away again.
+"""
+
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote
+
+import orjson
+
+from agw_proxy.edge.counting import COUNTING
+from agw_proxy.errors import InvalidJSON, InvalidParameter, UnknownPath
+
+BASE = "/v1beta/models/"
+VERBS = frozenset({"generateContent", "streamGenerateContent", COUNTING[1:]})
+
+
+class Shaped(NamedTuple):
+    """``front``: how many bytes of the body are not the caller's, its opening brace among them."""
+
+    body: bytes
+    front: int
+
+
+def shaped(path: str, query: str, body: bytes) -> Shaped:
+    """Put model, stream and the bound of the answer in front. Raises UnknownPath, InvalidParameter, InvalidJSON."""
+    model, _, verb = path.removeprefix(BASE).rpartition(":")
+    model = unquote(model)
+    if verb not in VERBS or not model:
+        raise UnknownPath(f"Expected {BASE}MODEL: with one of {', '.join(sorted(VERBS))} behind the colon.")
+    streams = verb == "streamGenerateContent"
+    if streams and parse_qs(query).get("alt") != ["sse"]:
+        raise InvalidParameter("Streams come as server-sent events here: ask with ?alt=sse.", param="alt")
+    front: dict[str, object] = {"model": model, "stream": streams}
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJSON(f"The body is not JSON: {error}") from None
+    if not isinstance(tree, dict):
+        raise InvalidJSON("The body is not a JSON object.")
+    config = tree.get("generationConfig") or tree.get("generation_config")
+    if isinstance(config, dict):
+        most = config.get("maxOutputTokens") or config.get("max_output_tokens")
+        if isinstance(most, int) and most > 0:
+            front["max_tokens"] = most
+    text = orjson.dumps(front)[:-1]
+    rest = body.lstrip()[1:]
+    comma = b"," if tree else b""
+    return Shaped(text + comma + rest, len(text) + len(comma))

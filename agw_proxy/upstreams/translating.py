@@ -1,0 +1,199 @@
+"""Asks an upstream in another form than the caller's, and gives its answer back in the caller's: a Reply like any other.
+
+All that looks at answers (the first event, usage, ends, errors) sees them in the caller's form, and need not know.
+"""
+
+import time
+
+import msgspec
+import orjson
+
+from agw_proxy._hot.route import Target
+from agw_proxy.config.values import Spoken
+from agw_proxy.dialects import translate
+from agw_proxy.dialects.base import Finish, Malformed, Request, Shown, Untranslatable
+from agw_proxy.dialects.sse import Events
+from agw_proxy.errors import InvalidParameter, UpstreamBroken, UpstreamInvalid
+from agw_proxy.types import Call, RawHeaders, Reply
+from agw_proxy.upstreams.failures import MAX_ERROR_BYTES
+from agw_proxy.upstreams.service import Service
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of one that is translated whole: it is in memory, twice
+PATHS: dict[Spoken, str] = {"chat": "/chat/completions", "responses": "/responses", "messages": "/messages"}
+ANTHROPIC_VERSION = "2023-06-01"
+_OF_A_DIALECT = ("anthropic-", "openai-", "x-goog-", "x-stainless-")
+_REQUEST = "request"
+
+
+async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "Translated":
+    """Ask in ``spoken``. Raises InvalidParameter for what cannot be said there, UpstreamError."""
+    if call.form is None or not isinstance(call.body, bytes):
+        raise ValueError("only a whole body in a known form can be translated")
+    request = _read(call.form, call)
+    try:
+        written = translate.write_request(request, spoken, target.model, service.quirks, ask_usage=service.stream_usage)
+    except Untranslatable as error:
+        raise InvalidParameter(error.message, param=error.param) from None
+    wire = msgspec.structs.replace(
+        call,
+        path=path_of(spoken, target.model, stream=request.stream),
+        query="alt=sse" if spoken == "gemini" and request.stream else "",
+        headers=_headers(call.headers, spoken),
+        body=written.body,
+    )
+    reply = await service.upstream.open(target, wire)
+    shown = Shown(
+        id=_plain(call.request_id), model=request.model, now=int(time.time()), include_usage=True, request=request
+    )
+    made = Translated(reply, service.upstream.name, spoken, call.form, shown, written.dropped)
+    try:
+        await made.begin()
+    except BaseException:
+        reply.close()
+        raise
+    return made
+
+
+def path_of(spoken: Spoken, model: str, *, stream: bool) -> str:
+    """Where a generation is asked for, relative to the upstream's base URL."""
+    if spoken == "gemini":
+        return f"/models/{model}:{'streamGenerateContent' if stream else 'generateContent'}"
+    return PATHS[spoken]
+
+
+def _read(form: Spoken, call: Call) -> Request:
+    """The request, read once for all tries."""
+    found = call.memo.get(_REQUEST)
+    if isinstance(found, Request):
+        return found
+    try:
+        request = translate.read_request(form, call.body if isinstance(call.body, bytes) else b"")
+    except (Malformed, Untranslatable) as error:
+        raise InvalidParameter(error.message, param=error.param) from None
+    call.memo[_REQUEST] = request
+    return request
+
+
+def _plain(request_id: str) -> str:
+    """A request id without what an answer's ids must not have in them."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in request_id)
+
+
+def _headers(headers: list[tuple[str, str]], spoken: Spoken) -> list[tuple[str, str]]:
+    """Without what means something in the caller's dialect only."""
+    kept = [(name, value) for name, value in headers if not name.lower().startswith(_OF_A_DIALECT)]
+    if spoken == "messages":
+        kept.append(("anthropic-version", ANTHROPIC_VERSION))
+    return kept
+
+
+class Translated:
+    """An answer in the caller's form."""
+
+    def __init__(
+        self, reply: Reply, name: str, spoken: Spoken, form: Spoken, shown: Shown, dropped: tuple[str, ...]
+    ) -> None:
+        """``reply``: in the upstream's form ``spoken``. ``name``: of the upstream."""
+        self._reply, self._name = reply, name
+        self._spoken, self._form, self._shown = spoken, form, shown
+        self.status = reply.status
+        self.headers: RawHeaders = ()
+        self.dropped = dropped
+        """What the request has lost on its way there."""
+        self.ended = False
+        self._whole: bytes | None = None
+        self._events: Events | None = None
+        self._moved = True
+
+    @property
+    def connect_ms(self) -> float:
+        """See ``types.Reply``."""
+        return self._reply.connect_ms
+
+    @property
+    def began_ns(self) -> int:
+        """See ``types.Reply``."""
+        return self._reply.began_ns
+
+    async def begin(self) -> None:
+        """Find out what kind of answer it is; one in one piece is read. Raises UpstreamError."""
+        kind = next((value for name, value in self._reply.headers if name.lower() == b"content-type"), b"")
+        kind = kind.split(b";", 1)[0].strip().lower()
+        others = [
+            (name, value)
+            for name, value in self._reply.headers
+            if name.lower() not in {b"content-type", b"content-length", b"transfer-encoding", b"content-encoding"}
+        ]
+        if self.status < 400 and kind == b"text/event-stream":
+            self._events = Events()
+            self._reader = translate.reader(self._spoken)
+            self._writer = translate.writer(self._form, self._shown)
+            self.headers = [*others, (b"content-type", b"text/event-stream")]
+            return
+        body = await self._all(MAX_ERROR_BYTES if self.status >= 400 else MAX_ANSWER_BYTES)
+        if self.status >= 400:
+            self._whole = translate.fault(self._spoken, self._form, self.status, body, self._shown.id)
+        else:
+            try:
+                self._whole = translate.answer(self._spoken, self._form, body, self._shown)
+            except (Malformed, orjson.JSONEncodeError) as error:
+                raise UpstreamInvalid(
+                    f"Upstream '{self._name}' answered with what its dialect does not know: {error}"
+                ) from None
+        self.headers = [
+            *others, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(self._whole)),
+        ]  # fmt: skip
+
+    async def _all(self, most: int) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        while not self._reply.ended:
+            piece = await self._reply.read()
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                if self.status >= 400:
+                    break
+                raise UpstreamInvalid(f"Upstream '{self._name}' sent an answer over {most >> 20} MiB.")
+        self._reply.close()
+        return b"".join(pieces)
+
+    async def read(self, *, progress: bool = True) -> bytes:  # noqa: ARG002  known better here: not all events are passed on
+        """See ``types.Reply``."""
+        if self._whole is not None:
+            made, self._whole, self.ended = self._whole, None, True
+            return made
+        events = self._events
+        if events is None or self.ended:
+            return b""
+        while True:
+            try:
+                chunk = await self._reply.read(progress=self._moved)
+            except UpstreamBroken:
+                # Where usage may follow the last word (Gemini), only the end says that all is there: also this one.
+                left = self._reader.end()
+                if not any(isinstance(event, Finish) for event in left):
+                    raise
+                self.ended = True
+                return b"".join([self._writer.write(event) for event in left])
+            out = []
+            try:
+                found = events.feed(chunk)
+                if self._reply.ended:
+                    found += events.end()
+            except Malformed as error:
+                raise UpstreamBroken(f"Upstream '{self._name}' sent what is no stream of events: {error}") from None
+            for name, data in found:
+                out += [self._writer.write(event) for event in self._reader.read(name, data)]
+            if self._reply.ended:
+                self.ended = True
+                out += [self._writer.write(event) for event in self._reader.end()]
+            made = b"".join(out)
+            self._moved = bool(made)
+            if made or self.ended:
+                return made
+
+    def close(self) -> None:
+        """See ``types.Reply``."""
+        self._whole = None
+        self._reply.close()
