@@ -86,6 +86,8 @@ class Call(msgspec.Struct):
     """It was routed by the model in its body, which is replaced by the target's name for it."""
     repeatable: bool = True
     """A second try does no harm where the first may have had an effect: a generation, not a file or a batch."""
+    raw: bool = False
+    """``path`` stands behind the ``base_url`` as it is configured; else behind that of the dialect's own paths."""
     own_credentials: list[tuple[str, str]] | None = None
     deadlines: Callable[[Timeouts], Timeouts] | None = None
     """What the route and the caller make of an upstream's deadlines; None: nothing."""
@@ -314,6 +316,10 @@ class Control(Protocol):
 
     def upstreams(self) -> list[UpstreamState]:
         """The upstreams in order of configuration."""
+        ...
+
+    def egress(self, upstream: str) -> Mapping[str, object]:
+        """Which headers go to an upstream, and why; never a value. Raises UnknownPath."""
         ...
 
     def redis(self) -> Mapping[str, object] | None:

@@ -12,7 +12,13 @@ from agw_proxy._hot.route import RouteTable
 class Names:
     """Header names that mean something to the gateway, in lower case."""
 
-    def __init__(self, kept: Iterable[bytes], safe: Iterable[bytes], safe_prefixes: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        kept: Iterable[bytes],
+        safe: Iterable[bytes],
+        safe_prefixes: Sequence[bytes],
+        kept_prefixes: Sequence[bytes] = (),
+    ) -> None:
         """``kept``: of a request, stay here. ``safe``: of an answer, go to the client. Raises ValueError on a bad name."""
 
 class Wheel:

@@ -50,6 +50,8 @@ class Relay(msgspec.Struct, frozen=True):
 
     Elsewhere it may stand in a body without meaning, and must not open a path that the key's models do not.
     """
+    raw: bool = False
+    """The path names the upstream, and what is behind that name goes there as it came."""
     form: Spoken | None = None
     """What a generation is asked for in here (POST only): an upstream that speaks another form gets it translated."""
 

@@ -11,10 +11,11 @@ from agw_proxy.api import (
     models,
     openapi,
     passthrough,
+    raw,
     responses,
     usage,
 )
-from agw_proxy.api.admin import metrics, security, upstreams
+from agw_proxy.api.admin import egress, metrics, security, upstreams
 from agw_proxy.api.endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -25,6 +26,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *gemini.ENDPOINTS,
     *models.ENDPOINTS,
     *passthrough.ENDPOINTS,
+    *raw.ENDPOINTS,
     *health.ENDPOINTS,
     *openapi.ENDPOINTS,
     *docs.ENDPOINTS,
@@ -32,5 +34,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *explain.ENDPOINTS,
     *metrics.ENDPOINTS,
     *upstreams.ENDPOINTS,
+    *egress.ENDPOINTS,
     *security.ENDPOINTS,
 )

@@ -34,8 +34,9 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 FIELD_VALUE = re.compile(r"[\x20-\x7e\x80-\xff\t]*")  # RFC 9110 section 5.5, as Latin-1
 # Framing and connection management belong to the gateway (RFC 9110 section 7.6.1).
 FORBIDDEN_HEADERS = frozenset({
-    "connection", "content-encoding", "content-length", "expect", "host", "keep-alive", "proxy-authenticate",
-    "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    "accept-encoding", "connection", "content-encoding", "content-length", "expect", "host", "keep-alive",
+    "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    "x-request-id",
 })  # fmt: skip
 
 
@@ -157,7 +158,7 @@ def headers(value: dict[str, str]) -> dict[str, str]:
         if TOKEN.fullmatch(name) is None:
             raise ValueError("expected header names of letters, digits and !#$%&'*+-.^_`|~")
         if name.lower() in FORBIDDEN_HEADERS:
-            raise ValueError(f"the header {name!r} is the gateway's own (framing and connection); it cannot be set")
+            raise ValueError(f"the header {name!r} is the gateway's own (framing, connection, the request's name); it cannot be set")
         if name.lower() in seen:
             raise ValueError(f"the header {name!r} is given twice (names do not differ by case)")
         if FIELD_VALUE.fullmatch(text) is None or text.strip() != text:

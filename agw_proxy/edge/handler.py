@@ -32,6 +32,7 @@ from agw_proxy.edge.gemini import shaped
 from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
+from agw_proxy.edge.raw import addressed
 from agw_proxy.edge.reading import HOST, look_into, target_of
 from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.reuse import Reuse
@@ -204,7 +205,10 @@ class Handler:
         kind = request.headers.get("Content-Type", "").split(";", 1)[0].strip().lower()
         by_model = relay.model_paths is None or (request.method == "POST" and path in relay.model_paths)
         google = relay.form == "gemini"
-        if not (path.startswith("/v1/") or google):
+        upstream: str | None = None
+        if relay.raw:
+            upstream, path = addressed(exchange, state, path, request.headers)
+        elif not (path.startswith("/v1/") or google):
             raise UnknownPath("Paths of the API begin with /v1/, spelt so.")
         if relay.json_only or (by_model and kind == "application/json"):
             check_json(request)
@@ -225,7 +229,7 @@ class Handler:
             if body is not None and seen is not None:
                 exchange.user = user(body, seen, exchange.dialect == "anthropic") or exchange.user
             exchange.channel = label(request.headers, "x-channel-id")
-            routed = route(exchange, relay, state, seen if by_model else None, request, fallbacks, body)
+            routed = route(exchange, relay, state, seen if by_model else None, request, fallbacks, body, upstream)
             if "x-agw-key" not in request.headers:
                 routed = with_our_credentials(routed, state)
             share = None
@@ -241,7 +245,7 @@ class Handler:
             model = state.models.get(routed.route.name)
             call = Call(
                 method=request.method,
-                path=relay.upstream_path or path.removeprefix("/v1"),
+                path=path if relay.raw else relay.upstream_path or path.removeprefix("/v1"),
                 query=query,
                 headers=towards_upstream(request.headers),
                 body=body,
@@ -253,6 +257,7 @@ class Handler:
                 asks_usage=relay.sse_usage,
                 by_model=exchange.model is not None,
                 repeatable=exchange.model is not None,
+                raw=relay.raw,
                 own_credentials=passed_credentials(request, state, routed),
                 deadlines=deadlines(model, request.headers.get(HEADER)),
                 impatient=HEADER in request.headers,

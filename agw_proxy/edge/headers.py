@@ -11,21 +11,38 @@ from agw_proxy.types import RawHeaders
 HOP_BY_HOP = frozenset(
     {
         "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
-        "transfer-encoding", "upgrade",
+        "transfer-encoding", "upgrade", "http2-settings",
     }
 )  # fmt: skip
 CREDENTIALS = frozenset(
     {"authorization", "x-api-key", "api-key", "x-goog-api-key", "openai-organization", "openai-project"}
 )
 """The caller's own provider credentials: sent on only where an upstream has ``auth: passthrough``."""
-OURS = frozenset(
+MADE_ANEW = frozenset({"host", "content-length", "expect", "accept-encoding", "x-request-id"})
+TO_THE_GATEWAY = frozenset(
     {
-        "host", "content-length", "expect", "accept-encoding", "cookie", "cookie2", "x-agw-key", "x-agw-upstream",
-        "x-agw-cache", "idempotency-key", "x-user-id", "x-channel-id", "x-session-id", "x-request-id", "forwarded", "via", "x-real-ip",
+        "x-agw-key", "x-agw-upstream", "x-agw-cache", "idempotency-key", "x-user-id", "x-channel-id", "x-session-id",
     }
 )  # fmt: skip
-"""Meant for this gateway, made anew for the upstream, or telling it about the caller's network."""
+SIGNED_IN = frozenset(
+    {
+        "cookie", "cookie2", "set-cookie", "x-auth-token", "x-access-token", "x-amz-security-token", "x-csrf-token",
+        "x-serverless-authorization", "ocp-apim-subscription-key", "cf-access-client-id", "cf-access-client-secret",
+        "cf-access-jwt-assertion", "x-goog-iap-jwt-assertion", "x-amzn-oidc-data", "x-amzn-oidc-accesstoken",
+    }
+)  # fmt: skip
+"""Cookies, and what doors in front of a gateway have let the caller in by."""
+NETWORK = frozenset(
+    {
+        "forwarded", "via", "x-real-ip", "x-forwarded", "forwarded-for", "x-client-ip", "x-cluster-client-ip",
+        "true-client-ip", "cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "x-original-forwarded-for",
+        "x-envoy-external-address",
+    }
+)  # fmt: skip
+OURS = MADE_ANEW | TO_THE_GATEWAY | SIGNED_IN | NETWORK
 KEPT_IN = HOP_BY_HOP | CREDENTIALS | OURS
+KEPT_PREFIXES = ("proxy-", "sec-websocket-", "x-agw-", "x-forwarded-")
+"""Of the connection, meant for the gateway, or about the caller's network as well, whatever follows."""
 
 SAFE_OUT = frozenset(
     {
@@ -66,20 +83,30 @@ def towards_upstream(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
 
     Nor those whose value is not UTF-8: aiohttp's client could send them shortened only (the fast lane sends them whole).
     """
-    named = {token.strip().lower() for value in headers.getall("Connection", ()) for token in value.split(",")}
+    named = named_by_connection(headers)
     return [
         (name, value)
         for name, value in headers.items()
         if (lower := name.lower()) not in KEPT_IN
         and lower not in named
-        and not lower.startswith(("x-forwarded-", "x-agw-", "sec-websocket-"))
+        and not lower.startswith(KEPT_PREFIXES)
         and not SURROGATE.search(value)
     ]
 
 
+def named_by_connection(headers: CIMultiDictProxy[str]) -> set[str]:
+    """What a Connection header makes hop-by-hop (RFC 9110 section 7.6.1), in lower case."""
+    return {token.strip().lower() for value in headers.getall("Connection", ()) for token in value.split(",")}
+
+
 def own_credentials(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
     """The caller's provider credentials, for an upstream with ``auth: passthrough``."""
-    return [(name, value) for name, value in headers.items() if name.lower() in CREDENTIALS]
+    named = named_by_connection(headers)
+    return [
+        (name, value)
+        for name, value in headers.items()
+        if (lower := name.lower()) in CREDENTIALS and lower not in named and not SURROGATE.search(value)
+    ]
 
 
 def towards_client(headers: RawHeaders, *, limits: bool) -> Iterable[tuple[str, str]]:

@@ -14,7 +14,7 @@ from agw_proxy.api.endpoint import Endpoint
 from agw_proxy.api.passthrough import COUNTING_PATHS
 from agw_proxy.config.settings import Model
 from agw_proxy.config.storage import Cache
-from agw_proxy.edge.headers import KEPT_IN, SAFE_OUT, SAFE_OUT_PREFIXES
+from agw_proxy.edge.headers import KEPT_IN, KEPT_PREFIXES, SAFE_OUT, SAFE_OUT_PREFIXES
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import OPERATIONS
 from agw_proxy.types import Dialect
@@ -24,7 +24,8 @@ from agw_proxy.upstreams.service import Service
 
 def names() -> Names:
     """The header names that the lane knows: the very sets by which the full lane decides."""
-    return Names([name.encode() for name in sorted(KEPT_IN)], sorted(SAFE_OUT), SAFE_OUT_PREFIXES)
+    kept = [name.encode() for name in sorted(KEPT_IN)]
+    return Names(kept, sorted(SAFE_OUT), SAFE_OUT_PREFIXES, [prefix.encode() for prefix in KEPT_PREFIXES])
 
 
 class Origins:

@@ -12,7 +12,7 @@ from agw_proxy.edge.fallbacks import begun_with, planned
 from agw_proxy.edge.reading import CONTROL, sticky_of
 from agw_proxy.edge.state import State
 from agw_proxy.errors import CallerError, InvalidParameter, KeyMissing, MissingParameter, ModelForbidden
-from agw_proxy.types import Routed
+from agw_proxy.types import Principal, Routed
 
 MAX_MODEL_CHARS = 256  # of a name in the log: none that is longer is served
 
@@ -25,11 +25,17 @@ def route(
     request: web.BaseRequest,
     fallbacks: tuple[str, ...],
     body: bytes | None,
+    upstream: str | None = None,
 ) -> Routed:
-    """The name is resolved before the limits, so that only models that exist get buckets of their own."""
+    """The name is resolved before the limits, so that only models that exist get buckets of their own.
+
+    ``upstream``: what the path itself names; None: it names none.
+    """
     principal = exchange.principal
     if principal is None:
         raise KeyMissing("This endpoint needs a key.")
+    if upstream is not None:
+        return _whole(principal, state, upstream)
     model = (seen.model if seen is not None else None) or relay.default_model
     if model is None:
         if relay.needs_model:
@@ -67,6 +73,11 @@ def _without_model(exchange: Exchange, state: State, request: web.BaseRequest) -
     name = asked if asked is not None else names[0]
     if principal is None or name not in names:
         raise CallerError("The header x-agw-upstream names no upstream of this gateway.", param="x-agw-upstream")
+    return _whole(principal, state, name)
+
+
+def _whole(principal: Principal, state: State, name: str) -> Routed:
+    """Raises ModelForbidden where the key may not use all of that upstream."""
     if not state.routes.may_address(name, principal):
         raise ModelForbidden(
             f"This path names no model, and the key '{principal.name}' may not use all of upstream '{name}' (its models would have to include '{name}/*')."

@@ -92,6 +92,12 @@ class Telling:
         echo, now = state.services[-1], time.monotonic_ns()
         return standing(state.pairs(), echo, state.routes.table, self._board, self._probes, now)
 
+    def egress(self, upstream: str) -> Mapping[str, object]:
+        """See ``types.Control``."""
+        from agw_proxy.edge.egress import egress  # noqa: PLC0415  it brings all dialects
+
+        return egress(self.state, upstream)
+
     def redis(self) -> Mapping[str, object] | None:
         """See ``types.Control``."""
         return self._replicas.standing() if self._replicas is not None else None

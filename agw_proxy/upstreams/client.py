@@ -176,18 +176,19 @@ class Client:
         self,
         name: str,
         base: str,
+        root: str,
         timeouts: Timeouts,
         headers: Sequence[tuple[str, str]],
         *,
         passthrough: bool,
         trust: ssl.SSLContext | None,
     ) -> None:
-        """``base``: the URL before a call's path. ``headers``: on every request. ``trust``: None for the system's.
+        """``base``: the URL before a call's path, ``root``: before a raw one's. ``headers``: on every request. ``trust``: None for the system's.
 
         ``passthrough``: the caller's own provider credentials go along.
         """
         self.name = name
-        self._base = base
+        self._base, self._root = base, root
         self._timeouts = timeouts
         self._own_headers = headers
         self._passthrough = passthrough
@@ -200,7 +201,7 @@ class Client:
         timeouts = call.timeouts or self._timeouts
         deadline = loop.time() + timeouts.total
         times = SimpleNamespace(connect_ms=0.0, begun=0.0, sent=True, on_head=None)
-        url = f"{self._base}{call.path}" + (f"?{call.query}" if call.query else "")
+        url = f"{self._root if call.raw else self._base}{call.path}" + (f"?{call.query}" if call.query else "")
         TLS_SECONDS.set(min(timeouts.tls or timeouts.connect, timeouts.connect))
         body = call.body
         headers = self._headers(call)

@@ -7,7 +7,7 @@ the fast lane does without.
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -125,6 +125,7 @@ class HttpUpstream:
             client = self._client = self._client or Client(
                 self.name,
                 self._base,
+                self._settings.base_url,
                 self._timeouts,
                 self._own_headers(),
                 passthrough=self._settings.auth == "passthrough",
@@ -156,6 +157,13 @@ class HttpUpstream:
         """See ``types.Upstream``."""
         if self._client is not None:
             await self._client.close()
+
+    def sources(self) -> Mapping[str, str]:
+        """The setting that each header comes from which requests carry whoever asks, by names in lower case."""
+        told = dict.fromkeys((name.lower() for name, _ in self._own_headers()), "api_key")
+        if self.keys is not None:
+            told[self.keys.header(0)[0].lower()] = "api_keys"
+        return told | dict.fromkeys((name.lower() for name in self._settings.headers), "headers")
 
     def _own_headers(self) -> list[tuple[str, str]]:
         """What every request carries, whoever asks: its key, and the headers of its settings."""

@@ -21,7 +21,15 @@ from agw_proxy.upstreams.service import Service
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of one that is translated whole: it is in memory, twice
 PATHS: dict[Spoken, str] = {"chat": "/chat/completions", "responses": "/responses", "messages": "/messages"}
 ANTHROPIC_VERSION = "2023-06-01"
-_OF_A_DIALECT = ("anthropic-", "openai-", "x-goog-", "x-stainless-")
+OF_A_DIALECT = ("anthropic-", "openai-", "x-goog-", "x-stainless-")
+OF_A_BODY = frozenset({"content-type", "content-encoding", "content-md5", "content-digest", "repr-digest", "digest"})
+ADDED: dict[Spoken, tuple[tuple[str, str], ...]] = {
+    "chat": (("content-type", "application/json"),),
+    "responses": (("content-type", "application/json"),),
+    "messages": (("content-type", "application/json"), ("anthropic-version", ANTHROPIC_VERSION)),
+    "gemini": (("content-type", "application/json"),),
+}
+"""Headers of a request that is written in this form."""
 _REQUEST = "request"
 
 
@@ -80,11 +88,15 @@ def _plain(request_id: str) -> str:
 
 
 def _headers(headers: list[tuple[str, str]], spoken: Spoken) -> list[tuple[str, str]]:
-    """Without what means something in the caller's dialect only."""
-    kept = [(name, value) for name, value in headers if not name.lower().startswith(_OF_A_DIALECT)]
-    if spoken == "messages":
-        kept.append(("anthropic-version", ANTHROPIC_VERSION))
-    return kept
+    """Without what means something in the caller's dialect only, or for the body as it was."""
+    return [
+        *(
+            (name, value)
+            for name, value in headers
+            if (lower := name.lower()) not in OF_A_BODY and not lower.startswith(OF_A_DIALECT)
+        ),
+        *ADDED[spoken],
+    ]
 
 
 class Translated:

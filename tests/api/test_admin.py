@@ -24,6 +24,7 @@ def test_they_need_a_key_with_the_right() -> None:
         "metrics_prometheus": "scrape",
         "upstreams": "admin",
         "upstreams_refresh": "admin",
+        "upstream_egress": "admin",
         "security_refresh": "admin",
     }
 

@@ -30,6 +30,7 @@ cdef enum:
     MAX_PIECES = 16             # of one gathered write: a head, a body in seven parts, chunk framing
     NAME_SLOTS = 256            # of the table of header names, a power of two
     NAME_BYTES = 31             # the longest header name that means something to us
+    KEPT_PREFIXES = 8           # beginnings of names that stay here, at most
     TICK_BITS = 24              # a tick of the wheel: 16.8 ms
     IDS_POOL = 3072             # random bytes fetched at once, for 256 request ids
 
@@ -50,6 +51,9 @@ cdef struct Name:
 cdef class Names:
     cdef Name slots[NAME_SLOTS]
     cdef tuple safe_prefixes
+    cdef Name kept_prefixes[KEPT_PREFIXES]
+    cdef int prefixes
+    cdef uint32_t initials      # of those: a bit a letter
     cdef const Name *find(self, const unsigned char *name, Py_ssize_t size) noexcept nogil
 
 # -- time

@@ -28,9 +28,12 @@ cdef inline uint32_t name_hash(const unsigned char *name, Py_ssize_t size) noexc
 
 @cython.final
 cdef class Names:
-    """Header names that mean something to the gateway. ``kept``, ``safe``: whole names in lower case."""
+    """Header names that mean something to the gateway. ``kept``, ``safe``: whole names in lower case.
 
-    def __cinit__(self, kept not None, safe not None, safe_prefixes not None):
+    ``kept_prefixes``: beginnings of names that are kept, too; each begins with a letter.
+    """
+
+    def __cinit__(self, kept not None, safe not None, safe_prefixes not None, kept_prefixes=()):
         flags = {}
         for name in kept:
             flags[name] = flags.get(name, 0) | KEPT
@@ -45,6 +48,8 @@ cdef class Names:
         for name in which:
             flags[name] = flags.get(name, 0) | READ
         self.safe_prefixes = tuple(safe_prefixes)
+        for prefix in kept_prefixes:
+            self._add_prefix(prefix)
         for name, flag in flags.items():
             self._add(name, flag, which.get(name, NOTHING))
 
@@ -60,6 +65,17 @@ cdef class Names:
         self.slots[slot].flags = <unsigned char>flags
         self.slots[slot].which = <unsigned char>which
         memcpy(self.slots[slot].text, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+
+    def _add_prefix(self, bytes prefix not None):
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(prefix)
+        if not 0 < size <= NAME_BYTES or prefix != prefix.lower() or not prefix[:1].isalpha():
+            raise ValueError(f"expected the lower-case beginning of a header name of at most {NAME_BYTES} bytes, got {prefix!r}")
+        if self.prefixes == KEPT_PREFIXES:
+            raise ValueError(f"expected at most {KEPT_PREFIXES} prefixes")
+        self.kept_prefixes[self.prefixes].size = <unsigned char>size
+        memcpy(self.kept_prefixes[self.prefixes].text, PyBytes_AS_STRING(prefix), size)
+        self.prefixes += 1
+        self.initials |= <uint32_t>1 << (prefix[0] & 31)
 
     cdef const Name *find(self, const unsigned char *name, Py_ssize_t size) noexcept nogil:
         cdef uint32_t mark = name_hash(name, size)
@@ -327,7 +343,7 @@ cdef int put_request_fields(Pen *pen, Lane lane, Origin origin, const unsigned c
         size = head.fields[i].name_size
         if (
             lane.flags[i] & KEPT
-            or (size > 4 and ours_by_prefix(name, size))
+            or (lane.names.initials >> (name[0] & 31) & 1 and kept_by_prefix(lane.names, name, size))
             or (origin.overridden and PyBytes_FromStringAndSize(<const char *>name, size).lower() in origin.overridden)
         ):
             if run != NULL:
@@ -341,8 +357,11 @@ cdef int put_request_fields(Pen *pen, Lane lane, Origin origin, const unsigned c
     return 0
 
 
-cdef inline bint ours_by_prefix(const unsigned char *name, Py_ssize_t size) noexcept nogil:
-    cdef unsigned char first = name[0] | 0x20
-    if first == b"x":
-        return (size >= 12 and name_is(name, 12, "x-forwarded-", 12)) or (size >= 6 and name_is(name, 6, "x-agw-", 6))
-    return first == b"s" and size >= 14 and name_is(name, 14, "sec-websocket-", 14)
+cdef bint kept_by_prefix(Names names, const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    cdef const Name *prefix
+    cdef int i
+    for i in range(names.prefixes):
+        prefix = &names.kept_prefixes[i]
+        if size >= prefix.size and name_is(name, prefix.size, <const char *>prefix.text, prefix.size):
+            return True
+    return False
