@@ -158,7 +158,9 @@ def headers(value: dict[str, str]) -> dict[str, str]:
         if TOKEN.fullmatch(name) is None:
             raise ValueError("expected header names of letters, digits and !#$%&'*+-.^_`|~")
         if name.lower() in FORBIDDEN_HEADERS:
-            raise ValueError(f"the header {name!r} is the gateway's own (framing, connection, the request's name); it cannot be set")
+            raise ValueError(
+                f"the header {name!r} is the gateway's own (framing, connection, the request's name); it cannot be set"
+            )
         if name.lower() in seen:
             raise ValueError(f"the header {name!r} is given twice (names do not differ by case)")
         if FIELD_VALUE.fullmatch(text) is None or text.strip() != text:

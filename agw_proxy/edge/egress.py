@@ -6,7 +6,6 @@ from agw_proxy.config.values import Spoken
 from agw_proxy.edge.headers import (
     CREDENTIALS,
     HOP_BY_HOP,
-    KEPT_IN,
     KEPT_PREFIXES,
     MADE_ANEW,
     NETWORK,
@@ -26,7 +25,7 @@ Line = dict[str, str]
 _OF_THE_CONNECTION = "Belongs to one connection, not to the request (RFC 9110 section 7.6.1)."
 _OF_THE_GATEWAY = "Meant for this gateway."
 _OF_THE_NETWORK = "Tells of the caller's network."
-_KEPT = (
+KEPT = (
     (HOP_BY_HOP, _OF_THE_CONNECTION),
     (CREDENTIALS, "The caller's credential, or whose account it is; the upstream is asked with the gateway's own."),
     (MADE_ANEW, "The caller's own ends here; what the upstream needs is made anew."),
@@ -34,7 +33,7 @@ _KEPT = (
     (SIGNED_IN, "A cookie, or a credential for a door in front of this gateway."),
     (NETWORK, _OF_THE_NETWORK),
 )
-_PREFIXES = {
+PREFIXES = {
     "proxy-": _OF_THE_CONNECTION,
     "sec-websocket-": _OF_THE_CONNECTION,
     "x-agw-": _OF_THE_GATEWAY,
@@ -72,10 +71,10 @@ def _egress(service: Service) -> Tree:
     sent.append(_line("header", "*", "All else, as it came and in its order.", "caller"))
     never = [
         _line("header", header, why)
-        for names, why in _KEPT
+        for names, why in KEPT
         for header in sorted(names - taken - passes)
     ]  # fmt: skip
-    never += [_line("prefix", prefix, _PREFIXES[prefix]) for prefix in KEPT_PREFIXES]
+    never += [_line("prefix", prefix, PREFIXES[prefix]) for prefix in KEPT_PREFIXES]
     never.append({"named_by": "connection", "why": _OF_THE_CONNECTION})
     never.append({"value": "not UTF-8", "lane": "full", "why": "It could not be sent whole; the fast lane sends it."})
     told: Tree = {"object": "egress", "upstream": service.upstream.name, "sent": sent, "never": never}
@@ -105,7 +104,3 @@ def _translated(service: Service) -> Tree | None:
 
 def _line(kind: str, name: str, why: str, source: str | None = None) -> Line:
     return {kind: name, **({"from": source} if source is not None else {}), "why": why}
-
-
-if set(_PREFIXES) != set(KEPT_PREFIXES) or frozenset().union(*(names for names, _ in _KEPT)) != KEPT_IN:
-    raise AssertionError("each header name that is kept needs its reason")

@@ -290,7 +290,8 @@ class Client:
             await self._session.close()
 
     def _headers(self, call: Call) -> CIMultiDict[str]:
-        headers = CIMultiDict(call.headers)
+        spelt: dict[str, str] = {}  # aiohttp would keep only the last of a header that comes in two spellings
+        headers = CIMultiDict((spelt.setdefault(name.lower(), name), value) for name, value in call.headers)
         if self._passthrough:
             headers.extend(call.own_credentials or ())
         if call.credential is not None:

@@ -67,7 +67,7 @@ numbers = itertools.count(1)
 
 async def behave(exchange: Exchange) -> None:
     """A provider in all dialects, with files."""
-    raw = exchange.request.path.endswith("/files")
+    raw = exchange.request.path.endswith(("/files", "/models"))
     await (answer({"ok": True}) if raw else plays(SCENES["text"]))(exchange)
 
 
@@ -152,6 +152,7 @@ class Page:
         never = [line for part in parts for line in part["never"]]
         self.ours = {line["header"]: line["from"] for line in sent if line["from"] != "caller"}
         self.callers = {line["header"] for line in sent if line["from"] == "caller"}
+        assert "*" in self.callers
         self.never = {line["header"] for line in never if "header" in line}
         self.prefixes = tuple(line["prefix"] for line in never if "prefix" in line)
         self.lists = {line["named_by"] for line in never if "named_by" in line}
@@ -168,18 +169,18 @@ class Page:
         return [(name, value) for name, value in fields if self._passes(name.lower(), value, named)]
 
     def _passes(self, name: str, value: str, named: set[str]) -> bool:
-        if name in named or name in self.ours or name in self.never or name.startswith(self.prefixes):
+        if name in named or name in self.ours:
             return False
         if name in self.callers:
             return APP_KEY not in value
-        return "*" in self.callers
+        return name not in self.never and not name.startswith(self.prefixes)
 
 
-def by_name(fields: list[Field]) -> dict[str, list[Field]]:
-    """Fields in order, by name."""
-    found: dict[str, list[Field]] = {}
+def by_name(fields: list[Field]) -> dict[str, list[str]]:
+    """Values in order, by name; its case means nothing, and aiohttp spells the names that it knows its own way."""
+    found: dict[str, list[str]] = {}
     for name, value in fields:
-        found.setdefault(name.lower(), []).append((name, value))
+        found.setdefault(name.lower(), []).append(value)
     return found
 
 
@@ -256,6 +257,16 @@ def assert_never(arrived: Recorded, fields: list[Field], name: str) -> None:
     if name == "login":
         came = Counter({pair: count for pair, count in came.items() if not pair[0].startswith("openai-")})
     assert not came & there
+
+
+def test_both_lanes_are_tried(running: Running, request: pytest.FixtureRequest) -> None:
+    """An ordinary header in an ordinary request keeps no lane away."""
+    gateway = running.gateway
+    fields = [*prepared([("X-Title", "t", str), ("cookie", "c", str), ("proxy-x", "p", str)], "authorization")]
+    for form, name in (("chat", "chat"), ("messages", "messages"), ("chat", "gemini")):
+        reply = send(gateway, form, name, fields)
+        fast = form == name and "auto" in request.node.name
+        assert gateway.receipt(reply.request_id)["lane"] == ("fast" if fast else "full")
 
 
 def test_the_page_is_for_admins_and_of_upstreams_that_are_there(running: Running) -> None:

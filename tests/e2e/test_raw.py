@@ -44,7 +44,12 @@ def upstream(shared_upstream: Upstream) -> Upstream:
 def test_any_method_goes_on_as_it_came(gateway: Gateway, upstream: Upstream, method: str) -> None:
     upstream.script(answer({"id": "file-1"}, headers=[("etag", "1")]))
     body = FORM if method in {"POST", "PUT", "PATCH"} else None
-    sent = {"content-type": "multipart/form-data; boundary=x", "x-anything": "goes", "cookie": "no", "x-request-id": f"raw-{method}"}
+    sent = {
+        "content-type": "multipart/form-data; boundary=x",
+        "x-anything": "goes",
+        "cookie": "no",
+        "x-request-id": f"raw-{method}",
+    }
     path = "/passthrough/fake/some%20files/a+b;v=1?purpose=a%2Fb&after="
     reply = request(gateway.url, method, path, body, {**bearer(APP_KEY), **sent})
     assert reply.status == 200
@@ -95,7 +100,21 @@ def test_an_unknown_upstream_is_404_in_the_callers_dialect(gateway: Gateway, ups
 
 @pytest.mark.parametrize(
     "rest",
-    ["../x", "a/../../x", "%2e%2e/x", "a%2fb", "a%2F..%2Fb", "a%5Cb", "a\\b", "..;/x", "a/..%3b/x", "a//b", "./x", "", "%zz"],
+    [
+        "../x",
+        "a/../../x",
+        "%2e%2e/x",
+        "a%2fb",
+        "a%2F..%2Fb",
+        "a%5Cb",
+        "a\\b",
+        "..;/x",
+        "a/..%3b/x",
+        "a//b",
+        "./x",
+        "",
+        "%zz",
+    ],
 )
 def test_a_path_that_could_be_read_as_another_is_not_relayed(gateway: Gateway, upstream: Upstream, rest: str) -> None:
     assert gateway.get(f"/passthrough/fake/{rest}").status == 404

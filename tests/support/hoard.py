@@ -5,7 +5,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 BLOCK = b"0123456789abcdef" * 4096
 SMALL_BUFFER_BYTES = 65536
@@ -32,7 +32,7 @@ class Hoard:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> "Hoard":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -64,7 +64,8 @@ ENDPOINTS = (
         access="admin",
         handler=show,
         summary="Show which headers go to an upstream",
-        description="What is sent and from where, and what never is. Names only: no value is ever shown.",
+        description="What is sent and from where, and what never is. Names only: no value is ever shown. "
+        "A name in `sent` outranks a prefix in `never`.",
         tag="Operation",
         responses={200: Response("What crosses, and what does not.", {"application/json": _EGRESS})},
         errors=(UnknownPath,),

@@ -69,7 +69,7 @@ cdef class Names:
     def _add_prefix(self, bytes prefix not None):
         cdef Py_ssize_t size = PyBytes_GET_SIZE(prefix)
         if not 0 < size <= NAME_BYTES or prefix != prefix.lower() or not prefix[:1].isalpha():
-            raise ValueError(f"expected the lower-case beginning of a header name of at most {NAME_BYTES} bytes, got {prefix!r}")
+            raise ValueError(f"expected the beginning of a header name in lower case, got {prefix!r}")
         if self.prefixes == KEPT_PREFIXES:
             raise ValueError(f"expected at most {KEPT_PREFIXES} prefixes")
         self.kept_prefixes[self.prefixes].size = <unsigned char>size
