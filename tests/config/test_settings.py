@@ -159,6 +159,8 @@ def test_a_refused_key_points_to_the_command_that_makes_one(folder: Folder) -> N
         ({"headers": {"a": "b\0c"}}, "headers"),
         ({"headers": {"Connection": "x"}}, "headers"),
         ({"headers": {"Transfer-Encoding": "x"}}, "headers"),
+        ({"headers": {"Accept-Encoding": "gzip"}}, "headers"),
+        ({"headers": {"X-Request-Id": "x"}}, "headers"),
         ({"headers": {"a": "1", "A": "2"}}, "headers"),
         ({"timeouts": {"connect": 0}}, "timeouts.connect"),
         ({"retries": {"attempts": 11}}, "retries.attempts"),

@@ -259,6 +259,13 @@ def assert_never(arrived: Recorded, fields: list[Field], name: str) -> None:
     assert not came & there
 
 
+@pytest.mark.parametrize("name", ["chat", "gemini"])
+def test_a_header_in_two_spellings_arrives_twice(running: Running, name: str) -> None:
+    fields = [*prepared([], "authorization"), ("X-Two", "1"), ("x-two", "2")]
+    assert send(running.gateway, "chat", name, fields).status == 200
+    assert running.upstream.requests[-1].values("x-two") == ["1", "2"]
+
+
 def test_both_lanes_are_tried(running: Running, request: pytest.FixtureRequest) -> None:
     """An ordinary header in an ordinary request keeps no lane away."""
     gateway = running.gateway

@@ -32,6 +32,7 @@ def sent(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
         "x-forwarded-host",
         "X-Agw-Anything",
         "Sec-WebSocket-Key",
+        "Proxy-Status",
         "COOKIE",
     ],
 )
@@ -54,6 +55,11 @@ def test_what_connection_names_ends_here() -> None:
 def test_own_credentials_are_taken_out_by_name() -> None:
     headers = sent(("Authorization", "Bearer a"), ("X-API-Key", "b"), ("x-agw-key", "c"), ("cookie", "d"))
     assert own_credentials(headers) == [("Authorization", "Bearer a"), ("X-API-Key", "b")]
+
+
+def test_own_credentials_that_connection_names_end_here() -> None:
+    headers = sent(("Connection", "Authorization"), ("authorization", "Bearer a"), ("x-api-key", "b"))
+    assert own_credentials(headers) == [("x-api-key", "b")]
 
 
 NAMES = st.sampled_from(sorted(HOP_BY_HOP | CREDENTIALS | OURS | {"x-a", "x-b"}))

@@ -162,6 +162,14 @@ def test_a_name_may_be_kept_and_safe_and_as_long_as_the_table_allows() -> None:
     assert Names([b"x", b"x" * 31], [b"x"], []) is not None
 
 
+@pytest.mark.parametrize("prefix", [b"", b"X-", b"-x", b"x" * 32])
+def test_a_prefix_begins_a_name_in_lower_case(prefix: bytes) -> None:
+    with pytest.raises(ValueError, match="expected the beginning of a header name in lower case"):
+        Names([], [], [], [prefix])
+    with pytest.raises(ValueError, match="at most 8 prefixes"):
+        Names([], [], [], [b"x-"] * 9)
+
+
 @pytest.mark.parametrize("what", [None, "x", [1]])
 def test_names_are_bytes(what: object) -> None:
     with pytest.raises(TypeError):
