@@ -60,10 +60,9 @@ def near(far: Upstream) -> Iterator[Gateway]:
     config = configuration(
         provider(far.url, "openai", models=models), provider(far.url, "mistral", models=[]), claude, google
     )
-    elsewhere = provider(
-        "http://198.51.100.1:9", "elsewhere", models=["else-*"]
-    )  # what is on this machine costs nothing
-    config["upstreams"].append(elsewhere)
+    config["upstreams"].append(
+        provider("http://models.example", "elsewhere", models=["else-*"])
+    )  # what is near is free
     config["keys"].append(
         {
             "name": "frugal", "key": "agw-bench-frugal-4f1c9a7d20e84b6c", "models": ["*"],
