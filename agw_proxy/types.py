@@ -319,7 +319,7 @@ class Control(Protocol):
         ...
 
     def egress(self, upstream: str) -> Mapping[str, object]:
-        """Which headers go to an upstream, and why; never a value. Raises UnknownPath."""
+        """Which headers go to an upstream, and why; never a value. Raises ModelNotFound."""
         ...
 
     def redis(self) -> Mapping[str, object] | None:

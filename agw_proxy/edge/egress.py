@@ -13,7 +13,7 @@ from agw_proxy.edge.headers import (
     TO_THE_GATEWAY,
 )
 from agw_proxy.edge.state import State
-from agw_proxy.errors import UnknownPath
+from agw_proxy.errors import ModelNotFound
 from agw_proxy.policy.routes import shown
 from agw_proxy.upstreams.http import HttpUpstream
 from agw_proxy.upstreams.service import Service
@@ -54,11 +54,11 @@ _SETTINGS = {
 
 
 def egress(state: State, name: str) -> Tree:
-    """What goes to that upstream, and what never does. Raises UnknownPath."""
+    """What goes to that upstream, and what never does. Raises ModelNotFound."""
     for service, _ in state.pairs():
         if service.upstream.name == name:
             return _egress(service)
-    raise UnknownPath(f"There is no upstream '{shown(name)}' over HTTP here. GET /upstreams lists them.")
+    raise ModelNotFound(f"There is no upstream '{shown(name)}' over HTTP here. GET /upstreams lists them.")
 
 
 def _egress(service: Service) -> Tree:

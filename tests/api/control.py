@@ -11,7 +11,7 @@ from agw_proxy._hot.route import Globs
 from agw_proxy.api.endpoint import Endpoint, Matcher
 from agw_proxy.api.openapi import document
 from agw_proxy.api.table import ENDPOINTS
-from agw_proxy.errors import ModelNotFound, ReloadFailed, UnknownPath
+from agw_proxy.errors import ModelNotFound, ReloadFailed
 from agw_proxy.states import UpstreamState
 from agw_proxy.types import Answer, Asked, Control, ExplainWanted, Principal, ServedModel, UsagePage, UsageWanted
 
@@ -55,7 +55,7 @@ class FakeControl:
 
     def egress(self, upstream: str) -> Mapping[str, object]:
         if upstream not in {state.name for state in self.known}:
-            raise UnknownPath(f"no upstream {upstream}")
+            raise ModelNotFound(f"no upstream {upstream}")
         return {"object": "egress", "upstream": upstream}
 
     def redis(self) -> Mapping[str, object] | None:

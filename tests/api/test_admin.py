@@ -4,7 +4,7 @@ import pytest
 
 from agw_proxy.api.admin.paging import MAX_LIMIT
 from agw_proxy.api.table import ENDPOINTS
-from agw_proxy.errors import InvalidParameter, ReloadFailed
+from agw_proxy.errors import InvalidParameter, ModelNotFound, ReloadFailed
 from tests.api.control import FakeControl, ask, by_name, principal, state, tree
 
 
@@ -131,3 +131,9 @@ async def test_metrics_come_as_json_and_the_configuration_for_an_admin_alone() -
     assert tree(await ask(FakeControl(), "/metrics", caller=principal())) == plain
     whole = tree(await ask(FakeControl(), "/metrics", caller=principal(admin=True)))
     assert whole == {**plain, "configuration": {"version": 1, "last_error": "gateway.yaml: a fault"}}
+
+
+async def test_egress_is_of_one_upstream() -> None:
+    assert tree(await ask(FakeControl(), "/upstreams/claude/egress")) == {"object": "egress", "upstream": "claude"}
+    with pytest.raises(ModelNotFound, match="nobody"):
+        await ask(FakeControl(), "/upstreams/nobody/egress")

@@ -282,7 +282,7 @@ def test_the_page_is_for_admins_and_of_upstreams_that_are_there(running: Running
     assert gateway.get("/upstreams/chat/egress", key=None).status == 401
     for name in ("nobody", "agw"):
         reply = gateway.get(f"/upstreams/{name}/egress", key=gateway.admin_key)
-        assert (reply.status, reply.value("x-agw-error")) == (404, "caller_unknown_path")
+        assert (reply.status, reply.value("x-agw-error")) == (404, "caller_model_not_found")
     sources = {line["header"]: line["from"] for line in pages["extra"]["sent"]}
     assert sources["x-team"] == sources["cookie"] == sources["authorization"] == "configuration"
     assert sources["host"] == "gateway"

@@ -3,7 +3,7 @@
 import orjson
 
 from agw_proxy.api.endpoint import Endpoint, Response, Schema
-from agw_proxy.errors import UnknownPath
+from agw_proxy.errors import ModelNotFound
 from agw_proxy.types import Answer, Asked, Control
 
 _TEXT: Schema = {"type": "string"}
@@ -52,7 +52,7 @@ _EGRESS: Schema = {
 
 
 async def show(control: Control, asked: Asked) -> Answer:
-    """Answer with the names of headers and where they come from, never a value. Raises UnknownPath."""
+    """Answer with the names of headers and where they come from, never a value. Raises ModelNotFound."""
     return Answer(200, orjson.dumps(dict(control.egress(asked.path_values["name"]))))
 
 
@@ -68,6 +68,6 @@ ENDPOINTS = (
         "A name in `sent` outranks a prefix in `never`.",
         tag="Operation",
         responses={200: Response("What crosses, and what does not.", {"application/json": _EGRESS})},
-        errors=(UnknownPath,),
+        errors=(ModelNotFound,),
     ),
 )
