@@ -44,6 +44,7 @@ from agw_proxy.upstreams.standing import subjects
 if TYPE_CHECKING:
     from agw_proxy.edge.full_server import Full
     from agw_proxy.edge.replicas import Replicas
+    from agw_proxy.edge.taping import Taping
 
 BODIES_BYTES = 256 * 1024 * 1024  # all request bodies in memory together, unless one alone may be larger
 DEVELOPMENT_KEY_NAME = "development"
@@ -90,6 +91,7 @@ class Gateway(Telling):
         self._probes = Probes(self.metrics, log.events.warning)
         self._replicas: Replicas | None = None
         self._next: State | None = None
+        self._taping = self._record(loaded.settings)
         self.state = self._compile(loaded.settings, None)
         self._know_models()
         shared = link.shared if link is not None else None
@@ -157,6 +159,8 @@ class Gateway(Telling):
         why = "admin_port" if accounts is self._admin_accounts else None
         if self.state.settings.server.lane == "full":
             why = "forced"
+        if self._taping is not None:
+            why = why or "recording"
         return compile_policy(self.state, ENDPOINTS, self._origins, why=why)
 
     # -- the state in force
@@ -173,7 +177,19 @@ class Gateway(Telling):
         def on_dead(upstream: str, key: str) -> None:
             self.log.events.warning("upstream.key_refused", upstream=upstream, key=key)
 
-        return compile_state(settings, keys, self._table, self._board, old, on_dead, told=self.metrics)
+        keeper = None
+        if self._taping is not None:
+            self._taping.know(settings, development)
+            keeper = self._taping.keeper
+        return compile_state(settings, keys, self._table, self._board, old, on_dead, told=self.metrics, keeper=keeper)
+
+    def _record(self, settings: Settings) -> "Taping | None":
+        """What records exchanges, where the settings of the start say so. Raises ValueError."""
+        if settings.server.record is None:
+            return None
+        from agw_proxy.edge.taping import taping  # noqa: PLC0415  few gateways record
+
+        return taping(settings.server.record, self.metrics, self.log)
 
     async def reload(self) -> Mapping[str, object]:
         """Read the configuration again and swap; a bad one leaves the old tables serving. Raises ReloadFailed.
@@ -369,6 +385,8 @@ class Gateway(Telling):
         self._origins.close()
         for service in self.state.services:
             await service.upstream.close()
+        if self._taping is not None:
+            await self._taping.keeper.close()
 
     async def _join(self) -> "Replicas | None":
         """Share limits and news with other gateways, where so configured."""

@@ -105,7 +105,7 @@ def summary(loaded: Loaded) -> Iterator[str]:
 
 
 def _upstream(upstream: Upstream) -> str:
-    place = urlsplit(upstream.base_url).netloc
+    place = urlsplit(upstream.base_url).netloc if upstream.replay is None else f"replay of {upstream.replay}"
     credential = {"key": "with a key" if upstream.api_key else "without a key"}.get(
         upstream.auth, f"auth {upstream.auth}"
     )

@@ -47,13 +47,19 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument("--host", help="address to listen on, for this run (as GATEWAY_SERVER__HOST)")
     parser.add_argument("--port", type=int, help="port to listen on, for this run (as GATEWAY_SERVER__PORT)")
     parser.add_argument("--workers", help="processes on the port, a number or auto (as GATEWAY_SERVER__WORKERS)")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="keep every exchange with an upstream there (as GATEWAY_SERVER__RECORD)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve. 0 after a drain, 1 where the configuration or the address cannot be used."""
     environ = dict(os.environ)
-    for name in ("host", "port", "workers"):
+    for name in ("host", "port", "workers", "record"):
         if getattr(args, name) is not None:
             environ[f"GATEWAY_SERVER__{name.upper()}"] = str(getattr(args, name))
     cwd = Path.cwd()

@@ -10,7 +10,7 @@ from agw_proxy.config.tree import ConfigError
 
 FIXED = (
     "host", "port", "workers", "heartbeat_seconds", "admin_port", "max_body_mb", "max_header_kb", "max_connections",
-    "body_seconds", "state_dir",
+    "body_seconds", "state_dir", "record",
 )  # fmt: skip
 """Of ``server``: what is read at the start and not at a reload."""
 

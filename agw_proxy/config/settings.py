@@ -59,6 +59,9 @@ UNSUPPORTED = (
 UNSUPPORTED_FIELDS = frozenset({("agents", "workers"), ("upstreams", "proxy")})
 """Likewise for fields: (section, field)."""
 
+REPLAYED = "http://replay.invalid"  # RFC 6761 section 6.4: nobody can be there
+"""The address of an upstream that has none, since its answers are recorded ones."""
+
 KEY_FORMS = ("key", "key_sha256")
 
 PresetName = Annotated[str, one_of(*NAMES)]
@@ -103,6 +106,11 @@ class Server(Part):
         None, description="How late the loop may be before requests get 503; null: no bound."
     )
     drain_seconds: Duration = Field(30.0, description="How long running requests may take to finish after SIGTERM.")
+    record: FilePath | None = Field(
+        None,
+        description="Folder in which every exchange with an upstream is recorded, without secrets (`agw serve --record`); "
+        "null: none is.",
+    )
     lane: Literal["auto", "full"] = Field(
         "auto",
         description="`full` sends every request through aiohttp, to compare; `auto` takes the fast lane where it can.",
@@ -181,6 +189,16 @@ class Upstream(Part):
         None, description="A bound on requests at once that follows the upstream's latency and errors; null: none."
     )
     limits: tuple[Limit, ...] = Field((), description="Limits of this upstream, for all keys together, see `limits`.")
+    replay: FilePath | None = Field(
+        None, description="Folder with recordings that answer instead of `base_url`, which may then be left out."
+    )
+    replay_speed: float = Field(
+        1.0,
+        ge=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="How fast recorded answers come: 2 is twice as fast as they were, 0 at once.",
+    )
     ca_file: FilePath | None = Field(
         None, description="PEM file with the certificate authorities to trust for it. Verification is never off."
     )
@@ -189,7 +207,8 @@ class Upstream(Part):
     @classmethod
     def _preset(cls, value: Any) -> Any:
         found = BY_NAME.get(value.get("preset") or "") if isinstance(value, dict) else None
-        return value if found is None else {"base_url": found.base_url, "dialect": found.dialect, **value}
+        value = value if found is None else {"base_url": found.base_url, "dialect": found.dialect, **value}
+        return {"base_url": REPLAYED, **value} if isinstance(value, dict) and value.get("replay") else value
 
 
 class Target(Part):

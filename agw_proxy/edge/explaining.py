@@ -235,6 +235,8 @@ class _Made:
         places = state.services[target.upstream].places
         if state.settings.server.lane == "full":
             return "forced"
+        if state.settings.server.record is not None:
+            return "recording"
         if len(self._wanted.body) > FAST_BODY_BYTES:
             return "large_body"
         if "x-agw-timeout" in self._wanted.headers:

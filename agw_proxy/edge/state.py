@@ -1,6 +1,7 @@
 """The compiled configuration that requests are decided by: immutable, replaced whole by a reload."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +18,9 @@ from agw_proxy.upstreams.queue import Told
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.services import compile_services
 from agw_proxy.upstreams.ways import Way, compile_ways
+
+if TYPE_CHECKING:
+    from agw_proxy.upstreams.taping import Keeper
 
 
 class State(msgspec.Struct, frozen=True):
@@ -50,15 +54,18 @@ def compile_state(
     on_dead: Callable[[str, str], None],
     *,
     told: Told | None = None,
+    keeper: "Keeper | None" = None,
 ) -> State:
     """New tables from settings; what is unchanged (an upstream's pool, its health) is carried over from ``old``.
 
     ``keys``: those that are let in. ``table``, ``board``: limits and circuits, which outlive a state. ``on_dead``: hears
-    of an upstream's keys that were refused, ``told`` of its queue. Raises ValueError for what the settings' own checks let through.
+    of an upstream's keys that were refused, ``told`` of its queue, ``keeper`` of its exchanges.
+    Raises ValueError for what the settings' own checks let through.
     """
     before = old.settings if old is not None else None
     routes = Routes(settings.upstreams, settings.models, board, settings.breaker)
-    services = compile_services(settings, before, old.services if old is not None else (), on_dead, told=told)
+    kept = old.services if old is not None else ()
+    services = compile_services(settings, before, kept, on_dead, told=told, keeper=keeper)
     for upstream, service in zip(settings.upstreams, services, strict=False):  # not the echo model, which cannot fail
         service.health.vitals = board.vitals(upstream.name)
     return State(

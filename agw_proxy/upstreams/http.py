@@ -82,11 +82,7 @@ class HttpUpstream:
     async def open(self, target: Target, call: Call) -> Reply:
         """See ``types.Upstream``. A call that waits for a place is in the upstream's queue, and its time is told apart."""
         client = await self._ready()
-        call = self._with_key(call)
-        if self.by_deployment and call.by_model:
-            where = "" if call.path == "/responses" else f"/deployments/{quote(target.model, safe='')}"
-            query = f"api-version={quote(self._settings.api_version or '', safe='')}"
-            call = msgspec.structs.replace(call, path=where + call.path, query=query)
+        call = placed(self._settings, target, self._with_key(call))
         places = self.places
         if places is None:
             return await client.open(call)
@@ -179,6 +175,15 @@ class HttpUpstream:
 def by_deployment(settings: UpstreamSettings) -> bool:
     """Azure's older API: each model is a path of its own, and the query says which version is meant."""
     return settings.dialect == "azure" and settings.api_version is not None
+
+
+def placed(settings: UpstreamSettings, target: Target, call: Call) -> Call:
+    """The call with the path and query that this upstream has for it."""
+    if not (by_deployment(settings) and call.by_model):
+        return call
+    where = "" if call.path == "/responses" else f"/deployments/{quote(target.model, safe='')}"
+    query = f"api-version={quote(settings.api_version or '', safe='')}"
+    return msgspec.structs.replace(call, path=where + call.path, query=query)
 
 
 def keys_of(settings: UpstreamSettings) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Makes what is asked for answers out of the settings; what has not changed since the last time is carried over."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from agw_proxy.config.presets import quirks_of, speaks_of
 from agw_proxy.config.settings import Settings, Upstream
@@ -10,6 +11,10 @@ from agw_proxy.upstreams.http import HttpUpstream, by_deployment, header_of, key
 from agw_proxy.upstreams.keyring import Keyring
 from agw_proxy.upstreams.queue import Places, Told
 from agw_proxy.upstreams.service import Service
+
+if TYPE_CHECKING:
+    from agw_proxy.upstreams.replay import Replay
+    from agw_proxy.upstreams.taping import Keeper
 
 SECRET_CHARACTERS = 8  # a shorter header value is no secret
 
@@ -21,12 +26,13 @@ def compile_services(
     on_dead: Callable[[str, str], None] = lambda upstream, key: None,  # noqa: ARG005  told by name
     *,
     told: Told | None = None,
+    keeper: "Keeper | None" = None,
 ) -> tuple[Service, ...]:
     """One for each upstream in the settings' order, then the built-in echo model's.
 
     ``old``: what this made of the settings ``before``. An upstream that is the same in both keeps its pool and its keys'
     state, one of the same name its health, and who has a place there. ``on_dead``: see
-    ``Keyring``; ``told``: hears of queues. Raises ValueError where an upstream cannot be used.
+    ``Keyring``; ``told``: hears of queues; ``keeper``: hears of every exchange. Raises ValueError where an upstream cannot be used.
     """
     known = {}
     if before is not None:
@@ -37,12 +43,12 @@ def compile_services(
         same = then == upstream and before is not None and before.timeouts == settings.timeouts
         places = _places(upstream, service, told)
         keys = service.keys if service is not None and then == upstream else _keyring(upstream, on_dead)
-        http = (
-            HttpUpstream(upstream, settings.timeouts, keys, places) if service is None or not same else service.upstream
+        asked = (
+            service.upstream if service is not None and same else _upstream(upstream, settings, keys, places, keeper)
         )
         services.append(
             Service(
-                upstream=http,
+                upstream=asked,
                 retries=upstream.retries.over(settings.retries),
                 health=service.health if service is not None else Health(),
                 secrets=_secrets(upstream),
@@ -60,9 +66,25 @@ def compile_services(
     return tuple(services)
 
 
+def _upstream(
+    upstream: Upstream, settings: Settings, keys: Keyring | None, places: Places | None, keeper: "Keeper | None"
+) -> "HttpUpstream | Replay":
+    if upstream.replay is not None:
+        from agw_proxy.upstreams.replay import Replay  # noqa: PLC0415  few upstreams are recordings
+
+        return Replay(upstream, upstream.replay)
+    if keeper is not None:
+        from agw_proxy.upstreams.taping import Taped  # noqa: PLC0415  few gateways record
+
+        return Taped(upstream, settings.timeouts, keys, places, keeper)
+    return HttpUpstream(upstream, settings.timeouts, keys, places)
+
+
 def _places(upstream: Upstream, service: Service | None, told: Told | None) -> Places | None:
     """An upstream's places; those that it has had where nothing about them has changed, else with who has one of them."""
     most, queue, adaptive = upstream.max_concurrent, upstream.queue, upstream.adaptive
+    if upstream.replay is not None:
+        return None
     if most is None:
         if adaptive is None:
             return None
@@ -77,7 +99,7 @@ def _places(upstream: Upstream, service: Service | None, told: Told | None) -> P
 def _keyring(upstream: Upstream, on_dead: Callable[[str, str], None]) -> Keyring | None:
     """For several keys; a single one needs no turns."""
     keys = keys_of(upstream)
-    if upstream.auth != "key" or len(keys) < 2:
+    if upstream.auth != "key" or len(keys) < 2 or upstream.replay is not None:
         return None
     return Keyring(upstream.name, [header_of(upstream.dialect, key) for key in keys], on_dead)
 

@@ -38,7 +38,7 @@ def standing(
     settled = [
         msgspec.structs.replace(
             _one(service, board, probes, now_ns),
-            base_url=settings.base_url,
+            base_url=settings.base_url if settings.replay is None else f"replay of {settings.replay}",
             models=tuple(settings.models),
             targets=tuple(_target(circuit, now_ns) for circuit in circuits.get(place, {}).values()),
         )

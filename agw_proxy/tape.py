@@ -1,0 +1,154 @@
+"""A recorded exchange with an upstream: what one file of a recording holds, and when two requests are the same. No I/O.
+
+Bodies are kept as the upstream sends and gets them. Bytes that are text are kept as such, others in base64. Times are
+milliseconds: ``head_ms`` from the request to the answer's head, those of the pieces from the head on.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+import orjson
+
+VERSION = 1
+SUFFIX = ".json"
+_BOUNDARY = re.compile(rb'boundary="?([^";,\s]+)', re.IGNORECASE)
+
+End = Literal["whole", "broken", "left", "too_large", "memory", "encoded"]
+"""How a body has ended.
+
+``whole``; ``broken``: the upstream broke it off; ``left``: the gateway's side left before its end. Else it is cut:
+``too_large`` at the bound of one exchange, ``memory`` at that of all together, ``encoded`` since it was compressed and so
+could not be searched for secrets.
+"""
+GOOD = frozenset({"whole", "broken"})
+"""Ends that are all there was."""
+
+
+class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Bytes that came at once: ``text`` or ``base64``."""
+
+    ms: float = 0.0
+    text: str | None = None
+    base64: str | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The bytes. Raises ValueError where they cannot be read."""
+        if self.text is not None:
+            return self.text.encode()
+        try:
+            return base64.b64decode(self.base64 or "", validate=True)
+        except binascii.Error:
+            raise ValueError("the base64 is none") from None
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request as it went upstream, without credentials; ``path`` is relative to the upstream's base URL."""
+
+    method: str
+    path: str
+    query: str
+    headers: tuple[tuple[str, str], ...]
+    body: Piece
+    end: End = "whole"
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Its answer, before any translation."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    head_ms: float
+    pieces: tuple[Piece, ...]
+    end: End
+
+
+class Tape(msgspec.Struct, frozen=True):
+    """One file."""
+
+    agw_recording: int
+    at: str
+    upstream: str
+    dialect: str
+    target: str
+    model: str
+    request: Asked
+    answer: Told
+
+
+class Draft(msgspec.Struct):
+    """An exchange while it is recorded. ``size``: bytes of bodies that it holds; ``secrets``: known to this request only."""
+
+    at_ns: int
+    upstream: str
+    dialect: str
+    target: str
+    model: str
+    method: str
+    path: str
+    query: str
+    headers: list[tuple[str, str]]
+    secrets: tuple[str, ...] = ()
+    body: list[bytes] = []
+    body_end: End = "whole"
+    status: int = 0
+    answer_headers: list[tuple[str, str]] = []
+    head_ms: float = 0.0
+    pieces: list[tuple[float, bytes]] = []
+    end: End = "left"
+    size: int = 0
+
+
+def piece(data: bytes, ms: float = 0.0) -> Piece:
+    """As text where that gives the same bytes back."""
+    try:
+        return Piece(round(ms, 3), text=data.decode())
+    except UnicodeDecodeError:
+        return Piece(round(ms, 3), base64=base64.b64encode(data).decode())
+
+
+def stamp(at_ns: int) -> str:
+    """Nanoseconds since 1970 in RFC 3339, UTC."""
+    return datetime.fromtimestamp(at_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def read(data: bytes) -> Tape:
+    """A file's tape. Raises ValueError for what is none."""
+    try:
+        tape = msgspec.json.decode(data, type=Tape)
+    except (msgspec.DecodeError, RecursionError):
+        raise ValueError("not a recording") from None
+    if tape.agw_recording != VERSION:
+        raise ValueError(f"a recording of format {tape.agw_recording}, expected {VERSION}")
+    return tape
+
+
+def identity(method: str, path: str, kind: bytes, body: bytes) -> bytes:
+    """What two requests that are the same have in common. ``kind``: the body's Content-Type.
+
+    JSON counts by its value, whatever the order of members and the spaces; of other bodies each byte does, but for the
+    boundary of a multipart one, which is drawn anew each time.
+    """
+    plain = body
+    if body[:1] in {b"{", b"["} or b"json" in kind.lower():
+        try:
+            plain = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+            plain = body
+    elif (found := _BOUNDARY.search(kind)) is not None:
+        plain = body.replace(found[1], b"boundary")
+    made = hashlib.sha256()
+    for part in (method.encode(), path.encode(), plain):
+        made.update(b"%d:" % len(part))
+        made.update(part)
+    return made.digest()
+
+
+def kind_of(headers: "list[tuple[str, str]] | tuple[tuple[str, str], ...]") -> bytes:
+    """The Content-Type, as it came."""
+    return next((value for name, value in headers if name.lower() == "content-type"), "").encode("utf-8", "replace")

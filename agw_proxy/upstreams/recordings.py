@@ -1,0 +1,98 @@
+"""A folder of recorded exchanges, looked up by their requests. All of it waits for the disk."""
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import msgspec
+
+from agw_proxy import tape
+
+MAX_COMPARED = 1000  # different requests, for the nearest one
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One recorded exchange, without its bodies. ``cut``: its answer is not all there was."""
+
+    file: Path
+    method: str
+    path: str
+    query: str
+    model: str
+    cut: bool
+
+
+class Recordings:
+    """Reads files that it has not read before; what has gone since is no longer found. Not thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` need not be there yet."""
+        self._folder = folder
+        self._read: set[str] = set()
+        self._by_identity: dict[bytes, list[Entry]] = {}
+        self._entries: list[Entry] = []
+        self.unreadable = 0
+        """Files that are no recordings."""
+
+    def look(self) -> None:
+        """Read what is new, in order of time. Raises OSError where the folder cannot be read."""
+        names = sorted(
+            file.name
+            for file in self._folder.iterdir()
+            if file.name.endswith(tape.SUFFIX) and not file.name.startswith(".")
+        )
+        for name in names:
+            if name in self._read:
+                continue
+            file = self._folder / name
+            try:
+                made = tape.read(file.read_bytes())
+                self._add(file, made)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError):
+                self.unreadable += 1
+            self._read.add(name)
+
+    def find(self, identity: bytes, query: str) -> list[Entry]:
+        """The exchanges of this request, in order of time.
+
+        Those with this very query where there are any, and of them those whose answer is whole where there are any.
+        """
+        found = self._by_identity.get(identity, [])
+        found = [entry for entry in found if entry.query == query] or found
+        return [entry for entry in found if not entry.cut] or found
+
+    def nearest(self, method: str, path: str, model: str) -> Entry | None:
+        """The one whose request is most like this one; None: there is none at all."""
+        seen: dict[tuple[str, str, str], Entry] = {}
+        for entry in self._entries:
+            seen.setdefault((entry.method, entry.path, entry.model), entry)
+            if len(seen) >= MAX_COMPARED:
+                break
+
+        def likeness(entry: Entry) -> tuple[bool, float, float]:
+            return entry.method == method, _alike(entry.path, path), _alike(entry.model, model)
+
+        return max(seen.values(), key=likeness, default=None)
+
+    def _add(self, file: Path, made: tape.Tape) -> None:
+        asked = made.request
+        cut = made.answer.end not in tape.GOOD
+        entry = Entry(file, asked.method, asked.path, asked.query, made.model, cut)
+        body = asked.body.data
+        self._entries.append(entry)
+        if asked.end != "whole":
+            return  # nobody can tell which request it was
+        found = tape.identity(asked.method, asked.path, tape.kind_of(asked.headers), body)
+        self._by_identity.setdefault(found, []).append(entry)
+
+
+def load(entry: Entry) -> tuple[tape.Told, Sequence[tuple[float, bytes]]]:
+    """Its answer, and the pieces of that with their milliseconds. Raises OSError, ValueError."""
+    answer = tape.read(entry.file.read_bytes()).answer
+    return answer, [(piece.ms, piece.data) for piece in answer.pieces]
+
+
+def _alike(one: str, other: str) -> float:
+    return 1.0 if one == other else SequenceMatcher(None, one, other).ratio()
