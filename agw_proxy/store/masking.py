@@ -1,66 +1,113 @@
-"""Takes secrets out of bytes, however they are spelt in JSON or a URL, without changing how many bytes there are.
+r"""Takes secrets out of bytes, however they are spelt in JSON or a URL, without changing how many bytes there are.
 
 So a body that came in pieces can be searched as a whole and cut up again where it was cut, and a length that was
-announced stays right.
+announced stays right. Searched are the bytes as they are, and as they read with all escapes taken away: ``\u0041``,
+``%41``, and a character behind any number of backslashes, which are all gone then.
 """
 
-import functools
 import hashlib
 import re
 import time
-from collections.abc import Collection
+from bisect import bisect_right
+from collections.abc import Collection, Iterator
 
-SLICE_BYTES = 32768  # searched at once: the search holds the interpreter, and the loop must not wait for it
-LONGEST_SPELLING = 9  # of one character: "\\\\u0041"
+SLICE_BYTES = 65536  # looked through at once: the search holds the interpreter, and the loop must not wait for it
+LONGEST_TOKEN = 512  # bytes
 TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]{22,512}")  # what a key that is known by its digest only may look like
+ESCAPE = re.compile(rb"\\+u00([0-9A-Fa-f]{2})|%([0-9A-Fa-f]{2})|\\+([!-\[\]-~])")
+BACKSLASH = 0x5C
+REST_EVERY = 256  # escapes
 MARK = b"*"
+
+Span = tuple[int, int]
 
 
 class Mask:
-    """Made for one set of secrets."""
+    """Immutable; made for one set of secrets."""
 
     def __init__(self, secrets: Collection[str], digests: Collection[str] = ()) -> None:
         """``digests``: SHA-256 in lower-case hexadecimal, of secrets of visible ASCII that are not known themselves."""
-        self._longest_first = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
-        self._reach = max((len(secret.encode()) for secret in self._longest_first), default=0) * LONGEST_SPELLING
+        encoded = sorted(secret.encode() for secret in secrets if secret)
+        self._secrets = encoded
+        self._read = sorted({_Read(secret).data for secret in encoded} - {b""})
         self._digests = frozenset(digests)
 
     def __call__(self, data: bytes) -> bytes:
         """The same bytes with stars in the place of each secret. It takes its time, and lets others run in between."""
-        made: bytearray | None = None
-        for begin, end in [*self._spellings(data), *self._digested(data)]:
-            if made is None:
-                made = bytearray(data)
+        spans = [*_found(data, self._secrets), *self._digested(data)]
+        if b"\\" in data or b"%" in data:
+            read = _Read(data)
+            inside = [*_found(read.data, self._read), *self._digested(read.data)]
+            spans += [(read.origin(begin), read.origin(end)) for begin, end in inside]
+        if not spans:
+            return data
+        made = bytearray(data)
+        for begin, end in spans:
             made[begin:end] = MARK * (end - begin)
-        return data if made is None else bytes(made)
+        return bytes(made)
 
-    @functools.cached_property
-    def _pattern(self) -> re.Pattern[bytes]:
-        """Made when it is used: of many secrets it is large."""
-        return re.compile(b"|".join(_spelt(secret) for secret in self._longest_first))
-
-    def _spellings(self, data: bytes) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = []
-        at = 0
-        while self._longest_first and at < len(data):
-            match = self._pattern.search(data, at, at + SLICE_BYTES + self._reach)
-            if match is not None and match.start() < at + SLICE_BYTES:
-                found.append(match.span())
-                at = match.end()
-                continue
-            at += SLICE_BYTES
+    def _digested(self, data: bytes) -> Iterator[Span]:
+        for at in range(0, len(data) if self._digests else 0, SLICE_BYTES):
+            for match in TOKEN.finditer(data, at, at + SLICE_BYTES + LONGEST_TOKEN):
+                if hashlib.sha256(match[0]).hexdigest() in self._digests:
+                    yield match.span()
             time.sleep(0)
-        return found
-
-    def _digested(self, data: bytes) -> list[tuple[int, int]]:
-        if not self._digests:
-            return []
-        return [match.span() for match in TOKEN.finditer(data) if hashlib.sha256(match[0]).hexdigest() in self._digests]
 
 
-def _spelt(secret: str) -> bytes:
-    r"""A pattern for a secret as itself, behind backslashes, as ``\u0041`` and as ``%41``."""
-    return b"".join(
-        b"(?:%b|(?i:%b))" % (rb"\\{0,4}" + re.escape(bytes([byte])), rb"\\{1,4}u00%02x|%%%02x" % (byte, byte))
-        for byte in secret.encode()
-    )
+class _Read:
+    """Bytes as they read without their escapes, and where each of them was."""
+
+    def __init__(self, data: bytes) -> None:
+        made = bytearray()
+        self._here: list[int] = [0]  # begins of parts in ``data`` that are as far apart as they were ...
+        self._there: list[int] = [0]  # ... and where they were
+        at = 0
+        for begin, end, byte in _escapes(data):
+            made += data[at:begin]
+            self._here.append(len(made))
+            self._there.append(begin)
+            if byte != BACKSLASH:  # it may be an escape itself, one level further in: there are none left here
+                made.append(byte)
+                self._here.append(len(made))
+                self._there.append(end)
+            else:
+                self._there[-1] = end
+            at = end
+        made += data[at:]
+        self.data = bytes(made)
+
+    def origin(self, at: int) -> int:
+        """Where the byte was that now is at ``at``, or the end of all."""
+        part = bisect_right(self._here, at) - 1
+        return self._there[part] + at - self._here[part]
+
+
+def _escapes(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(begin, end, what it means) of each."""
+    at, slash, percent = 0, data.find(b"\\"), data.find(b"%")
+    count = 0
+    while slash >= 0 or percent >= 0:
+        count += 1
+        if count % REST_EVERY == 0:
+            time.sleep(0)
+        at = min(place for place in (slash, percent) if place >= 0)
+        match = ESCAPE.match(data, at)
+        if match is None:
+            if data[at] == BACKSLASH:
+                yield at, at + 1, BACKSLASH
+            at += 1
+        else:
+            code = match[1] or match[2]
+            yield at, match.end(), int(code, 16) if code else match[3][0]
+            at = match.end()
+        slash = data.find(b"\\", at) if 0 <= slash < at else slash
+        percent = data.find(b"%", at) if 0 <= percent < at else percent
+
+
+def _found(data: bytes, secrets: Collection[bytes]) -> Iterator[Span]:
+    for secret in secrets:
+        at = data.find(secret)
+        while at >= 0:
+            yield at, at + len(secret)
+            at = data.find(secret, at + 1)
+        time.sleep(0)

@@ -1,5 +1,6 @@
 """Exchanges that were recorded with a provider come again without it, through the official SDKs; and no secret is kept."""
 
+import contextlib
 import hashlib
 import json
 import signal
@@ -253,11 +254,9 @@ def test_a_killed_gateway_leaves_whole_files_only(shared_upstream: Upstream, tmp
         stopped = threading.Event()
 
         def keep_asking(number: int) -> None:
-            while not stopped.is_set():
-                try:
+            with contextlib.suppress(Exception):  # the gateway is killed meanwhile
+                while not stopped.is_set():
                     gateway.chat(user=f"{number}")
-                except (OSError, AssertionError, ValueError):
-                    return
 
         asking = [threading.Thread(target=keep_asking, args=(number,)) for number in range(3)]
         for thread in asking:
@@ -267,7 +266,7 @@ def test_a_killed_gateway_leaves_whole_files_only(shared_upstream: Upstream, tmp
         stopped.set()
         for thread in asking:
             thread.join(PATIENCE_SECONDS)
-    made = recordings(folder)  # raises for half a file
+    made = [made for made in recordings(folder) if made.request.method == "POST"]  # raises for half a file
     assert len(made) >= 5
     (folder / ".20260101T000000.000000Z-0.json.unfinished").write_bytes(b'{"agw_recording":1,"at":')
     (folder / "00000000-damaged.json").write_bytes(b'{"agw_recording":1,"at":')
