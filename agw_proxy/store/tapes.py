@@ -30,6 +30,8 @@ STALE_SECONDS = 60.0  # an unfinished file that is older has nobody who will fin
 LAST_SECONDS = 5.0  # for what waits at the end
 OTHERS = 0o077
 UNFINISHED = ".unfinished"
+OURS = f"[0-9]*T[0-9]*Z-*{tape.SUFFIX}"
+"""Names that ``write`` gives: other files that may be there are none of our business."""
 
 Tell = Callable[[str, int], None]
 """Hears ``dropped`` (an exchange was not written) and ``removed`` (the oldest files went), and how many."""
@@ -81,7 +83,7 @@ class Folder:
     def _make_room(self, newest: str) -> int:
         """Remove the oldest until the rest is within the bounds; never ``newest``."""
         found = []
-        for file in sorted(self._path.glob(f"*{tape.SUFFIX}")):
+        for file in sorted(self._path.glob(OURS)):
             with contextlib.suppress(OSError):  # another worker has removed it
                 found.append((file, file.stat().st_size))
         self._bytes, self._files = sum(size for _, size in found), len(found)

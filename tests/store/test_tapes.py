@@ -61,12 +61,14 @@ def test_what_nobody_will_finish_is_cleared_and_the_rest_is_not(tmp_path: Path) 
 def test_over_its_bounds_the_oldest_go_and_are_told(tmp_path: Path, bound: dict[str, int]) -> None:
     tmp_path.chmod(0o700)
     (tmp_path / "notes.txt").write_text("x" * 1000)
+    (tmp_path / "0.json").write_text("x" * 1000)
     folder = Folder(tmp_path, **bound)
     removed = [folder.write(second * 10**9, b"%d" % second * 100) for second in range(1, 6)]
     assert removed == [0, 0, 1, 1, 1]
-    left = [file for file in files(tmp_path) if file.suffix == tape.SUFFIX]
+    left = sorted(tmp_path.glob(module.OURS))
     assert [file.read_bytes()[:1] for file in left] == [b"4", b"5"]
     assert (tmp_path / "notes.txt").exists()
+    assert (tmp_path / "0.json").exists()
 
 
 def test_one_file_over_the_bound_stays(tmp_path: Path) -> None:

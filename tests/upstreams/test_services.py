@@ -1,8 +1,12 @@
 """A reload makes services anew, and carries over what has not changed: pools, places, keys' state, health."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
 
 from agw_proxy.config.settings import Settings
+from agw_proxy.upstreams.replay import Replay
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.services import compile_services
 
@@ -56,3 +60,27 @@ def test_general_sections_reach_every_service_of_a_reload() -> None:
     assert {service.timeouts.total for service in new} == {7.0}
     assert {service.retries.attempts for service in new} == {5}
     assert new[-1].upstream is old[-1].upstream
+
+
+def test_a_replaying_upstream_needs_no_address_and_has_no_keys_and_places(tmp_path: Path) -> None:
+    entry = {"name": "r", "replay": tmp_path, "api_keys": ["key-one-1", "key-two-2"], "max_concurrent": 1}
+    before, after = (Settings.model_validate({"upstreams": [entry]}) for _ in range(2))
+    old, new = reloaded(before, after)
+    assert isinstance(old[0].upstream, Replay)
+    assert new[0].upstream is old[0].upstream  # it goes on where it was
+    assert (old[0].keys, old[0].places) == (None, None)
+    assert before.upstreams[0].base_url.endswith(".invalid")
+
+
+def test_a_replaying_upstream_may_keep_its_address(tmp_path: Path) -> None:
+    (made, _), _ = reloaded(
+        *[Settings.model_validate({"upstreams": [{"name": "r", "replay": tmp_path, "preset": "groq"}]})] * 2
+    )
+    assert isinstance(made.upstream, Replay)
+    assert made.speaks == ("chat", "responses")
+
+
+@pytest.mark.parametrize("speed", [-1, "nan", "inf", 1e9])
+def test_no_such_speed(tmp_path: Path, speed: object) -> None:
+    with pytest.raises(ValueError, match="replay_speed"):
+        Settings.model_validate({"upstreams": [{"name": "r", "replay": tmp_path, "replay_speed": speed}]})
