@@ -34,6 +34,7 @@ from agw_proxy.config.values import (
     Dialect,
     Digest,
     Duration,
+    Factor,
     FilePath,
     GatewayKey,
     Headers,
@@ -192,12 +193,8 @@ class Upstream(Part):
     replay: FilePath | None = Field(
         None, description="Folder with recordings that answer instead of `base_url`, which may then be left out."
     )
-    replay_speed: float = Field(
-        1.0,
-        ge=0,
-        le=1_000_000,
-        allow_inf_nan=False,
-        description="How fast recorded answers come: 2 is twice as fast as they were, 0 at once.",
+    replay_speed: Factor = Field(
+        1.0, description="How fast recorded answers come, a factor: 2 is twice as fast as they were, 0 at once."
     )
     ca_file: FilePath | None = Field(
         None, description="PEM file with the certificate authorities to trust for it. Verification is never off."

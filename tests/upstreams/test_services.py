@@ -80,7 +80,7 @@ def test_a_replaying_upstream_may_keep_its_address(tmp_path: Path) -> None:
     assert made.speaks == ("chat", "responses")
 
 
-@pytest.mark.parametrize("speed", [-1, "nan", "inf", 1e9])
+@pytest.mark.parametrize("speed", [-1, "nan", "inf", 1e9, True])
 def test_no_such_speed(tmp_path: Path, speed: object) -> None:
     with pytest.raises(ValueError, match="replay_speed"):
         Settings.model_validate({"upstreams": [{"name": "r", "replay": tmp_path, "replay_speed": speed}]})
