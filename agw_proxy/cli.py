@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from agw_proxy import __version__
-from agw_proxy.commands import bench, chat, check, explain, init, keys, serve, status, version
+from agw_proxy.commands import bench, chat, check, doctor, explain, init, keys, serve, status, version
 
-COMMANDS = (serve, init, check, keys, chat, explain, status, bench, version)
+COMMANDS = (serve, init, check, keys, chat, explain, doctor, status, bench, version)
 EXAMPLES = """\
 examples:
   agw serve                 start the gateway; prints what to paste into your client
@@ -15,6 +15,7 @@ examples:
   agw check                 validate the configuration without serving
   agw chat "hi"             ask a model through the running gateway
   agw explain --model fast  what would become of a request, without making it
+  agw doctor --model fast   whether every client dialect works with it
   agw keys new --name app   make a key and the lines for gateway.yaml
   agw bench                 put a short load on the running gateway
 

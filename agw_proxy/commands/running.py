@@ -47,17 +47,23 @@ def find(url: str | None, key: str | None, environ: Mapping[str, str]) -> Place:
 
 
 def ask(
-    place: Place, method: str, path: str, body: object = None, *, seconds: float = 30.0
+    place: Place,
+    method: str,
+    path: str,
+    body: object = None,
+    *,
+    seconds: float = 30.0,
+    more: Mapping[str, str] | None = None,
 ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     """Send one request; give the connection (the caller closes it) and the answer's head. Raises Failure.
 
-    ``seconds``: the longest silence from the answer's side.
+    ``seconds``: the longest silence from the answer's side. ``more``: headers.
     """
     parts = urlsplit(place.url)
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=CONNECT_SECONDS)
-    headers = {"Accept": "application/json"}
+    headers = {"Accept": "application/json", **(more or {})}
     if place.key is not None:
         headers["Authorization"] = f"Bearer {place.key}"
     payload = None
