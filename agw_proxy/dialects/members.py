@@ -89,6 +89,13 @@ def words(tree: Tree, name: str, path: str = "") -> list[str]:
 
 def wrong(where: str, expected: str, found: object) -> Malformed:
     """What to raise for a member of the wrong type."""
-    kinds = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    kinds = {
+        str: "a string",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
     came = "null" if found is None else kinds.get(type(found), "something else")
     return Malformed(f"'{where}' has to be {expected}, and is {came}.", where)

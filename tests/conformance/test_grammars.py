@@ -135,7 +135,7 @@ SPOILT = [
     ("messages", TOOLS, 6, "content_block.id", "", "event 6 (content_block_start): expected `content_block.id`"),
     ("messages", TOOLS, 9, "delta.partial_json", "", "event 10 (content_block_stop): expected the arguments"),
     ("gemini", TEXT, 1, "candidates", None, "event 1 (response): expected `candidates` to be a list"),
-    ("gemini", TEXT, 2, "candidates.0.content.role", "user", 'event 2 (response): expected `candidates[0].content.role`'),
+    ("gemini", TEXT, 2, "candidates.0.content.role", "user", "event 2 (response): expected `candidates[0].content.role`"),
     ("gemini", TEXT, 2, "candidates.0.finishReason", "STOP", "event 3 (response): expected nothing after the end"),
     ("gemini", TEXT, 2, "responseId", "other", 'event 2 (response): expected `responseId` to stay "r1", got "other"'),
     ("gemini", TOOLS, 2, "candidates.0.content.parts.0.functionCall.args", "{}", "`functionCall.args` to be an object"),
@@ -200,7 +200,11 @@ def test_what_clients_do_not_mind_is_no_fault() -> None:
     ("form", "tree", "said"),
     [
         ("chat", {"object": "chat.completion", "choices": []}, "at least one choice"),
-        ("responses", {"object": "response", "id": "r", "status": "completed", "output": [5]}, "`output[0]` to be an obj"),
+        (
+            "responses",
+            {"object": "response", "id": "r", "status": "completed", "output": [5]},
+            "`output[0]` to be an obj",
+        ),
         ("messages", {"type": "message", "role": "assistant", "id": "m"}, "`model` to be a string, got no such member"),
         ("gemini", {"candidates": [{"content": {"parts": []}}]}, "`candidates[0].finishReason`"),
     ],
@@ -212,5 +216,14 @@ def test_an_answer_in_one_piece_that_is_none(form: str, tree: dict[str, object],
 
 
 def test_events_are_read_as_the_specification_says() -> None:
-    lines = [b": hello\r\n", b"event: a\r\n", b"data: 1\r\n", b"data:2\r\n", b"\r\n", b"retry: 5\n", b"\n", b"data: lost\n"]
+    lines = [
+        b": hello\r\n",
+        b"event: a\r\n",
+        b"data: 1\r\n",
+        b"data:2\r\n",
+        b"\r\n",
+        b"retry: 5\n",
+        b"\n",
+        b"data: lost\n",
+    ]
     assert list(events(lines)) == [("a", b"1\n2")]
