@@ -308,8 +308,11 @@ def _read(response: http.client.HTTPResponse) -> _Got:
             if len(frames) == MAX_FRAMES:
                 raise _Verdict("failed", f"the stream has more than {MAX_FRAMES} events")
         return _Got(response.status, response.headers, None, frames)
+    content = response.read(BODY_BYTES)
+    if response.length and len(content) < BODY_BYTES:
+        raise http.client.IncompleteRead(content, response.length)
     try:
-        tree = json.loads(response.read(BODY_BYTES))
+        tree = json.loads(content)
     except (ValueError, RecursionError):
         tree = None
     return _Got(response.status, response.headers, tree, None)

@@ -95,7 +95,7 @@ def test_what_is_no_json_object_is_named_and_harmless(form: str, data: bytes) ->
 
 
 # form, scene, event, member, value (None: taken out), what the fault says
-SPOILT = [
+SPOILT: list[tuple[str, Scene, int, str, object, str]] = [
     ("chat", TEXT, 1, "object", "chunk", 'event 1 (chunk): expected `object` to be "chat.completion.chunk", got "chunk"'),
     ("chat", TEXT, 1, "choices.0.index", None, "`choices[].index` to be a whole number, got no such member"),
     ("chat", TEXT, 1, "choices.0.delta.role", None, "the first delta to say `role`"),
