@@ -19,7 +19,7 @@ examples:
   agw doctor --model fast --json | jq '.checks[] | select(.outcome == "broken")'
   agw doctor --model fast --strict --url https://gateway.example.com     in CI; key from --key or OPENAI_API_KEY
 
-It asks some dozen short questions a dialect, which a provider bills. What the model will not do is "refused" and no
+It makes eleven short requests a dialect, and a provider bills eight of them. What the model will not do is "refused" and no
 failure, unless it did the same in another dialect. The exit status is 0 where all is well, 1 where something is broken
 or could not be tried, 2 where there is nothing to examine: no gateway, a wrong key or a wrong option.
 """
