@@ -16,21 +16,19 @@ import msgspec
 import orjson
 
 from agw_proxy.errors import GatewayError, InvalidParameter, MethodNotAllowed, MissingParameter, UnknownPath
+from agw_proxy.upstreams.echo_calls import called, fitting
 from agw_proxy.upstreams.echo_requests import (
     MODEL,
     ChatRequest,
     CompletionRequest,
     Directives,
     EmbeddingRequest,
-    Function,
     ModerationRequest,
     Part,
-    ToolChoice,
     Tree,
     inputs,
     read,
 )
-from agw_proxy.upstreams.echo_schema import SchemaError, instance
 
 READY = "agw/echo is ready."
 CREATED = 1_700_000_000  # a constant, so that answers can be compared byte for byte
@@ -42,7 +40,6 @@ MAX_PROMPTS = 64  # each is a choice of its own, times n
 MAX_INPUTS = 2_048  # as the public API
 MAX_VALUES = 1 << 20  # numbers in one embeddings answer: they are made in one go, and the event loop waits
 DONE = b"data: [DONE]\n\n"
-SAYS_TYPE = frozenset({"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"})
 KINDS = {403: "permission_error", 408: "timeout", 429: "rate_limit_error", 504: "timeout"}
 CATEGORIES = (
     *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm"),
@@ -64,9 +61,9 @@ class Answered(msgspec.Struct):
 
 
 class Speech(msgspec.Struct, frozen=True):
-    """What one choice says. ``pieces`` starts anew at each call; ``tokens`` is how many there are."""
+    """What one choice says. ``pieces`` (text, or JSON ready made) starts anew at each call; ``tokens`` is how many."""
 
-    pieces: Callable[[], Iterator[str]]
+    pieces: Callable[[], Iterator[Any]]
     tokens: int
     finish: Literal["stop", "length", "tool_calls"] = "stop"
 
@@ -120,38 +117,29 @@ def _chat(request: ChatRequest, identity: str) -> Answered:
     count = request.n or 1
     head = _stamped(f"chatcmpl-{identity}", "chat.completion") | {"model": request.name}
     speech = _steered(request.directives)
-    call = None if speech else _called(request)
-    if call:
-        name, arguments = call
-        fragments = range(0, len(arguments), FRAGMENT_CHARACTERS)
-        speech = Speech(
-            lambda: (arguments[start : start + FRAGMENT_CHARACTERS] for start in fragments),
-            len(fragments),
-            "tool_calls",
-        )
-        calls = [_tool_call(f"call_{identity}{index}", name, "") for index in range(count)]
-        streamed = Streamed(
-            "delta",
-            [orjson.dumps({"role": "assistant", "content": None, "tool_calls": [{"index": 0} | one]}) for one in calls],
-            (b'{"tool_calls":[{"index":0,"function":{"arguments":', b"}}]}"),
-            b"{}",
-        )
+    calls = [] if speech else called(request, _last(request))
+    identities = [f"{identity}{index}" for index in range(count)]
+    if calls:
+        speeches = [_calling(calls, one) for one in identities]
+        firsts = [{"index": 0} | _tool_call(_call_id(one, 0), calls[0][0], "") for one in identities]
+        openings = [orjson.dumps({"role": "assistant", "content": None, "tool_calls": [first]}) for first in firsts]
+        streamed = Streamed("delta", openings, (b"", b""), b"{}")
     else:
-        calls = []
         speech = speech or _words(_text(request), request.max_completion_tokens or request.max_tokens)
+        speeches = [speech] * count
         opening = orjson.dumps({"role": "assistant", "content": "", "refusal": None})
         streamed = Streamed("delta", [opening] * count, (b'{"content":', b"}"), b"{}")
     prompt_tokens = sum(len(message.text.split()) for message in request.messages)
-    usage = _usage(prompt_tokens, speech.tokens * count)
+    usage = _usage(prompt_tokens, speeches[0].tokens * count)
     if request.stream:
         head["object"] = "chat.completion.chunk"
-        return Answered(200, _events(head, streamed, [speech] * count, usage if request.wants_usage else None), None)
-    said = "" if request.directives.bytes else "".join(speech.pieces())
+        return Answered(200, _events(head, streamed, speeches, usage if request.wants_usage else None), None)
+    said = "" if calls or request.directives.bytes else "".join(speeches[0].pieces())
     messages: list[Tree] = [{"role": "assistant", "content": said, "refusal": None}] * count
     if calls:
-        whole = [one | {"function": {"name": call[0], "arguments": said}} for one in calls] if call else []
-        messages = [{"role": "assistant", "content": None, "refusal": None, "tool_calls": [one]} for one in whole]
-    choices = [_choice(index, "message", message, speech.finish) for index, message in enumerate(messages)]
+        whole = [[_tool_call(_call_id(one, at), *call) for at, call in enumerate(calls)] for one in identities]
+        messages = [{"role": "assistant", "content": None, "refusal": None, "tool_calls": made} for made in whole]
+    choices = [_choice(index, "message", message, speeches[0].finish) for index, message in enumerate(messages)]
     return _json(head | {"choices": choices, "usage": usage}, request.directives.bytes, b'"content":"')
 
 
@@ -243,58 +231,27 @@ def _text(request: ChatRequest) -> str:
         return orjson.dumps({"echo": text}).decode()
     if form.json_schema is None:
         raise MissingParameter("response_format.json_schema is required.", param="response_format.json_schema")
-    return _fitting(form.json_schema.schema, "response_format.json_schema.schema")
+    return fitting(form.json_schema.schema, "response_format.json_schema.schema")
 
 
-def _called(request: ChatRequest) -> tuple[str, str] | None:
-    """Choose the tool to call and its arguments as JSON. None: no call."""
-    functions: dict[str, tuple[int, Function]] = {}
-    for index, tool in enumerate(request.tools or ()):
-        if tool.type == "function" and tool.function is not None:
-            functions.setdefault(tool.function.name, (index, tool.function))
-    choice = request.tool_choice
-    last = _last(request)
-    name, arguments = _asked(last[1], functions) if last is not None and not last[0] else (None, None)
-    if isinstance(choice, ToolChoice):
-        wanted = choice.function.name
-        if wanted not in functions:
-            raise InvalidParameter(f"tool_choice names '{wanted}', which is not in tools.", param="tool_choice")
-        name, arguments = wanted, arguments if name == wanted else None
-    elif choice == "required":
-        if not functions:
-            raise InvalidParameter("tool_choice is 'required', but tools has no function.", param="tool_choice")
-        name = name or next(iter(functions))
-    if name is None or choice == "none":
-        return None
-    index, function = functions[name]
-    return name, arguments or _fitting(function.parameters, f"tools[{index}].function.parameters")
+def _calling(calls: Sequence[tuple[str, str]], identity: str) -> Speech:
+    """Make the calls one after the other, their arguments in fragments; the first has begun with the role."""
+    size = FRAGMENT_CHARACTERS
+
+    def pieces() -> Iterator[orjson.Fragment]:
+        for at, (name, arguments) in enumerate(calls):
+            if at:
+                begun = {"index": at} | _tool_call(_call_id(identity, at), name, "")
+                yield orjson.Fragment(b'{"tool_calls":[%b]}' % orjson.dumps(begun))
+            for start in range(0, len(arguments), size):
+                piece = orjson.dumps(arguments[start : start + size])
+                yield orjson.Fragment(b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}' % (at, piece))
+
+    return Speech(pieces, sum(-(-len(arguments) // size) for _, arguments in calls), "tool_calls")
 
 
-def _asked(text: str, functions: dict[str, tuple[int, Function]]) -> tuple[str | None, str | None]:
-    """Read a user's "call NAME {...}": the tool's name and the arguments as they were given, or None for each."""
-    if not text.startswith("call "):
-        return None, None
-    rest = text[len("call ") :].lstrip()
-    for name in sorted(functions, key=len, reverse=True):
-        after = rest[len(name) :]
-        if rest.startswith(name) and (not after or after[0].isspace() or after[0] == "{"):
-            arguments = after.strip()
-            try:
-                return name, arguments if isinstance(orjson.loads(arguments), dict) else None
-            except orjson.JSONDecodeError:
-                return name, None
-    return None, None
-
-
-def _fitting(schema: Tree | None, param: str) -> str:
-    """Make a minimal instance of a schema, as JSON; an object where the schema leaves it open."""
-    given = schema or {}
-    try:
-        return orjson.dumps(instance(given if given.keys() & SAYS_TYPE else {"type": "object", **given})).decode()
-    except SchemaError as error:
-        raise InvalidParameter(f"{param}: {error}.", param=param) from None
-    except TypeError:
-        raise InvalidParameter(f"{param}: its instance would be nested too deeply.", param=param) from None
+def _call_id(identity: str, at: int) -> str:
+    return f"call_{identity}_{at}" if at else f"call_{identity}"
 
 
 def _steered(directives: Directives) -> Speech | None:

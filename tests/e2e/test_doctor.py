@@ -109,6 +109,7 @@ def form_of(path: str) -> str:
 def test_the_echo_model_passes_in_all_dialects(gateway: Gateway) -> None:
     ran = doctor(gateway, "--model", "agw/echo", "--json", "--strict")
     assert (ran.code, ran.outcomes, ran.err) == (0, {"ok"}, "")
+    assert all(found["detail"] is None for found in ran.checks.values())  # parallel calls too
     assert len(ran.checks) == CHECKS * len(FORMS)
     tree = json.loads(ran.out)
     assert (tree["passed"], tree["model"], tree["url"]) == (True, "agw/echo", gateway.url)
@@ -138,7 +139,6 @@ def test_the_table_is_for_people(gateway: Gateway) -> None:
     assert lines[2].split() == ["chat", "gemini"]
     assert lines[3].split() == ["plain", "answer", "ok", "ok"]
     assert lines[12].split() == ["cancellation", "ok", "ok"]
-    assert "ok: tool calls, tool calls streamed (chat, gemini)" in lines
     assert lines[-1].strip() == "20 ok: as the dialect has it"
     assert "\x1b" not in ran.out
     assert gateway.key not in ran.out + ran.err
@@ -256,6 +256,16 @@ def test_what_the_provider_refuses_is_no_failure_but_a_strict_one(
         assert ran.checks[form, "tool results"]["outcome"] == "skipped"
         assert ran.checks[form, "plain answer"]["outcome"] == "ok"
     assert doctor(gateway, "--model", f"{spoken}-1", "--only", "chat", "--strict").code == 1
+
+
+def test_one_call_where_two_were_asked_for_is_said(gateway: Gateway, shared_upstream: Upstream) -> None:
+    shared_upstream.default = capable(tools=plays(Scene(calls=TOOLS.calls[:1], stop="tool")))
+    ran = doctor(gateway, "--model", "gemini-1", "--only", "chat,gemini")
+    assert ran.code == 0
+    assert (
+        "ok: tool calls, tool calls streamed (chat, gemini)\n"
+        "    one call, where two were asked for: the model calls one at a time\n"
+    ) in ran.out
 
 
 def test_a_tool_that_is_not_called_is_the_models_doing(gateway: Gateway, shared_upstream: Upstream) -> None:

@@ -212,6 +212,31 @@ def test_tools_are_called(text: str, choice: Any, name: str, arguments: str) -> 
     assert (call.function.name, call.function.arguments) == (name, arguments)
 
 
+def test_several_tools_are_called_where_lines_name_them() -> None:
+    text = 'call weather {"city": "Oslo, in the north"}\ncall weather_map\ncall other\nBoth, please.'
+    plain = chat(user(text), tools=TOOLS, n=2)
+    state = ChatCompletionStreamState()
+    for part in chunks(user(text), tools=TOOLS, n=2):
+        state.handle_chunk(part)
+    streamed = state.get_final_completion()
+    seen = set()
+    for choice in (*plain.choices, *streamed.choices):
+        calls = choice.message.tool_calls or ()
+        assert [(call.function.name, call.function.arguments) for call in calls if call.type == "function"] == [
+            ("weather", '{"city": "Oslo, in the north"}'),
+            ("weather_map", "{}"),
+        ]
+        assert choice.finish_reason == "tool_calls"
+        seen |= {call.id for call in calls}
+    assert len(seen) == 8
+    assert plain.usage == streamed.usage
+    assert said(user(text), tools=TOOLS, tool_choice="none") == text
+    forced = {"type": "function", "function": {"name": "weather_map"}}
+    (only,) = chat(user(text), tools=TOOLS, tool_choice=forced).choices[0].message.tool_calls or ()
+    assert only.type == "function"
+    assert only.function.name == "weather_map"
+
+
 @pytest.mark.parametrize("text", ["call", "call other", "call weatherman", "recall weather", "call  "])
 def test_tools_are_not_called_where_none_is_named(text: str) -> None:
     assert said(user(text), tools=TOOLS) == text
