@@ -232,7 +232,9 @@ def test_several_tools_are_called_where_lines_name_them() -> None:
     assert plain.usage == streamed.usage
     assert said(user(text), tools=TOOLS, tool_choice="none") == text
     forced = {"type": "function", "function": {"name": "weather_map"}}
-    (only,) = chat(user(text), tools=TOOLS, tool_choice=forced).choices[0].message.tool_calls or ()
+    made = chat(user(text), tools=TOOLS, tool_choice=forced).choices[0].message.tool_calls
+    assert made is not None
+    (only,) = made
     assert only.type == "function"
     assert only.function.name == "weather_map"
 
