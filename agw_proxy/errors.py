@@ -141,6 +141,12 @@ class UpgradeRefused(CallerError):
     code, status, alias = "caller_upgrade_refused", 426, "upgrade_refused"
 
 
+class UpgradeNeeded(CallerError):
+    """A WebSocket is served here, and the request asks for none (RFC 9110 section 15.5.22)."""
+
+    code, status, alias = "caller_upgrade_needed", 426, "upgrade_required"
+
+
 class NotCached(CallerError):
     """The caller wants a kept answer or none, and there is none (RFC 9111 section 5.2.1.7)."""
 

@@ -103,6 +103,8 @@ class Call(msgspec.Struct):
     """The deadlines of this try; None for the upstream's own."""
     holds: bool = False
     """A stream is held back until its first content, so that another target can take over until then."""
+    upgrade: tuple[str, ...] | None = None
+    """A WebSocket is asked for, with these subprotocols offered; None: plain HTTP."""
     credential: tuple[str, str] | None = None
     """The header with the key that this try uses, of an upstream that has several."""
 

@@ -347,9 +347,10 @@ class Grant:
         micro-dollars over 2**52 count as that. A refused grant took nothing: False. Raises ValueError on numbers below
         0.
         """
-    def extend(self, output_tokens: int, cost: int, now_ns: int) -> Rule | None:
+    def extend(self, output_tokens: int, cost: int, now_ns: int, input_tokens: int = 0) -> Rule | None:
         """Reserve more while the answer goes on, by all rules or none; the rule that refused.
 
+        ``input_tokens``: of a session, whose every answer reads a prompt of its own.
         After the settlement nothing happens. Raises ValueError on numbers below 0.
         """
     def move(self, upstream: int, now_ns: int) -> Rule | None:

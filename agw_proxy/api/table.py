@@ -12,6 +12,7 @@ from agw_proxy.api import (
     openapi,
     passthrough,
     raw,
+    realtime,
     responses,
     usage,
 )
@@ -24,6 +25,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *responses.ENDPOINTS,
     *messages.ENDPOINTS,
     *gemini.ENDPOINTS,
+    *realtime.ENDPOINTS,
     *models.ENDPOINTS,
     *passthrough.ENDPOINTS,
     *raw.ENDPOINTS,

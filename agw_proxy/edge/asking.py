@@ -27,7 +27,7 @@ from agw_proxy.edge.finishing import BOOKS, Finisher
 from agw_proxy.edge.state import State
 from agw_proxy.errors import GatewayError, Unpriced
 from agw_proxy.policy.limits import refusal
-from agw_proxy.types import Principal, Routed
+from agw_proxy.types import Principal, Routed, Usage
 from agw_proxy.upstreams.opening import Opened
 
 T = TypeVar("T")
@@ -233,6 +233,18 @@ class Asking:
         if exchange.learner is not None:
             exchange.learner = self._state.learners.of(self._upstream(target), target.model)
         self._body = None
+
+    async def spend(self, used: Usage) -> GatewayError | None:
+        """A session has used so much: it is taken from what is left. Why there is no more, else None."""
+        grant, tariff = self._exchange.grant, self._exchange.tariff
+        if grant is None:
+            return None
+        cost = tariff.cost(used.prompt, used.cached, used.completion) - tariff.request if tariff is not None else 0
+        begun = time.monotonic_ns()
+        rule = grant.extend(used.completion, cost, begun, used.prompt)
+        while rule is not None and grant.short and await self._took(grant, begun):
+            rule = grant.extend(used.completion, cost, time.monotonic_ns(), used.prompt)
+        return None if rule is None else self.refusal(grant, rule)
 
     async def _move(self, grant: Grant, target: Target) -> Rule | None:
         """What counts upstreams goes there. Gives the rule that refused."""

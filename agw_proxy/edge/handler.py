@@ -38,6 +38,7 @@ from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.reuse import Reuse
 from agw_proxy.edge.routing import route
 from agw_proxy.edge.state import State
+from agw_proxy.edge.websockets import Session, asks_upgrade, with_key
 from agw_proxy.errors import (
     CallerError,
     CallerGone,
@@ -147,12 +148,14 @@ class Handler:
         exchange.endpoint, exchange.dialect = endpoint.name, endpoint.dialect
         if endpoint.by_asker and "anthropic-version" in request.headers:
             exchange.dialect = "anthropic"
-        if request.headers.get("Upgrade", "").strip().lower() == "websocket":
+        upgrade = asks_upgrade(request)
+        if upgrade and not (endpoint.relay is not None and endpoint.relay.socket):
             raise UpgradeRefused(
                 "This gateway serves no WebSocket or other upgrade here. Use plain HTTP; streams come as server-sent events."
             )
         state = exchange.carried.state if exchange.carried is not None else self._state()
-        authenticate(exchange, request.raw_headers, endpoint.access, state, knows_keys=endpoint.knows_keys)
+        headers = with_key(request) if upgrade else request.raw_headers
+        authenticate(exchange, headers, endpoint.access, state, knows_keys=endpoint.knows_keys)
         if endpoint.handler is not None:
             response = await self._answer(exchange, request, endpoint, values, query)
         elif endpoint.relay is not None:
@@ -166,7 +169,10 @@ class Handler:
                 self._overload.check()
             self._overload.entered()
             try:
-                response = await self._relay(exchange, request, endpoint.relay, state, path, query)
+                if endpoint.relay.socket:
+                    response = await self._session(exchange, request, state).serve(endpoint.relay, query)
+                else:
+                    response = await self._relay(exchange, request, endpoint.relay, state, path, query)
             finally:
                 self._overload.left()
         else:
@@ -326,6 +332,10 @@ class Handler:
                 service.health.broke(exchange.error)
             pump.note_usage()
             self._metrics.streams(-1 if exchange.streaming else 0)
+
+    def _session(self, exchange: Exchange, request: web.BaseRequest, state: State) -> Session:
+        most = self._bodies.bounds.max_body_bytes
+        return Session(exchange, request, state, self._metrics, replicas=self._replicas, max_message_bytes=most)
 
     def _told(self, exchange: Exchange, body: bytes) -> web.Response:
         """What the gateway knows itself."""

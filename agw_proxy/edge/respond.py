@@ -15,6 +15,7 @@ from agw_proxy.errors import (
     MethodNotAllowed,
     NotCached,
     SessionSpent,
+    UpgradeNeeded,
     UpgradeRefused,
     UpstreamError,
     UpstreamRejected,
@@ -143,6 +144,8 @@ def error_headers(exchange: Exchange, error: GatewayError) -> list[tuple[str, st
         headers.append(("Allow", ", ".join(error.allowed)))
     if isinstance(error, UpgradeRefused):
         headers += [("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade")]
+    if isinstance(error, UpgradeNeeded):
+        headers += [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
     if error.status == 401 and not isinstance(error, UpstreamError):
         headers.append(("WWW-Authenticate", 'Bearer realm="agw"'))
     return headers

@@ -33,6 +33,7 @@ from agw_proxy.errors import (
 )
 from agw_proxy.types import Call, RawHeaders
 from agw_proxy.upstreams import trust as words
+from agw_proxy.upstreams import websocket
 from agw_proxy.upstreams.names import Names
 from agw_proxy.upstreams.strict import MAX_HEAD_LINE_BYTES, Connection
 from agw_proxy.upstreams.trust import system_trust
@@ -195,7 +196,7 @@ class Client:
         self._trust = trust
         self._session: aiohttp.ClientSession | None = None
 
-    async def open(self, call: Call) -> HttpReply:
+    async def open(self, call: Call) -> HttpReply | websocket.Socket:
         """See ``types.Upstream``."""
         loop = asyncio.get_running_loop()
         timeouts = call.timeouts or self._timeouts
@@ -205,6 +206,8 @@ class Client:
         TLS_SECONDS.set(min(timeouts.tls or timeouts.connect, timeouts.connect))
         body = call.body
         headers = self._headers(call)
+        if call.upgrade is not None:
+            headers.update(websocket.offer(call.upgrade))
         if isinstance(body, bytes) and len(body) > SLICE_BYTES:
             headers["Content-Length"] = str(len(body))
         try:
@@ -269,6 +272,8 @@ class Client:
             raise UpstreamInvalid(f"Upstream '{self.name}' sent no valid HTTP answer ({reason(error)}).") from None
         finally:
             times.on_head = None  # it holds the call, and is held by what it holds
+        if response.status == 101 and call.upgrade is not None:
+            return websocket.switched(response, self.name, headers, call.upgrade, times.connect_ms)
         if response.status < 200:
             response.close()
             raise UpstreamInvalid(

@@ -82,7 +82,11 @@ class HttpUpstream:
     async def open(self, target: Target, call: Call) -> Reply:
         """See ``types.Upstream``. A call that waits for a place is in the upstream's queue, and its time is told apart."""
         client = await self._ready()
-        call = placed(self._settings, target, self._with_key(call))
+        call = self._with_key(call)
+        if call.upgrade is not None:
+            call = msgspec.structs.replace(call, query=self._session_query(target, call))
+        else:
+            call = placed(self._settings, target, call)
         places = self.places
         if places is None:
             return await client.open(call)
@@ -99,6 +103,13 @@ class HttpUpstream:
         reply.on_close = places.give
         reply.began_ns = began
         return reply
+
+    def _session_query(self, target: Target, call: Call) -> str:
+        """Of a WebSocket's address: in the target's name for the model, where one was asked for."""
+        name = "deployment" if self.by_deployment else "model"
+        version = f"api-version={quote(self._settings.api_version or '', safe='')}" if self.by_deployment else ""
+        model = f"{name}={quote(target.model, safe='')}" if call.by_model else ""
+        return "&".join(part for part in (version, model, call.query) if part)
 
     async def _wait(self, places: Places, call: Call) -> None:
         begun = time.monotonic_ns()

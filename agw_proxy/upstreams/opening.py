@@ -161,6 +161,11 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
     name = service.upstream.name
     if reply.status >= 400:
         raise _told(reply, service, await refused(reply, name, service.secrets, ours=service.auth == "key"))
+    if call.upgrade is not None:
+        if reply.status != 101:
+            reply.close()
+            raise _told(reply, service, UpstreamInvalid(f"Upstream '{name}' opened no WebSocket ({reply.status})."))
+        return Opened(reply, target, None, b"", impatient=call.impatient)
     kind = content_type(reply)
     try:
         if kind == b"text/event-stream":

@@ -7,13 +7,15 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import StreamWriter
+from aiohttp.http import StreamWriter, WebSocketReader, WebSocketWriter
 from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy.edge.full_lane import Connection
 from agw_proxy.edge.relay import Relayed
+from agw_proxy.edge.websockets import Accepted
 
 
 def parameters(function: Callable[..., object]) -> list[str]:
@@ -72,6 +74,19 @@ def test_what_we_override_is_called_by_aiohttp_itself() -> None:
     for name in ("handle_error", "finish_response", "_handle_request", "_process_keepalive"):
         assert getattr(Connection, name) is not getattr(RequestHandler, name)
     assert Relayed.write_eof is not web.StreamResponse.write_eof
+
+
+def test_what_a_websockets_two_sides_are_made_of_is_there() -> None:
+    assert parameters(web.WebSocketResponse._handshake) == ["request"]
+    assert "self._handshake(request)" in inspect.getsource(web.WebSocketResponse._pre_start)
+    assert parameters(WebSocketDataQueue.__init__) == ["protocol", "limit", "loop"]
+    assert parameters(WebSocketReader.__init__) == ["queue", "max_msg_size", "compress", "decode_text"]
+    assert {"protocol", "transport", "use_mask", "limit"} <= set(parameters(WebSocketWriter.__init__))
+    assert parameters(ResponseHandler.set_parser) == ["parser", "payload", "data_received_cb"]
+    accepted = web.WebSocketResponse()
+    assert accepted._reader is None
+    assert accepted._writer is None
+    assert Accepted._handshake is not web.WebSocketResponse._handshake
 
 
 @pytest.mark.parametrize("name", ["_request_in_progress", "_messages", "_force_close", "_task_handler", "_manager"])

@@ -266,6 +266,7 @@ cdef class Downstream(Wire):
     cdef int64_t body_left
     cdef Chunks body_chunks
     cdef bint chunked, fed, was_answered, poisoned
+    cdef bint tunnel                    # it has switched protocols: aiohttp gets all that comes
     cdef Door door
     # The exchange
     cdef uint64_t serial

@@ -156,6 +156,18 @@ cdef class Downstream(Wire):
             if self.fed:
                 next_request(self)
 
+    def upgraded(self):
+        """aiohttp has switched protocols: all bytes are its own from now on, those too that are here already."""
+        cdef bytes early
+        if self.state == FULL:
+            self.tunnel = True
+            self.pipeline_full = False
+            if self.inbox.size:
+                early = PyBytes_FromStringAndSize(<const char *>self.inbox.data, self.inbox.size)
+                release(&self.inbox)
+                self.handler.data_received(early)
+            update_reading(self)
+
     def dialed(self, serial, Peer peer not None):
         """The connection that was asked for is here; it may come too late."""
         if self.state == DIAL and self.serial == <uint64_t>serial:

@@ -108,6 +108,9 @@ cdef int feed_handler(Downstream d, const unsigned char *data, Py_ssize_t size, 
     cdef const unsigned char *at = data + skip
     cdef Piece piece
     cdef bytes part
+    if d.tunnel:
+        d.handler.data_received(owner)
+        return 0
     if d.fed or d.poisoned:
         if not d.poisoned:
             append(&d.inbox, data, size)

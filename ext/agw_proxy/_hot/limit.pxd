@@ -277,7 +277,7 @@ cdef class Grant:
     cdef bint undo(self, int64_t now_ns)
     cdef bint leave(self)
     # The rule that refused, or None. See ``limit.pyi``.
-    cdef Rule more(self, int64_t output, int64_t cost, int64_t now_ns)
+    cdef Rule more(self, int64_t output, int64_t cost, int64_t now_ns, int64_t read=*)
     cdef Rule go(self, uint64_t upstream, int64_t now_ns)
     cdef int correct(self, Hold* hold, const Terms* terms, int64_t extra, const Moment* at) noexcept
     cdef void drop(self, Hold* hold, const Terms* terms, const Moment* at) noexcept

@@ -158,7 +158,7 @@ cdef class Grant:
                 self.limits.table.leave(&self.holds[i], self.worker)
         return True
 
-    cdef Rule more(self, int64_t output, int64_t cost, int64_t now_ns):
+    cdef Rule more(self, int64_t output, int64_t cost, int64_t now_ns, int64_t read=0):
         cdef Hold[MAX_HELD] added
         cdef const Terms* terms
         cdef Hold* hold
@@ -170,7 +170,7 @@ cdef class Grant:
         for i in range(self.held):
             terms = &self.limits.terms[self.holds[i].rule]
             added[i] = self.holds[i]
-            added[i].count = 0 if terms.unit == REQUESTS else counted(terms.unit, 0, output, cost)
+            added[i].count = 0 if terms.unit == REQUESTS else counted(terms.unit, read, output, cost)
             if terms.unit >= CONCURRENT or added[i].count == 0:
                 added[i].count = 0
                 continue
@@ -194,6 +194,7 @@ cdef class Grant:
                 # Given back later to where the first part was taken from: that is forgotten first.
                 hold.count += added[i].count
                 hold.cost = plus(hold.cost, added[i].cost)
+        self.ask.input = plus(self.ask.input, max(read, 0))
         self.ask.output = plus(self.ask.output, max(output, 0))
         self.ask.cost = plus(self.ask.cost, max(cost, 0))
         return None
@@ -236,11 +237,12 @@ cdef class Grant:
                              f"{cost} and {now_ns}")
         return self.true_up(input_tokens, output_tokens, cost, now_ns)
 
-    def extend(self, int64_t output_tokens, int64_t cost, int64_t now_ns):
+    def extend(self, int64_t output_tokens, int64_t cost, int64_t now_ns, int64_t input_tokens=0):
         """Reserve more for an answer that goes on; see ``limit.pyi``. Raises ValueError on a number below 0."""
-        if output_tokens < 0 or cost < 0 or now_ns < 0:
-            raise ValueError(f"expected tokens, cost and now_ns of 0 or more, got {output_tokens}, {cost}, {now_ns}")
-        return self.more(output_tokens, cost, now_ns)
+        if output_tokens < 0 or cost < 0 or now_ns < 0 or input_tokens < 0:
+            raise ValueError(f"expected tokens, cost and now_ns of 0 or more, got {output_tokens}, {cost}, {now_ns} "
+                             f"and {input_tokens}")
+        return self.more(output_tokens, cost, now_ns, input_tokens)
 
     def move(self, uint64_t upstream, int64_t now_ns):
         """The exchange goes on at another upstream; see ``limit.pyi``."""
