@@ -64,7 +64,8 @@ class Call(msgspec.Struct):
     ``headers`` are already filtered for forwarding and carry no credential; ``own_credentials`` are the caller's provider
     credentials for an upstream with ``auth: passthrough`` (None: the gateway key did not travel in x-agw-key).
     ``asks_usage``: streams of this endpoint report usage when asked.
-    ``body`` is whole (bytes) or streamed once (an async iterator); ``seen`` is the look into a JSON body.
+    ``body`` is whole (bytes) or streamed once (an async iterator); ``seen`` is the look into a JSON body. ``upgrade``:
+    the subprotocols that are offered where a WebSocket is asked for.
     """
 
     method: str
@@ -104,7 +105,6 @@ class Call(msgspec.Struct):
     holds: bool = False
     """A stream is held back until its first content, so that another target can take over until then."""
     upgrade: tuple[str, ...] | None = None
-    """A WebSocket is asked for, with these subprotocols offered; None: plain HTTP."""
     credential: tuple[str, str] | None = None
     """The header with the key that this try uses, of an upstream that has several."""
 

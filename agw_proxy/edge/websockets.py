@@ -162,7 +162,6 @@ class ClientSide:
     """See ``conversation.Side``."""
 
     def __init__(self, accepted: Accepted, request: web.BaseRequest) -> None:
-        self._accepted = accepted
         self._request = request
         reader, writer = accepted._reader, accepted._writer  # noqa: SLF001  held by the contract test
         if reader is None or writer is None:

@@ -75,6 +75,8 @@ class Connection(ResponseHandler):
                 break
             self._head = rest
         self._head = None
+        if head.status == 101:
+            self.force_close()  # whatever it has switched to, no further request goes out on it
         if self._skips_body or head.status in BODILESS or head.status == 101:
             self._ended = head.status != 101
             return None, len(rest) if self._ended else 0

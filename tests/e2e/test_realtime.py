@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import signal
+import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -108,24 +110,26 @@ async def answer(ws: aiohttp.ClientWebSocketResponse) -> list[Tree]:
     return found
 
 
+def sessions(gateway: Gateway) -> list[Tree]:
+    """The Receipts of all sessions so far."""
+    return [line for line in gateway.logs() if line.get("event") == "request" and line["endpoint"] == "realtime"]
+
+
+SEEN = {"count": 0}  # of those Receipts: older ones belong to earlier tests
+
+
 def last(gateway: Gateway, count: int = 1) -> Tree:
-    """The newest session's Receipt."""
-
-    def found() -> list[Tree]:
-        lines = [line for line in gateway.logs() if line.get("event") == "request"]
-        return [line for line in lines if line["endpoint"] == "realtime"]
-
-    known = getattr(gateway, "realtime_seen", 0)
-    lines = gateway.until(lambda: found()[known:] if len(found()) >= known + count else None, "no receipt")
-    assert lines is not None
-    gateway.realtime_seen = len(found())  # type: ignore[attr-defined]  of this module's own
+    """The newest session's Receipt, once there are ``count`` new ones."""
+    gateway.until(lambda: len(sessions(gateway)) >= SEEN["count"] + count, "no receipt")
+    lines = sessions(gateway)
+    SEEN["count"] = len(lines)
     return lines[-1]
 
 
 @pytest.fixture(autouse=True)
 def _counted(gateway: Gateway) -> None:
-    lines = [line for line in gateway.logs() if line.get("event") == "request" and line["endpoint"] == "realtime"]
-    gateway.realtime_seen = len(lines)  # type: ignore[attr-defined]  likewise
+    gateway.receipts(gateway.get("/health", key=None).request_id)
+    SEEN["count"] = len(sessions(gateway))
 
 
 async def test_messages_pass_both_ways_and_the_receipt_has_the_usage(gateway: Gateway, upstream: Provider) -> None:
@@ -171,6 +175,7 @@ async def test_azures_query_names_the_deployment_and_its_version(gateway: Gatewa
         await answer(ws)
     assert upstream.dialog().query == {"api-version": "2026-10-01", "deployment": "az-voice"}
     assert upstream.dialog().header("api-key") == UPSTREAM_KEY
+    assert last(gateway)["upstream"] == "azure"
 
 
 async def test_a_browser_brings_its_key_as_a_subprotocol_which_goes_nowhere(
@@ -189,6 +194,7 @@ async def test_a_browser_brings_its_key_as_a_subprotocol_which_goes_nowhere(
 async def test_a_key_alone_as_subprotocol_is_chosen_by_nobody_and_logged_nowhere(gateway: Gateway) -> None:
     async with session(gateway, key=None, protocols=[f"openai-insecure-api-key.{APP_KEY}"]) as ws:
         assert ws.protocol is None
+    assert last(gateway)["key"] == "app"
     assert APP_KEY not in gateway.output
 
 
@@ -300,6 +306,29 @@ async def test_an_upstream_that_just_goes_is_an_error_event_and_1011(gateway: Ga
     assert last(gateway)["outcome"] == "upstream_broken"
 
 
+async def test_a_client_that_goes_unread_is_noticed_too(gateway: Gateway, upstream: Provider) -> None:
+    async with session(gateway) as ws:
+        await ws.send_json({"type": "stall"})
+        dialog = upstream.dialogs[-1]
+
+        async def flood() -> None:
+            while True:
+                await ws.send_bytes(b"x" * 65536)
+
+        sending = asyncio.create_task(flood())
+        await asyncio.sleep(1)  # by then all buffers on the way are full, and the client is not read any more
+        sending.cancel()
+        transport = ws._response.connection.transport  # type: ignore[union-attr]
+        assert transport is not None
+        # With a reset: a FIN would wait behind what is unsent, and tell nobody.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+        await asyncio.sleep(0)
+        line = await asyncio.to_thread(last, gateway)
+        dialog.resume.set()
+    assert line["outcome"] == "caller_gone"
+
+
 async def test_a_message_that_is_too_large_ends_the_session_from_either_side(
     gateway: Gateway, upstream: Provider
 ) -> None:
@@ -376,6 +405,7 @@ async def test_a_client_that_reads_nothing_stops_the_reading_from_its_upstream(
 async def test_silence_ends_a_session_after_the_upstreams_total_time(upstream: Provider) -> None:
     config = settings(upstream.url)
     config["timeouts"]["total"] = "1s"
+    SEEN["count"] = 0
     with Gateway(config) as gateway:
         async with session(gateway) as ws:
             (event,) = await events(ws)
@@ -386,6 +416,7 @@ async def test_silence_ends_a_session_after_the_upstreams_total_time(upstream: P
 
 
 async def test_a_drain_ends_a_live_session_with_1001(upstream: Provider) -> None:
+    SEEN["count"] = 0
     with Gateway(settings(upstream.url)) as gateway:
         async with session(gateway) as ws:
             gateway.process.send_signal(signal.SIGTERM)

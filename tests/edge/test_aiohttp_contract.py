@@ -7,10 +7,10 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp._websocket.reader import WebSocketDataQueue
+from aiohttp._websocket import reader_py
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import StreamWriter, WebSocketReader, WebSocketWriter
+from aiohttp.http import StreamWriter, WebSocketWriter
 from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy.edge.full_lane import Connection
@@ -79,8 +79,8 @@ def test_what_we_override_is_called_by_aiohttp_itself() -> None:
 def test_what_a_websockets_two_sides_are_made_of_is_there() -> None:
     assert parameters(web.WebSocketResponse._handshake) == ["request"]
     assert "self._handshake(request)" in inspect.getsource(web.WebSocketResponse._pre_start)
-    assert parameters(WebSocketDataQueue.__init__) == ["protocol", "limit", "loop"]
-    assert parameters(WebSocketReader.__init__) == ["queue", "max_msg_size", "compress", "decode_text"]
+    assert parameters(reader_py.WebSocketDataQueue.__init__) == ["protocol", "limit", "loop"]
+    assert parameters(reader_py.WebSocketReader.__init__) == ["queue", "max_msg_size", "compress", "decode_text"]
     assert {"protocol", "transport", "use_mask", "limit"} <= set(parameters(WebSocketWriter.__init__))
     assert parameters(ResponseHandler.set_parser) == ["parser", "payload", "data_received_cb"]
     accepted = web.WebSocketResponse()

@@ -1,5 +1,7 @@
 """What a Grant holds: extended while an answer goes on, moved to another upstream, given back once."""
 
+import pytest
+
 from agw_proxy._hot import limit
 from tests.hot.rules import HOUR, MINUTE, SECOND, budget, gate, limits, requests, tokens
 
@@ -40,6 +42,19 @@ def test_all_that_was_extended_is_cancelled_with_it() -> None:
     assert left(rules) == {"t": 150, "b": 30}
     assert grant.cancel(SECOND)
     assert left(rules) == {"t": 200, "b": 50}
+
+
+def test_an_extension_may_bring_a_prompt_of_its_own() -> None:
+    rules = limits(limit.Rule("in", limit.PER_KEY, limit.INPUT, 100, HOUR), tokens(200, HOUR), budget(50))
+    grant = rules.admit(SECOND, key=1, input_tokens=10)
+    assert grant.extend(20, 5, SECOND, 40) is None
+    assert left(rules) == {"in": 50, "t": 130, "b": 45}
+    assert grant.extend(20, 5, SECOND, 60) is rules.rules[0]
+    assert left(rules) == {"in": 50, "t": 130, "b": 45}
+    assert grant.settle(60, 30, 5, SECOND)
+    assert left(rules) == {"in": 40, "t": 110, "b": 45}
+    with pytest.raises(ValueError, match="-1"):
+        grant.extend(0, 0, SECOND, -1)
 
 
 def test_an_extension_tells_of_marks_even_where_it_is_refused() -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import WSMsgType
 
-from agw_proxy._hot.route import Target
+from agw_proxy._hot.route import RouteTable
 from agw_proxy.config.resilience import Timeouts
 from agw_proxy.config.settings import Upstream as UpstreamSettings
 from agw_proxy.errors import UpstreamInvalid
@@ -17,6 +17,9 @@ from agw_proxy.types import Call
 from agw_proxy.upstreams.http import HttpUpstream
 from agw_proxy.upstreams.websocket import Socket
 
+ROUTE = RouteTable([("far", ("*",))], []).find("m named")
+assert ROUTE is not None
+TARGET = ROUTE.targets[0]
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -52,15 +55,17 @@ async def asked(answer: Callable[[bytes], bytes], heads: list[bytes] | None = No
     upstream = HttpUpstream(settings, Timeouts(connect=2, first_byte=2))
     call = Call("GET", "/realtime", "voice=x", [], None, None, "req_1", upgrade=("realtime",))
     try:
-        reply = await upstream.open(Target("far/m", 0, "m named", 1), call)
+        reply = await upstream.open(TARGET, call)
         assert isinstance(reply, Socket)
         yield reply
         reply.close()
     finally:
-        async with asyncio.timeout(5):
-            await ended.wait()  # whatever came, the connection is closed
-        await upstream.close()
-        server.close()
+        try:
+            async with asyncio.timeout(5):
+                await ended.wait()  # whatever came, the connection is closed
+        finally:
+            await upstream.close()
+            server.close()
 
 
 async def test_the_model_goes_into_the_query_and_no_extension_is_offered() -> None:
