@@ -5,18 +5,17 @@ import contextlib
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 
-import aiohttp
 import openai
 import orjson
 import pytest
 from aiohttp import WSMsgType
 
 from tests.support.gateway import ADMIN_KEY, APP_KEY, UPSTREAM_KEY, Gateway, configuration, provider
-from tests.support.sockets import CLOSED, Provider
+from tests.support.sockets import Provider
+from tests.support.talking import ASK, answer, events, session
 
 Tree = dict[str, Any]
 NARROW_KEY = "agw-bench-narrow-61c0f2a97d3b48e5"
@@ -29,7 +28,6 @@ UPGRADE = {
     "sec-websocket-version": "13",
     "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
-ASK = {"type": "response.create"}
 
 
 def settings(url: str, **sections: object) -> Tree:
@@ -75,39 +73,6 @@ def upstream(shared: Provider) -> Provider:
 @pytest.fixture
 def gateway(running: Gateway, upstream: Provider) -> Gateway:
     return running
-
-
-@asynccontextmanager
-async def session(
-    gateway: Gateway, query: str = "model=gpt-realtime", *, key: str | None = APP_KEY, **options: Any
-) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    """A session's socket, past its first event."""
-    headers = gateway.headers(key, options.pop("headers", None))
-    async with (
-        aiohttp.ClientSession() as client,
-        client.ws_connect(f"{gateway.url}/v1/realtime?{query}", headers=headers, max_msg_size=0, **options) as ws,
-    ):
-        assert orjson.loads(await ws.receive_str())["type"] == "session.created"
-        yield ws
-
-
-async def events(ws: aiohttp.ClientWebSocketResponse) -> list[Tree]:
-    """All that comes until the close."""
-    found = []
-    async with asyncio.timeout(10):
-        while (message := await ws.receive()).type not in CLOSED:
-            assert message.type is WSMsgType.TEXT, message
-            found.append(orjson.loads(message.data))
-    return found
-
-
-async def answer(ws: aiohttp.ClientWebSocketResponse) -> list[Tree]:
-    """One answer's events."""
-    await ws.send_json(ASK)
-    found: list[Tree] = []
-    while not found or found[-1]["type"] != "response.done":
-        found.append(orjson.loads(await ws.receive_str(timeout=10)))
-    return found
 
 
 def sessions(gateway: Gateway) -> list[Tree]:
