@@ -82,11 +82,7 @@ class HttpUpstream:
     async def open(self, target: Target, call: Call) -> Reply:
         """See ``types.Upstream``. A call that waits for a place is in the upstream's queue, and its time is told apart."""
         client = await self._ready()
-        call = self._with_key(call)
-        if call.upgrade is not None:
-            call = msgspec.structs.replace(call, query=self._session_query(target, call))
-        else:
-            call = placed(self._settings, target, call)
+        call = placed(self._settings, target, self._with_key(call))
         places = self.places
         if places is None:
             return await client.open(call)
@@ -103,13 +99,6 @@ class HttpUpstream:
         reply.on_close = places.give
         reply.began_ns = began
         return reply
-
-    def _session_query(self, target: Target, call: Call) -> str:
-        """Of a WebSocket's address: in the target's name for the model, where one was asked for."""
-        name = "deployment" if self.by_deployment else "model"
-        version = f"api-version={quote(self._settings.api_version or '', safe='')}" if self.by_deployment else ""
-        model = f"{name}={quote(target.model, safe='')}" if call.by_model else ""
-        return "&".join(part for part in (version, model, call.query) if part)
 
     async def _wait(self, places: Places, call: Call) -> None:
         begun = time.monotonic_ns()
@@ -189,12 +178,16 @@ def by_deployment(settings: UpstreamSettings) -> bool:
 
 
 def placed(settings: UpstreamSettings, target: Target, call: Call) -> Call:
-    """The call with the path and query that this upstream has for it."""
-    if not (by_deployment(settings) and call.by_model):
+    """The call with the path and query that this upstream has for it. A WebSocket's query names the model."""
+    deployed, name = by_deployment(settings), quote(target.model, safe="")
+    version = f"api-version={quote(settings.api_version or '', safe='')}" if deployed else ""
+    if call.upgrade is not None:
+        model = f"{'deployment' if deployed else 'model'}={name}" if call.by_model else ""
+        return msgspec.structs.replace(call, query="&".join(part for part in (version, model, call.query) if part))
+    if not (deployed and call.by_model):
         return call
-    where = "" if call.path == "/responses" else f"/deployments/{quote(target.model, safe='')}"
-    query = f"api-version={quote(settings.api_version or '', safe='')}"
-    return msgspec.structs.replace(call, path=where + call.path, query=query)
+    where = "" if call.path == "/responses" else f"/deployments/{name}"
+    return msgspec.structs.replace(call, path=where + call.path, query=version)
 
 
 def keys_of(settings: UpstreamSettings) -> tuple[str, ...]:
