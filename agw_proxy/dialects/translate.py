@@ -93,6 +93,8 @@ def answer(spoken: Spoken, form: Spoken, body: bytes, shown: Shown) -> bytes:
         raise Malformed("The answer is no JSON.") from None
     if not isinstance(tree, dict):
         raise Malformed("The answer is not a JSON object.")
+    if spoken == "responses" and not isinstance(tree.get("output"), list):
+        raise Malformed("The answer has no output.")  # it would read as one that says nothing
     made: Tree = _PARTS[form].answers.write_answer(_PARTS[spoken].answers.read_answer(tree), shown)
     return orjson.dumps(made)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from urllib.parse import quote
 
 import msgspec
 
@@ -15,6 +16,7 @@ from agw_proxy.errors import (
     UpstreamBroken,
     UpstreamError,
     UpstreamInvalid,
+    UpstreamRejected,
     UpstreamReset,
     UpstreamTimeout,
 )
@@ -141,13 +143,15 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
     form = call.form
     spoken = service.speaks[0] if form is not None and form not in service.speaks else None
     if seen is not None and isinstance(call.body, bytes):
-        strip = call.asks_usage and service.stream_usage and seen.stream and not seen.include_usage
+        told = service.stream_usage or spoken is not None  # who translates tells it always
+        strip = call.asks_usage and told and seen.stream and not seen.include_usage
         if spoken is None and form == "gemini":
             wire = as_gemini(call, target.model)
         elif spoken is None:
             model = target.model if call.by_model and target.model != seen.model else None
             wire = msgspec.structs.replace(call, body=rewrite(call.body, seen, model, strip))
     dropped: tuple[str, ...] = ()
+    spent = False
     if spoken is None:
         reply = await service.upstream.open(target, wire)
     else:
@@ -155,12 +159,15 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
         from agw_proxy.upstreams import translating  # noqa: PLC0415  it brings all dialects
 
         reply = translated = await translating.ask(target, service, call, spoken)
-        dropped = translated.dropped
+        dropped, spent = translated.dropped, translated.spent
     if call.on_sent is not None:
         call.on_sent()  # at the latest: there is an answer to wait for
     name = service.upstream.name
     if reply.status >= 400:
-        raise _told(reply, service, await refused(reply, name, service.secrets, ours=service.auth == "key"))
+        error = await refused(reply, name, service.secrets, ours=service.auth == "key")
+        if isinstance(error, UpstreamRejected):
+            error.elsewhere = error.elsewhere or spent
+        raise _told(reply, service, error)
     if call.upgrade is not None:
         if reply.status != 101:
             reply.close()
@@ -193,8 +200,10 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
 def as_gemini(call: Call, model: str) -> Call:
     """The call to a Gemini upstream, from one who speaks its form: the path says what the body's front did."""
     verb = call.path.rpartition(":")[2]
-    body = b"{" + call.body[call.front :] if isinstance(call.body, bytes) else call.body
-    return msgspec.structs.replace(call, path=f"/models/{model}:{verb}", body=body)
+    body = call.body
+    if isinstance(body, bytes):  # less than its front where the only member behind that was taken out
+        body = b"{" + (body[call.front :] or b"}")
+    return msgspec.structs.replace(call, path=f"/models/{quote(model, safe='')}:{verb}", body=body)
 
 
 def _told(reply: Reply, service: Service, error: UpstreamError) -> UpstreamError:

@@ -3,7 +3,9 @@
 All that looks at answers (the first event, usage, ends, errors) sees them in the caller's form, and need not know.
 """
 
+import re
 import time
+from urllib.parse import quote
 
 import msgspec
 import orjson
@@ -13,9 +15,9 @@ from agw_proxy.config.values import Spoken
 from agw_proxy.dialects import translate
 from agw_proxy.dialects.base import Finish, Malformed, Request, Shown, Untranslatable
 from agw_proxy.dialects.sse import Events
-from agw_proxy.errors import InvalidParameter, UpstreamBroken, UpstreamInvalid
+from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamBroken, UpstreamInvalid
 from agw_proxy.types import Call, RawHeaders, Reply
-from agw_proxy.upstreams.failures import MAX_ERROR_BYTES
+from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, SPENT
 from agw_proxy.upstreams.service import Service
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of one that is translated whole: it is in memory, twice
@@ -31,6 +33,10 @@ ADDED: dict[Spoken, tuple[tuple[str, str], ...]] = {
 }
 """Headers of a request that is written in this form."""
 _REQUEST = "request"
+MAX_DROPPED = 32  # names in one header
+MAX_DROPPED_CHARS = 64  # of each
+_SPENT = re.compile(rb'"(?:code|type)"\s*:\s*"(?:%s)"' % "|".join(sorted(SPENT)).encode())
+_UNFIT = re.compile(r"[^A-Za-z0-9_.:\[\]/-]")
 
 
 async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "Translated":
@@ -41,7 +47,7 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
     try:
         written = translate.write_request(request, spoken, target.model, service.quirks, ask_usage=service.stream_usage)
     except Untranslatable as error:
-        raise InvalidParameter(error.message, param=error.param) from None
+        raise InvalidParameter(error.message, param=_as_called(error.param, call.form)) from None
     wire = msgspec.structs.replace(
         call,
         path=path_of(spoken, target.model, stream=request.stream),
@@ -53,7 +59,7 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
     shown = Shown(
         id=_plain(call.request_id), model=request.model, now=int(time.time()), include_usage=True, request=request
     )
-    made = Translated(reply, service.upstream.name, spoken, call.form, shown, written.dropped)
+    made = Translated(reply, service.upstream.name, spoken, call.form, shown, told(written.dropped))
     try:
         await made.begin()
     except BaseException:
@@ -65,8 +71,21 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
 def path_of(spoken: Spoken, model: str, *, stream: bool) -> str:
     """Where a generation is asked for, relative to the upstream's base URL."""
     if spoken == "gemini":
-        return f"/models/{model}:{'streamGenerateContent' if stream else 'generateContent'}"
+        return gemini_path(model, "streamGenerateContent" if stream else "generateContent")
     return PATHS[spoken]
+
+
+def gemini_path(model: str, verb: str) -> str:
+    """Google's path of a model. A name is one segment, whatever is in it: a caller chooses it, and must not choose the path."""
+    return f"/models/{quote(model, safe='')}:{verb}"
+
+
+def told(dropped: tuple[str, ...]) -> tuple[str, ...]:
+    """What was dropped, fit for a header: no more than MAX_DROPPED, each without what a header must not have in it.
+
+    Some are words of the caller's own (the type of an unknown item).
+    """
+    return tuple(_UNFIT.sub("?", name)[:MAX_DROPPED_CHARS] for name in dropped[:MAX_DROPPED])
 
 
 def _read(form: Spoken, call: Call) -> Request:
@@ -78,8 +97,16 @@ def _read(form: Spoken, call: Call) -> Request:
         request = translate.read_request(form, call.body if isinstance(call.body, bytes) else b"")
     except (Malformed, Untranslatable) as error:
         raise InvalidParameter(error.message, param=error.param) from None
+    except orjson.JSONDecodeError as error:  # what the gateway only passes on it need not be able to hold
+        raise InvalidJSON(f"The body cannot be translated for the model's upstream: {error}") from None
     call.memo[_REQUEST] = request
     return request
+
+
+def _as_called(param: str | None, form: Spoken) -> str | None:
+    """Where in the request, as its caller calls it: a writer knows turns as ``messages``, and not whose they are."""
+    turns = {"responses": "input", "gemini": "contents"}.get(form)
+    return turns if turns is not None and param is not None and param.startswith("messages") else param
 
 
 def _plain(request_id: str) -> str:
@@ -112,6 +139,8 @@ class Translated:
         self.headers: RawHeaders = ()
         self.dropped = dropped
         """What the request has lost on its way there."""
+        self.spent = False
+        """The upstream says that what was paid for is used up (which not every dialect has a word for)."""
         self.ended = False
         self._whole: bytes | None = None
         self._events: Events | None = None
@@ -144,6 +173,7 @@ class Translated:
             return
         body = await self._all(MAX_ERROR_BYTES if self.status >= 400 else MAX_ANSWER_BYTES)
         if self.status >= 400:
+            self.spent = self.status == 429 and _SPENT.search(body) is not None
             self._whole = translate.fault(self._spoken, self._form, self.status, body, self._shown.id)
         else:
             try:
