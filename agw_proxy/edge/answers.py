@@ -40,6 +40,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
     stream: bool
+    dropped: tuple[str, ...] = ()
+    """What the request had lost when it was translated for the upstream."""
 
     @property
     def size(self) -> int:
@@ -98,7 +100,7 @@ class Replay:
 
 def replayed(entry: Entry, target: Target) -> Opened:
     """``target``: who could have answered."""
-    return Opened(Replay(entry), target, Stream() if entry.stream else None, b"")
+    return Opened(Replay(entry), target, Stream() if entry.stream else None, b"", dropped=entry.dropped)
 
 
 class Recording:
@@ -112,6 +114,7 @@ class Recording:
         reply = opened.reply
         names = {name.lower() for name, _ in reply.headers}
         self._reply = reply
+        self._lost = opened.dropped
         self._picky = picky
         self._headers = tuple((name, value) for name, value in reply.headers if name.lower() in HEADERS_KEPT)
         self._stream = Stream(strip_usage=opened.strips) if opened.stream is not None else None
@@ -157,7 +160,9 @@ class Recording:
         body = b"".join(self._pieces)
         good = self._good_stream(self._stream) if self._stream is not None else self._good_document(body)
         good = good and not (self._picky and ONE_NOT_GOOD.search(body))
-        return Entry(now, self._reply.status, self._headers, body, self._stream is not None) if good else None
+        if not good:
+            return None
+        return Entry(now, self._reply.status, self._headers, body, self._stream is not None, self._lost)
 
     def fault(self) -> GatewayError | None:
         """What was wrong with it, as far as it has come; None for nothing, or nothing that its bytes tell."""

@@ -106,6 +106,8 @@ def age_of(entry: Entry, now: float) -> tuple[str, str]:
 def opening(entry: Entry) -> bytes:
     """Status line, the answer's own headers and its framing, as the fast lane sends them."""
     lines = [f"{name}: {value}" for name, value in towards_client(entry.headers, limits=False)]
+    if entry.dropped:
+        lines.append(f"x-agw-dropped: {', '.join(entry.dropped)}")
     if entry.stream:
         lines += ["Cache-Control: no-cache", "X-Accel-Buffering: no", "Transfer-Encoding: chunked"]
     else:

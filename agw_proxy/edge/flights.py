@@ -216,7 +216,7 @@ class Tap:
             raise flight.error or UpstreamBroken("The call has no answer.")
         opened = flight.opened
         stream = Stream(strip_usage=opened.strips) if opened.stream is not None else None
-        return Opened(self, opened.target, stream, b"")
+        return Opened(self, opened.target, stream, b"", dropped=opened.dropped)
 
     @property
     def connect_ms(self) -> float:
