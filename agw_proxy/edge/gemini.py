@@ -11,6 +11,7 @@ import orjson
 from agw_proxy.edge.counting import COUNTING
 from agw_proxy.errors import InvalidJSON, InvalidParameter, UnknownPath
 
+GOOGLE = "/v1beta/"
 BASE = "/v1beta/models/"
 VERBS = frozenset({"generateContent", "streamGenerateContent", COUNTING[1:]})
 

@@ -23,12 +23,12 @@ from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.asking import Asking, Shared, of_upstream
 from agw_proxy.edge.authentication import authenticate
 from agw_proxy.edge.body import Bodies, check_json
-from agw_proxy.edge.counting import COUNTING, counted
+from agw_proxy.edge.counting import COUNTING, able, counted
 from agw_proxy.edge.credentials import passed_credentials
 from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.edge.fallbacks import named, with_our_credentials, without
 from agw_proxy.edge.full_lane import Connection
-from agw_proxy.edge.gemini import shaped
+from agw_proxy.edge.gemini import GOOGLE, shaped
 from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
@@ -144,6 +144,8 @@ class Handler:
     async def _serve(self, exchange: Exchange, request: web.BaseRequest) -> web.StreamResponse:
         path, query = target_of(request.raw_path)
         self._check_head(request)
+        if path.startswith(GOOGLE):  # also where nothing is
+            exchange.dialect = "gemini"
         endpoint, values = self._matcher.match(request.method, path)
         exchange.endpoint, exchange.dialect = endpoint.name, endpoint.dialect
         if endpoint.by_asker and "anthropic-version" in request.headers:
@@ -245,9 +247,10 @@ class Handler:
             routed = await self._limit(exchange, asking, routed)
             counts = relay.form if google and path.endswith(COUNTING) else COUNTING_PATHS.get(path)
             if counts is not None and body is not None:
-                target = routed.plan[0]
-                if counts not in state.services[target.upstream].speaks:
-                    return self._told(exchange, counted(state, target, counts, body))
+                counting = able(state, routed, counts)
+                if counting is None:
+                    return self._told(exchange, counted(state, routed.plan[0], counts, body))
+                routed = counting
             model = state.models.get(routed.route.name)
             call = Call(
                 method=request.method,
