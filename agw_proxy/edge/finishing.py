@@ -300,10 +300,43 @@ class Responses:
         return written({"type": kind, "sequence_number": self._number, **members}, kind)
 
 
-BOOKS: dict[str, Callable[[bool], Chat | Messages | Responses]] = {
+class Gemini:
+    """Google's: each event is an answer of its own, so that the end is one more."""
+
+    def __init__(self, usage_wanted: bool) -> None:  # noqa: ARG002  it is always told
+        self.closed = False
+        self._last: Tree = {}
+
+    def read(self, event: bytes) -> int:
+        """Take an event in; how many tokens it brings."""
+        tree = data_of(event) or {}
+        self._last = {name: tree[name] for name in ("responseId", "modelVersion") if name in tree}
+        self.closed = "error" in tree
+        tokens = 0
+        for candidate in tree.get("candidates") or ():
+            self.closed = self.closed or bool(candidate.get("finishReason"))
+            for part in (candidate.get("content") or {}).get("parts") or ():
+                call = part.get("functionCall")
+                tokens += tokens_in(part.get("text")) + (tokens_in(orjson.dumps(call).decode()) if call else 0)
+        return tokens
+
+    def end(self, ending: Ending) -> bytes:
+        """The rest of the stream."""
+        parts = {"role": "model", "parts": [{"text": ""}]}
+        used = {
+            "promptTokenCount": ending.prompt_tokens,
+            "candidatesTokenCount": ending.completion_tokens,
+            "totalTokenCount": ending.prompt_tokens + ending.completion_tokens,
+        }
+        last = {"candidates": [{"content": parts, "finishReason": "MAX_TOKENS", "index": 0}], "usageMetadata": used}
+        return written({**last, **self._last, "agw": told(ending)})
+
+
+BOOKS: dict[str, Callable[[bool], Chat | Messages | Responses | Gemini]] = {
     "chat_completions": Chat,
     "completions": Chat,
     "messages": Messages,
     "responses": Responses,
+    "gemini": Gemini,
 }
 """By endpoint: those whose streams can be ended."""
