@@ -6,6 +6,8 @@ It calls the very objects that decide. Where chance has a part (weights), what i
 import time
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from agw_proxy._hot import subjects
 from agw_proxy._hot.limit import (
     BUCKET,
@@ -43,7 +45,9 @@ from agw_proxy.api.passthrough import COUNTING_PATHS
 from agw_proxy.api.table import ENDPOINTS
 from agw_proxy.edge.asking import named as subject_of
 from agw_proxy.edge.asking import of_upstream
+from agw_proxy.edge.counting import COUNTING
 from agw_proxy.edge.fallbacks import named, planned, same_dialect, without
+from agw_proxy.edge.gemini import shaped
 from agw_proxy.edge.headers import label
 from agw_proxy.edge.lane import full_lane_reason, serves
 from agw_proxy.edge.reading import look_into, sticky_of
@@ -79,8 +83,12 @@ def explain(state: State, principal: Principal, wanted: ExplainWanted, now_ns: i
     now = time.monotonic_ns() if now_ns is None else now_ns
     seen = look_into(wanted.body, state.settings.server.json_depth)
     path = wanted.path or _usual_path(state, principal, seen.model)
+    path, _, query = path.partition("?")
     endpoint, _ = Matcher(ENDPOINTS).match("POST", path)
     relay = endpoint.relay
+    if relay is not None and relay.form == "gemini":  # its path says model and stream
+        wanted = msgspec.structs.replace(wanted, body=shaped(path, query or "alt=sse", wanted.body).body)
+        seen = look_into(wanted.body, state.settings.server.json_depth)
     if relay is None or not (relay.json_only or relay.model_paths is None or path in relay.model_paths):
         raise InvalidParameter(f"'{path}' is no endpoint that takes a request to a model as JSON.", param="path")
     model = seen.model or relay.default_model
@@ -119,7 +127,7 @@ def _explain(
     if seen.fallbacks_name >= 0:
         seen = look_into(body, state.settings.server.json_depth)
     route = state.routes.find(model, principal)
-    told["route"] = _route(state, route, now)
+    told["route"] = _route(state, route, now, translated=relay.form is not None)
     if (
         relay.form is None
         and relay.upstream_path
@@ -210,7 +218,7 @@ class _Made:
     @property
     def pays(self) -> bool:
         """It uses tokens."""
-        return self._path not in COUNTING_PATHS
+        return self._path not in COUNTING_PATHS and not self._path.endswith(COUNTING)
 
     def expected(self, target: Target) -> int:
         """The tokens of an answer there, by what earlier ones were."""
@@ -237,6 +245,8 @@ class _Made:
             return "forced"
         if state.settings.server.record is not None:
             return "recording"
+        if self._relay.form == "gemini":
+            return "endpoint"
         if len(self._wanted.body) > FAST_BODY_BYTES:
             return "large_body"
         if "x-agw-timeout" in self._wanted.headers:
@@ -282,10 +292,10 @@ def _usual_path(state: State, principal: Principal, model: str | None) -> str:
         route = state.routes.find(model or "", principal)
     except GatewayError:
         return USUAL["openai"]
-    return USUAL[state.routes.dialects[route.targets[0].upstream]]
+    return USUAL.get(state.routes.dialects[route.targets[0].upstream], USUAL["openai"])
 
 
-def _route(state: State, route: Route, now: int) -> Tree:
+def _route(state: State, route: Route, now: int, *, translated: bool) -> Tree:
     model = state.models.get(route.name)
     return {
         "label": route.label,
@@ -293,7 +303,9 @@ def _route(state: State, route: Route, now: int) -> Tree:
         "balance": route.balance,
         "targets": [_target(state, target, now) for target in route.targets],
         "fallbacks": [
-            _target(state, target, now) for target in route.fallbacks if same_dialect(route, target, state.routes)
+            _target(state, target, now)
+            for target in route.fallbacks
+            if translated or same_dialect(route, target, state.routes)
         ],
         "last_resort": model.last_resort if model is not None else None,
     }
