@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -27,6 +27,7 @@ from agw_proxy.upstreams.service import Service
 
 BODILESS = frozenset({204, 304})  # RFC 9110 sections 15.3.5 and 15.4.5
 MAX_HELD_BYTES = 65536  # of a stream before its first event; beyond, it is passed on as it comes
+KEYS_IN_QUERY = frozenset({"key", "access_token", "oauth_token"})  # of Google's API, beside its headers
 PROBE = 2  # what Circuit.begin gives for one
 
 
@@ -203,7 +204,9 @@ def as_gemini(call: Call, model: str) -> Call:
     body = call.body
     if isinstance(body, bytes):  # less than its front where the only member behind that was taken out
         body = b"{" + (body[call.front :] or b"}")
-    return msgspec.structs.replace(call, path=f"/models/{quote(model, safe='')}:{verb}", body=body)
+    # A key in the query would be the caller's, for this gateway.
+    query = "&".join(field for field in call.query.split("&") if unquote(field.partition("=")[0]) not in KEYS_IN_QUERY)
+    return msgspec.structs.replace(call, path=f"/models/{quote(model, safe='')}:{verb}", query=query, body=body)
 
 
 def _told(reply: Reply, service: Service, error: UpstreamError) -> UpstreamError:

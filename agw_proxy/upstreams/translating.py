@@ -5,6 +5,7 @@ All that looks at answers (the first event, usage, ends, errors) sees them in th
 
 import re
 import time
+from collections.abc import Sequence
 from urllib.parse import quote
 
 import msgspec
@@ -13,9 +14,9 @@ import orjson
 from agw_proxy._hot.route import Target
 from agw_proxy.config.values import Spoken
 from agw_proxy.dialects import translate
-from agw_proxy.dialects.base import Finish, Malformed, Request, Shown, Untranslatable
+from agw_proxy.dialects.base import Event, Finish, Malformed, Request, Shown, Untranslatable
 from agw_proxy.dialects.sse import Events
-from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamBroken, UpstreamInvalid
+from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamBroken, UpstreamError, UpstreamInvalid
 from agw_proxy.types import Call, RawHeaders, Reply
 from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, SPENT
 from agw_proxy.upstreams.service import Service
@@ -36,6 +37,7 @@ _REQUEST = "request"
 MAX_DROPPED = 32  # names in one header
 MAX_DROPPED_CHARS = 64  # of each
 _SPENT = re.compile(rb'"(?:code|type)"\s*:\s*"(?:%s)"' % "|".join(sorted(SPENT)).encode())
+_PING = re.compile(rb'\s*\{\s*"type"\s*:\s*"ping"')
 _UNFIT = re.compile(r"[^A-Za-z0-9_.:\[\]/-]")
 
 
@@ -107,6 +109,11 @@ def _as_called(param: str | None, form: Spoken) -> str | None:
     """Where in the request, as its caller calls it: a writer knows turns as ``messages``, and not whose they are."""
     turns = {"responses": "input", "gemini": "contents"}.get(form)
     return turns if turns is not None and param is not None and param.startswith("messages") else param
+
+
+def _brings(name: str, data: bytes) -> bool:
+    """The upstream is at work: no ping, for which a writer may have bytes; also where it is not passed on (a call waits its turn)."""
+    return name != "ping" and _PING.match(data) is None
 
 
 def _plain(request_id: str) -> str:
@@ -211,29 +218,33 @@ class Translated:
         while True:
             try:
                 chunk = await self._reply.read(progress=self._moved)
-            except UpstreamBroken:
-                # Where usage may follow the last word (Gemini), only the end says that all is there: also this one.
+            except UpstreamError:
+                # Where usage may follow the last word (Gemini), only the end says that all is there: also a broken or a late one.
                 left = self._reader.end()
                 if not any(isinstance(event, Finish) for event in left):
                     raise
                 self.ended = True
-                return b"".join([self._writer.write(event) for event in left])
-            out = []
+                return self._written(left)
             try:
                 found = events.feed(chunk)
                 if self._reply.ended:
                     found += events.end()
             except Malformed as error:
                 raise UpstreamBroken(f"Upstream '{self._name}' sent what is no stream of events: {error}") from None
-            for name, data in found:
-                out += [self._writer.write(event) for event in self._reader.read(name, data)]
+            said = [event for name, data in found for event in self._reader.read(name, data)]
             if self._reply.ended:
                 self.ended = True
-                out += [self._writer.write(event) for event in self._reader.end()]
-            made = b"".join(out)
-            self._moved = bool(made)
+                said += self._reader.end()
+            made = self._written(said)
+            self._moved = any(_brings(name, data) for name, data in found)
             if made or self.ended:
                 return made
+
+    def _written(self, said: Sequence[Event]) -> bytes:
+        try:
+            return b"".join([self._writer.write(event) for event in said])
+        except orjson.JSONEncodeError as error:  # a number that is none (of tokens, most likely)
+            raise UpstreamBroken(f"Upstream '{self._name}' sent what cannot be written: {error}.") from None
 
     def close(self) -> None:
         """See ``types.Reply``."""

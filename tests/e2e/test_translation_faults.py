@@ -292,3 +292,46 @@ def test_a_large_request_arrives(gateway: Gateway, upstream: Upstream, spoken: s
         reply = ask(gateway, client, f"{spoken}-1", **large[client])
         assert reply.status == 200, reply.body
         assert text.encode() in upstream.last.body
+
+
+@pytest.mark.parametrize("client", ["chat", "messages", "gemini"])
+def test_an_upstream_at_work_is_not_silent_where_nothing_is_passed_on(
+    gateway: Gateway, upstream: Upstream, client: str
+) -> None:
+    found = events("responses")
+    thought = event({"type": "response.web_search_call.searching", "item_id": "w", "output_index": 7}, "x.searching")
+    upstream.default = stream([found[0], *[thought] * 7, *found[1:]], pace_ms=120)
+    reply = ask(gateway, client, "responses-1", streamed=True)
+    assert (reply.status, reply.complete) == (200, True), reply.body
+
+
+@pytest.mark.parametrize("client", ["chat", "responses", "gemini"])
+def test_pings_do_not_hide_a_silence(gateway: Gateway, upstream: Upstream, client: str) -> None:
+    upstream.default = stream([*begun("messages"), *[event({"type": "ping"}, "ping")] * 100], pace_ms=50)
+    reply = ask(gateway, client, "messages-1", streamed=True)
+    assert (reply.status, reply.complete) == (200, False)
+    assert upstream.wait_gone(upstream.last)
+    assert "silent" in reply.body.decode()
+
+
+@pytest.mark.parametrize("client", ["chat", "responses", "messages"])
+def test_a_number_that_nobody_can_write_ends_a_stream_as_broken(
+    gateway: Gateway, upstream: Upstream, client: str
+) -> None:
+    upstream.default = stream([frame.replace(b'":21', b'":1e300') for frame in events("gemini")])
+    identity = f"number-{client}"
+    reply = ask(gateway, client, "gemini-1", streamed=True, identity=identity)
+    assert not (reply.status == 200 and reply.complete)
+    assert b"error" in reply.body
+    assert str(nothing_stays(gateway, identity)["outcome"]).startswith("upstream_")
+
+
+@pytest.mark.parametrize("client", ["chat", "responses", "messages"])
+def test_a_gemini_stream_that_said_its_last_word_is_whole_however_it_is_left(
+    gateway: Gateway, upstream: Upstream, client: str
+) -> None:
+    endings: tuple[Ending, ...] = ("fin", "rst", "hang")
+    for ending in endings:
+        upstream.default = stream(events("gemini"), ending=ending)
+        reply = ask(gateway, client, "gemini-1", streamed=True)
+        assert (reply.status, reply.complete) == (200, True), (ending, reply.body)

@@ -40,6 +40,7 @@ def gateway(shared_upstream: Upstream) -> Iterator[Gateway]:
         *upstreams(url),
         provider(url, "old", **{**azure, "base_url": f"{url}/openai"}),
         provider(url, "v1", **{**azure, "base_url": f"{url}/openai/v1", "api_version": None, "models": ["v1-*"]}),
+        provider(url, "quiet", dialect="anthropic", models=["quiet-*"], stream_usage=False),
         *[provider(url, f"p-{name}", preset=name, speaks=["chat"], models=[f"{name}-*"]) for name in OWN_PRESETS],
     ]
     ready()
@@ -286,3 +287,19 @@ def test_models_are_listed_in_the_askers_form(gateway: Gateway, upstream: Upstre
         assert gateway.get(path, headers=headers).status == 200
     lost = gateway.get(f"{GEMINI}/nowhere-1")
     assert (lost.status, lost.error["status"]) == (404, "NOT_FOUND")
+
+
+def test_a_key_in_googles_query_stays_here(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.default = plays(SCENES["text"])
+    for query in (f"?key={gateway.key}", f"?%6bey={gateway.key}&alt=json", f"?alt=json&access_token={gateway.key}"):
+        reply = google(gateway, "gemini-1", GOOD, query=query)
+        assert reply.status == 200, reply.body
+        assert gateway.key not in upstream.last.target
+        assert ("alt=json" in upstream.last.target) == ("alt" in query)
+
+
+def test_usage_is_told_to_nobody_who_did_not_ask(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.default = plays(SCENES["text"])
+    assert b'"usage":{' not in ask(gateway, "chat", "quiet-1", streamed=True).body
+    asked = ask(gateway, "chat", "quiet-1", streamed=True, stream_options={"include_usage": True})
+    assert b'"usage":{' in asked.body
