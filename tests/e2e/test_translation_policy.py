@@ -15,7 +15,7 @@ from tests.e2e.test_translation_faults import (
     body_of,
     path_of,
 )
-from tests.support.behaviours import failure, silence, stream
+from tests.support.behaviours import answer, failure, silence, stream
 from tests.support.client import Reply
 from tests.support.gateway import Gateway, Tree, configuration
 from tests.support.providers import SCENES, plays, spoken_at
@@ -295,3 +295,9 @@ def test_sessions_and_users_are_known_in_each_form(gateway: Gateway, upstream: U
         gateway.post(path_of(client, "messages-1"), body_of(client, "messages-1"), headers=headers)
         assert gateway.receipt(f"user-{client}")["user"] == "ann"
         assert "x-session-id" not in {name.lower() for name, _ in upstream.last.headers}
+
+
+def test_fallbacks_alone_leave_an_empty_request(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.default = answer({"error": {"code": 400, "message": "nothing asked", "status": "X"}}, status=400)
+    reply = gateway.post(f"{GEMINI}/gemini-1:generateContent", {"fallbacks": ["chat-1"]}, key=FREE_KEY)
+    assert (reply.status, upstream.last.body) == (400, b"{}")
