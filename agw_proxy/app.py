@@ -137,7 +137,8 @@ class Gateway(Telling):
 
     def _full(self, edge: Edge, endpoints: Sequence[Endpoint]) -> "Full":
         """The full lane behind an edge, whose modules are imported by now."""
-        from agw_proxy.edge.full_server import Full  # noqa: PLC0415  not before a request needs it
+        from agw_proxy.edge.affinity import Affinity  # noqa: PLC0415  not before a request needs it
+        from agw_proxy.edge.full_server import Full  # noqa: PLC0415  likewise
         from agw_proxy.edge.handler import Handler  # noqa: PLC0415  likewise
         from agw_proxy.edge.reuse import Reuse  # noqa: PLC0415  likewise
 
@@ -150,6 +151,7 @@ class Gateway(Telling):
             lane=edge.lane,
             overload=self._overload,
             reuse=Reuse(self.state.settings, self.metrics, self._environ, self._link is None, self._replicas),
+            affinity=Affinity(self.state.settings, self._environ, self._replicas),
             replicas=self._replicas,
         )
         return Full(handler, edge)

@@ -52,6 +52,7 @@ class Door:
         refusals: tuple[str | None, ...],
         operation: str | None,
         counts_only: bool = False,
+        remembers: int = 0,
     ) -> None: ...
 
 class Origin:
@@ -111,6 +112,7 @@ class Policy:
         prices: Any = None,
         learners: Any = None,
         sticky: Mapping[str, str] | None = None,
+        spread: Mapping[str, int] | None = None,
         why: str | None = None,
     ) -> None: ...
     def forget(self) -> None: ...

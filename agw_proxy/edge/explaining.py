@@ -255,7 +255,7 @@ class _Made:
             return "idempotency"
         if len(self._body) < len(self._wanted.body):
             return "fallbacks"
-        reason = full_lane_reason(state, self._endpoint, route.name, target.upstream)
+        reason = full_lane_reason(state, self._endpoint, route.name, target.upstream, self._body)
         if reason is not None:
             return reason
         if principal.needs_price and self.tariff(target) is None:

@@ -20,6 +20,7 @@ from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
 from agw_proxy.api.passthrough import COUNTING_PATHS
 from agw_proxy.edge import respond
 from agw_proxy.edge.accounts import Accounts
+from agw_proxy.edge.affinity import Affinity, alone
 from agw_proxy.edge.asking import Asking, Shared, of_upstream
 from agw_proxy.edge.authentication import authenticate
 from agw_proxy.edge.body import Bodies, check_json
@@ -75,6 +76,7 @@ class Handler:
         lane: Lane,
         overload: Overload,
         reuse: Reuse,
+        affinity: Affinity,
         replicas: Shared | None = None,
     ) -> None:
         """``state``: the state in force now; asked once a request, so that a reload never changes one under way."""
@@ -86,6 +88,7 @@ class Handler:
         self._accounts = accounts
         self._overload = overload
         self._reuse = reuse
+        self._affinity = affinity
         self._replicas = replicas
         self._metrics = accounts.metrics
 
@@ -218,7 +221,8 @@ class Handler:
             upstream, path = addressed(exchange, state, path, request.headers)
         elif not (path.startswith("/v1/") or google):
             raise UnknownPath("Paths of the API begin with /v1/, spelt so.")
-        if relay.json_only or (by_model and kind == "application/json"):
+        reads = by_model or (upstream is None and self._affinity.reads(request, state, path))
+        if relay.json_only or (reads and kind == "application/json"):
             check_json(request)
             body = await self._bodies.read(request, exchange)
             held = len(body)
@@ -237,7 +241,14 @@ class Handler:
             if body is not None and seen is not None:
                 exchange.user = user(body, seen, exchange.dialect == "anthropic") or exchange.user
             exchange.channel = label(request.headers, "x-channel-id")
-            routed = route(exchange, relay, state, seen if by_model else None, request, fallbacks, body, upstream)
+            maker = None
+            if not by_model and upstream is None:
+                maker = await self._affinity.upstream_of(exchange, request, state, path, body)
+            named_by = seen if by_model else None
+            routed = route(exchange, relay, state, named_by, request, fallbacks, body, upstream, maker)
+            bound = False
+            if by_model:
+                routed, bound = await self._affinity.bind(exchange, state, routed, body, relay.form)
             if "x-agw-key" not in request.headers:
                 routed = with_our_credentials(routed, state)
             share = None
@@ -282,6 +293,7 @@ class Handler:
                     call.headers.append(("Content-Length", str(request.content_length)))
             carried = exchange.carried
             way = state.ways.get(routed.route.name, PLAIN)
+            way = alone(way) if bound else way
             if carried is not None and carried.replayed:
                 target = routed.plan[0]
                 name = state.services[target.upstream].upstream.name
@@ -308,6 +320,7 @@ class Handler:
                 exchange.waited += exchange.upstream_ns
             call.body = None
             await asking.opened(opened)
+            await self._affinity.watch(exchange, opened, state, relay, path, routed)
         finally:
             if body is not None:
                 self._bodies.free(held)

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 
 from agw_proxy._hot.lane import Caller, Door, Names, Origin, Policy
 from agw_proxy._hot.route import Globs
-from agw_proxy.api.endpoint import Endpoint
+from agw_proxy.api.endpoint import Endpoint, Relay
 from agw_proxy.api.passthrough import COUNTING_PATHS
 from agw_proxy.config.settings import Model
 from agw_proxy.config.storage import Cache
 from agw_proxy.edge.headers import KEPT_IN, KEPT_PREFIXES, SAFE_OUT, SAFE_OUT_PREFIXES
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import OPERATIONS
+from agw_proxy.policy.affinity import marked, spread
 from agw_proxy.types import Dialect
 from agw_proxy.upstreams.http import HttpUpstream
 from agw_proxy.upstreams.service import Service
@@ -84,6 +85,7 @@ def compile_policy(state: State, endpoints: Sequence[Endpoint], origins: Origins
         doors=_doors(endpoints, state),
         terms=functools.partial(_terms, state),
         sticky={name: model.sticky for name, model in state.models.items() if model.sticky is not None},
+        spread=spreads(state),
         prices=state.prices,
         learners=state.learners,
         state=state,
@@ -117,6 +119,7 @@ def _doors(endpoints: Sequence[Endpoint], state: State) -> Mapping[str, Door]:
                 ),
                 operation=OPERATIONS.get(endpoint.name),
                 counts_only=path in COUNTING_PATHS,
+                remembers=remembers(relay, path),
             )
             if relay.model_paths is None:
                 doors[path] = door
@@ -125,12 +128,34 @@ def _doors(endpoints: Sequence[Endpoint], state: State) -> Mapping[str, Door]:
     return doors
 
 
-def full_lane_reason(state: State, endpoint: Endpoint, model: str, upstream: int) -> str | None:
-    """Why requests of that model to that upstream go by the full lane; None: they need not."""
+def full_lane_reason(state: State, endpoint: Endpoint, model: str, upstream: int, body: bytes) -> str | None:
+    """Why that request, of that model to that upstream, goes by the full lane; None: it need not."""
     service = state.services[upstream]
     if not isinstance(service.upstream, HttpUpstream):
         return "in_process"
-    return _refusal(service, state.routes.dialects[upstream], endpoint) or _terms(state, model, upstream)[0]
+    reason = _refusal(service, state.routes.dialects[upstream], endpoint) or _terms(state, model, upstream)[0]
+    relay = endpoint.relay
+    if (
+        reason is None
+        and relay is not None
+        and marked(body, spreads(state).get(model, 0), remembers(relay, endpoint.path))
+    ):
+        return "affinity"
+    return reason
+
+
+def spreads(state: State) -> Mapping[str, int]:
+    """How far virtual models are spread over upstreams, where they are at all; see ``policy.affinity.spread``."""
+    routes = {name: state.routes.table.find(name) for name in state.models}
+    levels = {name: spread(route) for name, route in routes.items() if route is not None}
+    return {name: level for name, level in levels.items() if level}
+
+
+def remembers(relay: Relay, path: str) -> int:
+    """2: an answer from here may be referred to later; 1: a request may refer to what was made before; 0: neither."""
+    if relay.form == "responses":
+        return 2
+    return int(relay.form is not None or path in COUNTING_PATHS)
 
 
 def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint) -> str | None:

@@ -14,17 +14,28 @@ AGAIN_SECONDS = 0.005
 PURGE_EVERY = 64  # writes, until what has expired is deleted
 PAGE_BYTES = 4096
 SCHEMA = "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, due REAL NOT NULL, value BLOB NOT NULL) WITHOUT ROWID"
+BY_DUE = "CREATE INDEX IF NOT EXISTS kept_by_due ON kept (due)"
+REPLACE = "INSERT OR REPLACE INTO kept VALUES (?, ?, ?)"
+FORGET_OLDEST = (
+    "DELETE FROM kept WHERE due <= (SELECT due FROM kept ORDER BY due LIMIT 1 OFFSET (SELECT count(*) / 8 FROM kept))"
+)
 T = TypeVar("T")
 
 
 class FileStore:
-    """See ``store.base.Store``. Expiry is by wall clock. A full file keeps nothing new; one thread has the file open."""
+    """See ``store.base.Store``. Expiry is by wall clock. A full file keeps nothing new, or ``oldest_goes``; one thread has the file open."""
 
-    def __init__(self, path: Path, max_bytes: int, clock: Callable[[], float] = time.time) -> None:
-        """``path`` is made where it is missing, for its owner only. ``clock``: seconds since 1970."""
+    def __init__(
+        self, path: Path, max_bytes: int, clock: Callable[[], float] = time.time, *, oldest_goes: bool = False
+    ) -> None:
+        """``path`` is made where it is missing, for its owner only. ``clock``: seconds since 1970.
+
+        ``oldest_goes``: a full file forgets what expires first, to make room for ``set``.
+        """
         self._path = path
         self._max_pages = max(max_bytes // PAGE_BYTES, 8)
         self._clock = clock
+        self._oldest_goes = oldest_goes
         self._threads = Threads(1, "agw-file", MAX_WAITING)
         self._opened: sqlite3.Connection | None = None
         self._writes = 0
@@ -43,7 +54,14 @@ class FileStore:
 
         def work(file: sqlite3.Connection) -> bool:
             self._purge(file)
-            file.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (key, self._clock() + ttl, value))
+            row = (key, self._clock() + ttl, value)
+            try:
+                file.execute(REPLACE, row)
+            except sqlite3.OperationalError as error:
+                if not self._oldest_goes or error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                file.execute(FORGET_OLDEST)
+                file.execute(REPLACE, row)
             return True
 
         return await self._do(work, False)
@@ -111,6 +129,8 @@ class FileStore:
         file.execute("PRAGMA synchronous = OFF")  # what a power cut takes, nobody waits for any more
         file.execute(f"PRAGMA max_page_count = {self._max_pages}")
         file.execute(SCHEMA)
+        if self._oldest_goes:
+            file.execute(BY_DUE)
 
     def _purge(self, file: sqlite3.Connection) -> None:
         if self._writes % PURGE_EVERY == 0:

@@ -168,3 +168,22 @@ async def test_what_would_wait_too_long_is_not_done() -> None:
     assert await asyncio.gather(*first) == ["done", "done"]
     assert await pool.do(lambda: "again", "missed") == "again"
     pool.close()
+
+
+async def test_a_full_file_forgets_what_expires_first_where_it_may(tmp_path: Path) -> None:
+    clock = [0.0]
+    full = FileStore(tmp_path / "full.db", 1 << 16, lambda: clock[0])
+    rolling = FileStore(tmp_path / "rolling.db", 1 << 16, lambda: clock[0], oldest_goes=True)
+    told = {id(store): [await _later(store, clock, at) for at in range(1500)] for store in (full, rolling)}
+    assert told[id(full)].count(False) > 0
+    assert told[id(rolling)].count(False) == 0
+    assert await rolling.get("0") is None
+    assert await rolling.get("1499") == b"x" * 100
+    assert (tmp_path / "rolling.db").stat().st_size <= 1 << 16
+    for store in (full, rolling):
+        await store.close()
+
+
+async def _later(store: Store, clock: list[float], at: int) -> bool:
+    clock[0] += 0.001
+    return await store.set(f"{at}", b"x" * 100, LONG)

@@ -105,6 +105,7 @@ cdef class Door:
     cdef bint asks_usage, known_end, needs_json
     cdef bint anthropic                 # in its dialect
     cdef bint counts_only               # it counts tokens and uses none
+    cdef int remembers                  # 1: bodies may refer to what an upstream has made; 2: answers are such things
     cdef tuple refusals                 # by upstream number: None, or the reason why not from this endpoint
     cdef str operation                  # of the GenAI metrics, or None
 
@@ -149,6 +150,7 @@ cdef class Way:
     cdef uint64_t first_token_ns        # 0: not set
     cdef bint holds                     # a stream is begun with its first content, not with its first event
     cdef bint caches                    # the full lane keeps answers of it
+    cdef int marks                      # how many MARKS send a request to the full lane
     cdef bint counts_hits
     cdef int h_hits, h_hit_seconds
     cdef bytes line_opening, line_closing   # of its lines in the log, see lane_line.pxi
@@ -161,6 +163,7 @@ cdef class Policy:
     cdef list origins                   # by upstream number; None: in process
     cdef dict doors                     # path -> Door
     cdef dict sticky                    # name of a virtual model -> "session" or "prefix"
+    cdef dict spread                    # name of a virtual model at several upstreams -> 1 or 2, see policy.affinity
     cdef object terms                   # (name of a model, upstream number) -> seconds by phase
     cdef object prices                  # policy.prices.Prices
     cdef object learners                # policy.learners.Learners

@@ -74,8 +74,9 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
         return "no_target"
     way = way_of(lane, policy, door, route, target)
     d.kept = find_kept(d, text, head) if way.caches else None
-    if way.refusal is not None and d.kept is None:
-        return way.refusal
+    reason = refusal_of(d, way, body)
+    if reason is not None:
+        return reason
     d.way = way
     if d.caller.needs_price and way.tariff is None:
         return "unpriced"

@@ -25,10 +25,11 @@ cdef class Door:
     def __cinit__(
         self, str name not None, str dialect not None, *, upstream_path, default_model, bint asks_usage,
         bint known_end, bint needs_json, tuple refusals not None, operation, bint counts_only=False,
+        int remembers=0,
     ):
         """``known_end``: a stream without its last event is broken. ``counts_only``: it counts tokens and uses none.
 
-        ``refusals``: by upstream number why a request from here goes by the full lane, or None.
+        ``remembers``: see ``policy.affinity``. ``refusals``: by upstream number why a request from here goes by the full lane, or None.
         """
         self.name = name
         self.dialect = dialect
@@ -39,6 +40,7 @@ cdef class Door:
         self.needs_json = needs_json
         self.anthropic = dialect == "anthropic"
         self.counts_only = counts_only
+        self.remembers = remembers
         self.refusals = refusals
         self.operation = operation
 
@@ -112,7 +114,7 @@ cdef class Policy:
 
     def __cinit__(
         self, *, KeyTable keys not None, callers, RouteTable routes not None, origins, doors, terms, state,
-        int json_depth, seconds, prices=None, learners=None, sticky=None, why=None,
+        int json_depth, seconds, prices=None, learners=None, sticky=None, spread=None, why=None,
     ):
         """``origins``: by upstream number, None for one in this process. ``doors``: path -> Door.
 
@@ -120,7 +122,8 @@ cdef class Policy:
         first byte, the first token (or None), between bytes, between tokens, in all; and whether a stream is held back
         until its first content. ``prices``, ``learners``: what models cost at upstreams, and what their answers have
         taught about tokens, by both names. ``sticky``: model -> what
-        ties requests to a target. ``seconds``: for a head, for a body, for an idle connection, for a client that reads
+        ties requests to a target. ``spread``: model -> how many upstreams may have made what its requests refer to, see
+        ``policy.affinity``. ``seconds``: for a head, for a body, for an idle connection, for a client that reads
         nothing. ``why``: the reason why all requests go by the full lane, or None.
         """
         self.keys = keys
@@ -132,6 +135,7 @@ cdef class Policy:
         self.prices = prices
         self.learners = learners
         self.sticky = dict(sticky or {})
+        self.spread = dict(spread or {})
         self.ways = {}
         self.state = state
         self.why = why
@@ -188,6 +192,7 @@ cdef Way way_of(Lane lane, Policy policy, Door door, Route route, Target target)
         why, *seconds = policy.terms(route.name, target.upstream)
         way.caches = why == "cache"
         way.refusal = way.refusal or why
+        set_affinity(policy, way)
         way.connect_seconds, way.tls_seconds = seconds[0], seconds[1]
         way.write_ns = <uint64_t>(seconds[2] * 1e9)
         way.first_byte_ns = <uint64_t>(seconds[3] * 1e9)

@@ -1,0 +1,53 @@
+# Part of lane.pyx: what in a body may have been made by one upstream, so that the full lane has to find out by which.
+
+cdef extern from "string.h" nogil:
+    void *memmem(const void *text, size_t size, const void *sought, size_t sought_size)
+
+# Names of members as they stand in a body, with their quotes: within a text the closing one would be escaped. The last ones
+# say that the answer may bring something to be remembered; only a model with targets at several upstreams needs that.
+cdef const char *MARKS[13]
+MARKS[0] = b'"file_id"'
+MARKS[1] = b'"file_ids"'
+MARKS[2] = b'"vector_store_ids"'
+MARKS[3] = b'"previous_response_id"'
+MARKS[4] = b'"conversation"'
+MARKS[5] = b'"encrypted_content"'
+MARKS[6] = b'"signature"'
+MARKS[7] = b'"redacted_thinking"'
+MARKS[8] = b'"thought_signature"'
+MARKS[9] = b'"reasoning_details"'
+MARKS[10] = b'"thinking"'
+MARKS[11] = b'"reasoning"'
+MARKS[12] = b'"reasoning_effort"'
+cdef enum:
+    MARKS_OF_HISTORY = 10
+    MARKS_OF_ALL = 13
+
+
+cdef str refusal_of(Downstream d, Way way, const unsigned char *body):
+    """Why a request needs the full lane that no kept answer serves; None: it does not."""
+    if d.kept is not None:
+        return None
+    if way.refusal is not None:
+        return way.refusal
+    return "affinity" if way.marks and marked(body, d.seen.size, way.marks) else None
+
+
+cdef bint marked(const unsigned char *body, Py_ssize_t size, int count) noexcept nogil:
+    """One of the first ``count`` marks stands in the body."""
+    cdef int i
+    for i in range(count):
+        if memmem(body, size, MARKS[i], strlen(MARKS[i])) != NULL:
+            return True
+    return False
+
+
+cdef int set_affinity(Policy policy, Way way) except -1:
+    """What of a way's requests goes by the full lane, since one of several upstreams may have to be found again."""
+    cdef int spread = policy.spread.get(way.route.name, 0) if policy.spread else 0
+    if spread == 0 or way.door.remembers == 0:
+        return 0
+    if spread == 2 and way.door.remembers == 2:
+        way.refusal = way.refusal or "affinity"
+    way.marks = MARKS_OF_ALL if spread == 2 else MARKS_OF_HISTORY
+    return 0
