@@ -24,7 +24,7 @@ from agw_proxy.edge.canonical import digest
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.state import State
 from agw_proxy.errors import UpstreamUnavailable
-from agw_proxy.policy.affinity import READ_PATHS, Told, first_id, kind_of, opens, referred, told
+from agw_proxy.policy.affinity import READ_PATHS, Told, first_id, kind_of, opens, referred, tells, told
 from agw_proxy.policy.routes import shown
 from agw_proxy.store.base import Store
 from agw_proxy.types import Principal, RawHeaders, Reply, Routed
@@ -163,7 +163,8 @@ class Affinity:
         """
         principal, carried = exchange.principal, exchange.carried
         everyone = (*routed.route.targets, *routed.route.fallbacks, *routed.plan)
-        if body is None or principal is None or carried is not None or len({t.upstream for t in everyone}) < 2:
+        several = _choice(state) and len({target.upstream for target in everyone}) > 1
+        if body is None or principal is None or carried is not None or not several:
             return routed, False
         refers = referred(body)
         names = state.routes.upstream_names
@@ -194,7 +195,7 @@ class Affinity:
         if not _choice(state) or principal is None or exchange.reuse is not None:
             return
         by_model = exchange.model is not None
-        ids = relay.form == "responses" if by_model else kind_of(path) is not None
+        ids = relay.form == "responses" if by_model else tells(path)
         everyone = {target.upstream for target in (*routed.route.targets, *routed.route.fallbacks)}
         signatures = by_model and relay.form is not None and len(everyone) > 1
         here = opened.target.upstream < len(state.services) - 1  # not the echo model, which keeps nothing
@@ -207,7 +208,8 @@ class Affinity:
 
         def keep(news: Told) -> list[Coroutine[None, None, None]]:
             made = [memory.note(owner, what, upstream, target) for what in (*news.ids, *news.signatures)]
-            return made + [memory.forget(owner, what) for what in news.gone]
+            # What is taken out of something else is there still.
+            return made + [memory.forget(owner, what) for what in news.gone if (kind_of(path) or ("", ""))[1] == what]
 
         watched = Watched(opened.reply, keep, ids=ids, signatures=signatures, stream=opened.stream is not None)
         opened.reply = watched

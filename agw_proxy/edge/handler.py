@@ -254,7 +254,7 @@ class Handler:
             share = None
             if body is not None and by_model:
                 share = await self._reuse.look(exchange, request, relay, state, routed, (path, query, body), fallbacks)
-            asking = self._asking(exchange, relay, state, request, path, body, seen)
+            asking = self._asking(exchange, relay, state, request, path, body if by_model else None, seen)
             routed = await self._limit(exchange, asking, routed)
             counts = relay.form if google and path.endswith(COUNTING) else COUNTING_PATHS.get(path)
             if counts is not None and body is not None:

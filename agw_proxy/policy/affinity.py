@@ -59,11 +59,15 @@ class Told(msgspec.Struct, frozen=True):
     gone: tuple[str, ...] = ()
 
 
-def spread(route: Route) -> int:
-    """0: all of the model is at one upstream; 1: fallbacks are elsewhere; 2: its targets are at several."""
-    if len({target.upstream for target in route.targets}) > 1:
+def spread(route: Route, echo: int) -> int:
+    """0: all of the model is at one upstream; 1: fallbacks are elsewhere; 2: its targets are at several.
+
+    ``echo``: the number of one that makes nothing to be asked for again.
+    """
+    own = {target.upstream for target in route.targets} - {echo}
+    if len(own) > 1:
         return 2
-    return int(len({target.upstream for target in (*route.targets, *route.fallbacks)}) > 1)
+    return int(len(own | {target.upstream for target in route.fallbacks} - {echo}) > 1)
 
 
 def kind_of(path: str) -> tuple[str, str | None] | None:
@@ -75,6 +79,11 @@ def kind_of(path: str) -> tuple[str, str | None] | None:
         return None
     found = unquote(parts[1]) if len(parts) > 1 else ""
     return parts[0], found if 0 < len(found) <= MAX_ID_CHARS else None
+
+
+def tells(path: str) -> bool:
+    """An answer there is about things that were made, and no content of theirs."""
+    return kind_of(path) is not None and not path.endswith(("/content", "/results"))
 
 
 def referred(body: bytes) -> Refers:

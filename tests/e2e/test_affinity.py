@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.behaviours import failure
+from tests.support.behaviours import answer, failure
 from tests.support.client import Reply
 from tests.support.gateway import ADMIN_KEY, Gateway, Tree, chat_body, configuration, provider
 from tests.support.keeper import Keeper
@@ -81,6 +81,12 @@ def id_of(reply: Reply) -> str:
     return found[0].decode()
 
 
+def erased(gateway: Gateway, path: str, headers: dict[str, str] | None = None) -> int:
+    with gateway.connect() as connection:
+        connection.send("DELETE", path, None, gateway.headers(more=headers))
+        return connection.reply().status
+
+
 def made_by_b(gateway: Gateway, two: Two, **members: object) -> str:
     two.by_b()
     made = id_of(turn(gateway, **members))  # type: ignore[arg-type]
@@ -151,11 +157,11 @@ def test_files_are_found_where_they_are_with_all_that_is_made_of_them(running: G
 
 def test_what_was_deleted_is_forgotten(running: Gateway, two: Two) -> None:
     made = running.post("/v1/conversations", {}, headers={"x-agw-upstream": "b"}).json["id"]
-    assert turn(running, conversation=made).status == 200
+    two.b.script(answer({"id": made, "deleted": True}))
+    assert erased(running, f"/v1/vector_stores/vs_1/files/{made}", {"x-agw-upstream": "b"}) == 200
+    assert turn(running, conversation=made).status == 200, "taken out of something else, it is there still"
     assert turn(running, conversation={"id": made}).status == 200
-    with running.connect() as connection:
-        connection.send("DELETE", f"/v1/conversations/{made}", None, running.headers())
-        assert connection.reply().status == 200
+    assert erased(running, f"/v1/conversations/{made}") == 200
     two.reset()
     running.get(f"/v1/conversations/{made}")
     assert (len(two.a.requests), len(two.b.requests)) == (1, 0)

@@ -19,6 +19,7 @@ from agw_proxy.policy.affinity import (
     opens,
     referred,
     spread,
+    tells,
     told,
 )
 
@@ -88,6 +89,11 @@ def test_paths_name_a_kind_and_an_id(path: str, kind: tuple[str, str | None] | N
     assert kind_of(path) == kind
 
 
+def test_content_of_a_file_tells_of_nothing() -> None:
+    paths = ("/v1/files/f/content", "/v1/messages/batches/b/results", "/v1/models", "/v1/files/f", "/v1/batches")
+    assert [tells(path) for path in paths] == [False, False, False, True, True]
+
+
 def test_an_answer_tells_of_itself_and_of_what_came_of_it() -> None:
     batch = orjson.dumps({"id": "b", "object": "batch", "output_file_id": "o", "error_file_id": None})
     assert told(batch, ids=True, signatures=False).ids == ("b", "o")
@@ -117,7 +123,8 @@ def test_models_are_spread_over_upstreams_or_not() -> None:
     ]
     table = RouteTable([("a", ["*"]), ("b", [])], models)
     routes = [table.find(name) for name in ("one", "spare", "both", "anything")]
-    assert [spread(route) for route in routes if route is not None] == [0, 1, 2, 0]
+    assert [spread(route, 2) for route in routes if route is not None] == [0, 1, 2, 0]
+    assert [spread(route, 1) for route in routes if route is not None] == [0] * 4, "who makes nothing is none"
 
 
 def test_only_what_may_refer_to_something_is_sent_to_the_full_lane() -> None:

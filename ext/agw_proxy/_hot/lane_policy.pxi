@@ -29,7 +29,8 @@ cdef class Door:
     ):
         """``known_end``: a stream without its last event is broken. ``counts_only``: it counts tokens and uses none.
 
-        ``remembers``: see ``policy.affinity``. ``refusals``: by upstream number why a request from here goes by the full lane, or None.
+        ``remembers``: see ``edge.lane.remembers``. ``refusals``: by upstream number why a request from here goes by the
+        full lane, or None.
         """
         self.name = name
         self.dialect = dialect
@@ -122,7 +123,7 @@ cdef class Policy:
         first byte, the first token (or None), between bytes, between tokens, in all; and whether a stream is held back
         until its first content. ``prices``, ``learners``: what models cost at upstreams, and what their answers have
         taught about tokens, by both names. ``sticky``: model -> what
-        ties requests to a target. ``spread``: model -> how many upstreams may have made what its requests refer to, see
+        ties requests to a target. ``spread``: model -> how far it is spread over upstreams, see
         ``policy.affinity``. ``seconds``: for a head, for a body, for an idle connection, for a client that reads
         nothing. ``why``: the reason why all requests go by the full lane, or None.
         """
