@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from agw_proxy.policy.affinity import MARKS, marked
 from tests.support.behaviours import answer, failure
 from tests.support.client import Reply
 from tests.support.gateway import ADMIN_KEY, Gateway, Tree, chat_body, configuration, provider
@@ -219,7 +220,7 @@ def test_who_may_not_be_asked_now_is_named_and_nobody_takes_its_place(two: Two) 
         reply = turn(gateway, conversation=made)
         assert reply.status == 503
         assert "Only upstream 'b' has" in str(reply.error["message"])
-        assert made in str(reply.error["message"])
+        assert str(made) in str(reply.error["message"])
         assert int(reply.value("retry-after") or "0") > 0
         two.b.script(failure(503))
         assert gateway.get(f"/v1/conversations/{made}").status == 503
@@ -264,6 +265,17 @@ def test_only_what_may_have_been_made_somewhere_leaves_the_fast_lane(running: Ga
         assert running.receipt(running.post(TURN, body).request_id)["lane_reason"] == "affinity"
         told = running.post("/explain", {"path": TURN, "request": body}, key=ADMIN_KEY)
         assert b'"affinity"' in told.body, told.body
+
+
+def test_both_lanes_read_a_body_for_the_same_marks(running: Gateway, two: Two) -> None:
+    rest = b'"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}'
+    for model, level in ((b"both", 2), (b"spare", 1)):
+        for mark in MARKS:
+            body = b'{"model": "' + model + b'", ' + mark + b": null, " + rest
+            reply = running.post("/v1/messages", body, headers={"content-type": "application/json"})
+            assert reply.status == 200
+            told = running.receipts(reply.request_id)[0].get("lane_reason")
+            assert told == ("affinity" if marked(body, level, 1) else None), body
 
 
 def test_with_a_single_upstream_nothing_is_remembered_and_the_fast_lane_keeps_it(two: Two) -> None:

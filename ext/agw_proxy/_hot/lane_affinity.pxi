@@ -4,8 +4,8 @@ cdef extern from "string.h" nogil:
     void *memmem(const void *text, size_t size, const void *sought, size_t sought_size)
 
 # Names of members as they stand in a body, with their quotes: within a text the closing one would be escaped. The last
-# ones say that the answer may bring something to be remembered, and count where a model's targets are at several upstreams.
-# The same as ``policy.affinity.MARKS``.
+# ones say that the answer may bring something to be remembered: they count where a model's targets are at several
+# upstreams. The same as ``policy.affinity.MARKS``.
 cdef const char *MARKS[13]
 MARKS[0] = b'"file_id"'
 MARKS[1] = b'"file_ids"'
