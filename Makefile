@@ -30,11 +30,12 @@ DEV := $(VENV)/.dev
 BUILT := $(VENV)/.built
 TRACED := build/trace/.built
 SANITIZED := build/sanitize/.built
+CLIENTS := build/clients/.installed
 
 EXT := $(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h') setup.py
 PACKAGE := $(shell find agw_proxy -name '*.py')
 
-.PHONY: help run build test test-full faults soak fuzz lint fmt typecheck test-trace test-release coverage bench bench-proxies smoke docker-build lock clean
+.PHONY: help run build test test-full clients faults soak fuzz lint fmt typecheck test-trace test-release coverage bench bench-proxies smoke docker-build lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' Makefile
@@ -119,16 +120,26 @@ test-trace: $(DEV) $(TRACED)
 		--ignore tests/edge/test_supervisor.py tests/hot tests/edge
 
 test-release: $(DEV) $(BUILT)
-	PYTHONPATH=$(CURDIR) COVERAGE_CORE=ctrace pytest -n $(MORE) --dist loadfile -m "not full" \
+	PYTHONPATH=$(CURDIR) COVERAGE_CORE=ctrace pytest -n $(MORE) --dist loadfile -m "not full and not clients" \
 		--cov --cov-append --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 test-full: $(DEV) $(BUILT) $(SANITIZED)  ## the long tier: everything, deep Hypothesis, then ASan and UBSan
-	HYPOTHESIS_PROFILE=deep pytest -n $(CPUS) --dist loadfile --timeout=1800 $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=deep pytest -n $(CPUS) --dist loadfile --timeout=1800 -m "not clients" $(PYTEST_ARGS)
 	AGW_HOT_LIB=build/sanitize/lib PYTHONPATH=$(CURDIR)/build/sanitize/lib:$(CURDIR) PYTHONMALLOC=malloc \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		PYTHONSAFEPATH=1 $(BIN)/python -m pytest -q -p no:cacheprovider --import-mode=importlib --timeout=900 tests/hot \
 		--ignore tests/edge/test_supervisor.py tests/edge
+
+# They want a newer Node than most systems have: it is one of the packages.
+$(CLIENTS): tests/clients/package.json
+	@mkdir -p build/clients
+	cp $< build/clients/
+	npm install --prefix build/clients --no-audit --no-fund --loglevel=error
+	@touch $@
+
+clients: $(DEV) $(BUILT) $(CLIENTS)  ## coding tools and SDKs from npm, unmodified, against the gateway (needs npm)
+	pytest -q --no-header -p no:cacheprovider -m clients tests/clients $(PYTEST_ARGS)
 
 # The page's own test comes last: what has failed is told by the rows.
 faults: $(DEV) $(BUILT)  ## every fault on both lanes; the results go to docs/reliability.md
