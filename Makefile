@@ -131,11 +131,13 @@ test-full: $(DEV) $(BUILT) $(SANITIZED)  ## the long tier: everything, deep Hypo
 		PYTHONSAFEPATH=1 $(BIN)/python -m pytest -q -p no:cacheprovider --import-mode=importlib --timeout=900 tests/hot \
 		--ignore tests/edge/test_supervisor.py tests/edge
 
-# They want a newer Node than most systems have: it is one of the packages.
-$(CLIENTS): tests/clients/package.json
+# The tools want a newer Node than most systems have: it is one of the packages.
+$(CLIENTS): tests/clients/package.json tests/clients/package-lock.json tests/clients/requirements.lock
 	@mkdir -p build/clients
-	cp $< build/clients/
+	cp tests/clients/package.json tests/clients/package-lock.json build/clients/
 	npm install --prefix build/clients --no-audit --no-fund --loglevel=error
+	$(PYTHON) -m venv --clear build/clients/python
+	build/clients/python/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/clients/requirements.lock
 	@touch $@
 
 clients: $(DEV) $(BUILT) $(CLIENTS)  ## coding tools and SDKs from npm, unmodified, against the gateway (needs npm)
@@ -195,6 +197,8 @@ lock: $(MADE)  ## pin all requirements anew, with hashes
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
 		uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 - \
 		-c requirements-dev.lock -o requirements-build.lock --custom-compile-command "make lock"
+	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 tests/clients/requirements.txt \
+		-o tests/clients/requirements.lock --custom-compile-command "make lock"
 
 clean:  ## away with all that was made, the environment included
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis

@@ -12,9 +12,14 @@ MODELS = re.compile(r"claude-sonnet|gpt-5(-mini)?|gemini-2\.5-pro")
 
 def settings(client: str, language: str, gateway: Gateway, model: str) -> str:
     """The first block in that language, for this gateway and model."""
+    return blocks(client, language, gateway, model)[0]
+
+
+def blocks(client: str, language: str, gateway: Gateway, model: str) -> list[str]:
+    """All of them."""
     found = [text for kind, text in BLOCK.findall(_page(client)) if kind == language]
     assert found, f"the guide of {client} has no {language}"
-    return _told(found[0], gateway, model)
+    return [_told(text, gateway, model) for text in found]
 
 
 def exports(client: str, gateway: Gateway, model: str) -> dict[str, str]:

@@ -51,6 +51,15 @@ def test_codex_does_a_task(
     shown(upstream, run(*command, env=exports("codex", gateway, model), cwd=work), gateway)
 
 
+def test_codex_with_its_built_in_provider_gives_up_the_websocket_at_once(
+    gateway: Gateway, upstream: Upstream, run: Run, work: Path
+) -> None:
+    upstream.default = does_task(SECRET, (("exec_command", {"cmd": "cat note.txt"}),), own="responses")
+    command = ("codex", "exec", "-m", "chat-1", "-c", f'openai_base_url="{gateway.url}/v1"', "--skip-git-repo-check")
+    env = {"CODEX_API_KEY": gateway.key}
+    shown(upstream, run(*command, "--dangerously-bypass-approvals-and-sandbox", TASK, env=env, cwd=work), gateway)
+
+
 @over_all
 def test_claude_code_does_a_task(gateway: Gateway, upstream: Upstream, run: Run, work: Path, spoken: str) -> None:
     calls: Wanted = (("Bash", {"command": "cat note.txt", "description": "Read the note"}),)

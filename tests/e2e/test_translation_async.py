@@ -6,7 +6,6 @@ from typing import Any
 
 import anthropic
 import openai
-import orjson
 import pytest
 
 from tests.e2e.test_translation import QUESTION, SCHEMA, UPSTREAMS, upstreams
