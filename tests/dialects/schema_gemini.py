@@ -34,7 +34,7 @@ TABLE: dict[str, dict[str, Any]] = {
     "Tool": {
         "functionDeclarations": ["FunctionDeclaration"], "googleSearch": dict, "codeExecution": dict, "urlContext": dict,
     },
-    "FunctionDeclaration": {"name": str, "description": str, "parametersJsonSchema": dict},
+    "FunctionDeclaration": {"name": str, "description": str, "parameters": dict, "parametersJsonSchema": dict},
     "ToolConfig": {"functionCallingConfig": "FunctionCallingConfig", "retrievalConfig": dict},
     "FunctionCallingConfig": {"mode": MODES, "allowedFunctionNames": [str]},
     "GenerationConfig": {

@@ -14,6 +14,7 @@ from agw_proxy.conformance.asking import FORMS
 from agw_proxy.conformance.base import Frame
 from tests.conformance.streams import changed, frames, renumbered, wire, without
 from tests.e2e.test_translation import refuses, upstreams
+from tests.support import providers
 from tests.support.behaviours import answer, stream
 from tests.support.gateway import APP_KEY, PACKAGE_ROOT, UPSTREAM_KEY, Gateway, configuration, provider
 from tests.support.providers import TEXT, TOOLS, Scene, plays
@@ -233,7 +234,7 @@ def test_a_plain_answer_and_an_error_are_held_to_their_shapes(gateway: Gateway, 
 
 
 def test_a_malformed_request_that_is_answered_is_broken(gateway: Gateway, shared_upstream: Upstream) -> None:
-    shared_upstream.default = plays(TEXT)
+    shared_upstream.default = answer(providers.chat(TEXT))
     ran = doctor(gateway, "--model", "chat-1", "--only", "chat", "--json")
     found = ran.checks["chat", "malformed request"]
     assert (found["outcome"], found["detail"]) == ("broken", "a malformed request was answered 200, not 400")
