@@ -48,11 +48,11 @@ def test_an_error_of_the_caller_changes_nothing(running: Gateway, upstream: Upst
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
 def test_an_upstream_that_keeps_up_gets_more(running: Gateway, upstream: Upstream, streamed: bool) -> None:
-    upstream.default = stream(spoken(usage=True)) if streamed else answer(completion())
+    upstream.default = stream(spoken(usage=True), delay_ms=5) if streamed else answer(completion(), delay_ms=5)
     with ThreadPoolExecutor(CLIENTS) as pool:
-        for _ in range(60):
+        for _ in range(400):  # a machine that does other things at the same time takes places away now and then
             replies = pool.map(lambda _: running.chat(stream=streamed).status, range(CLIENTS))
             assert set(replies) == {200}
-            if places(running) > 10:
+            if (most := places(running)) > 10:
                 break
-    assert places(running) > 10
+    assert most > 10

@@ -91,7 +91,8 @@ def test_who_comes_is_told_nothing_spins_and_all_is_well_afterwards(upstream: Up
             assert tree["agw_descriptors_limit"] == [{"labels": {}, "value": LIMIT}]
             dropped = tree["agw_dropped_total"]
             assert isinstance(dropped, list)
-            assert {entry["labels"]["what"] for entry in dropped} == {"descriptor"}
+            # The file of usage may have found no descriptor either; it is written later.
+            assert {"descriptor"} <= {entry["labels"]["what"] for entry in dropped} <= {"descriptor", "usage"}
         upstream.default = answer({"ok": True})
 
         def well() -> bool:
