@@ -27,7 +27,7 @@ class Values:
         return True
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool | None:
-        raise NotImplementedError
+        raise AssertionError(f"{key} is set, never added")
 
     async def remove(self, key: str) -> None:
         self.kept.pop(key, None)
