@@ -21,6 +21,7 @@ import yaml
 
 import agw_proxy
 from tests.support.client import Connection, Reply, bearer, request
+from tests.support.starter import Started, Starter
 
 APP_KEY = "agw-bench-app-4f1c9a7d20e84b6c"
 ADMIN_KEY = "agw-bench-admin-91d3e07b5a2c48f6"
@@ -28,6 +29,7 @@ UPSTREAM_KEY = "upstream-secret-7be2c1904d5f4a83"
 PACKAGE_ROOT = Path(agw_proxy.__file__).resolve().parent.parent
 # What a child needs to run at all, and what coverage and sanitizer runs set on purpose.
 INHERITED = re.compile(r"PATH|LANG|LC_.*|TZ|TMPDIR|LD_PRELOAD|LD_LIBRARY_PATH|ASAN_OPTIONS|UBSAN_OPTIONS|COVERAGE_.*")
+FOR_AN_INTERPRETER = frozenset({"PYTHONASYNCIODEBUG", "PYTHONMALLOC", "PYTHONWARNINGS", "PYTHONDEVMODE", "LD_PRELOAD"})
 START_SECONDS = 20.0
 LINE_SECONDS = 5.0  # until a log line that must come is there
 STOP_SECONDS = 15.0
@@ -35,6 +37,7 @@ POLL_SECONDS = 0.01
 
 Tree = dict[str, Any]
 T = TypeVar("T")
+Process = subprocess.Popen[bytes] | Started
 
 
 def provider(url: str, name: str = "fake", **more: object) -> Tree:
@@ -78,10 +81,12 @@ class Gateway:
         files: Mapping[str, str] | None = None,
         key: str = APP_KEY,
         descriptors: int | None = None,
+        fresh: bool = False,
     ) -> None:
         """``config`` None: none is written, as in an empty folder. ``files``: more files of that folder.
 
-        ``descriptors``: how many the process may have open; None: as many as the test.
+        ``descriptors``: how many the process may have open; None: as many as the test. ``fresh``: a new interpreter,
+        for tests of what a start imports or holds; one with workers always is.
         """
         limit = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"]
         self._prefix = limit if descriptors is not None else []
@@ -109,7 +114,9 @@ class Gateway:
             (self.folder / name).write_text(text)
         self._stdout = self.folder / "stdout"
         self._stderr = self.folder / "stderr"
-        self._process: subprocess.Popen[bytes] | None = None
+        several = int((config or {}).get("server", {}).get("workers", 1) != 1) or "--workers" in self._args
+        self._fresh = fresh or bool(several or self._prefix or FOR_AN_INTERPRETER.intersection(env or {}))
+        self._process: Process | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -125,7 +132,7 @@ class Gateway:
         self._temporary.cleanup()
 
     @staticmethod
-    def _end(process: subprocess.Popen[bytes]) -> None:
+    def _end(process: Process) -> None:
         """Two signals end it at once, with its coverage written; what does not listen is killed."""
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -152,8 +159,13 @@ class Gateway:
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
+            argv = ["serve", *self._args]
+            if not self._fresh:
+                starter = Starter.get(PACKAGE_ROOT)
+                self._process = starter.start(argv, self._env, work, out.fileno(), err.fileno())
+                return
             self._process = subprocess.Popen(
-                [*self._prefix, sys.executable, "-m", "agw_proxy", "serve", *self._args],
+                [*self._prefix, sys.executable, "-m", "agw_proxy", *argv],
                 cwd=work,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
@@ -162,7 +174,7 @@ class Gateway:
             )
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Process:
         """The running child."""
         assert self._process is not None, "the gateway was not started"
         return self._process
