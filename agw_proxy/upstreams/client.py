@@ -296,9 +296,8 @@ class Client:
 
     def _headers(self, call: Call) -> CIMultiDict[str]:
         spelt: dict[str, str] = {}  # aiohttp would keep only the last of a header that comes in two spellings
-        headers = CIMultiDict((spelt.setdefault(name.lower(), name), value) for name, value in call.headers)
-        if self._passthrough:
-            headers.extend(call.own_credentials or ())
+        own = call.own_credentials or () if self._passthrough else ()
+        headers = CIMultiDict((spelt.setdefault(name.lower(), name), value) for name, value in (*call.headers, *own))
         if call.credential is not None:
             headers[call.credential[0]] = call.credential[1]
         for name, value in self._own_headers:
