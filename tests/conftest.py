@@ -1,6 +1,7 @@
 """What holds for every test: Hypothesis profiles, event loops, and which build of the compiled modules is under test.
 
 - ``HYPOTHESIS_PROFILE``: ``fast`` (a fifth of the examples: slow builds), ``default``, ``deep`` (twenty-fold: fuzzing).
+  Only the deep one draws at random: the same change passes or fails each time it is checked.
 - ``@pytest.mark.both_loops``: an async test runs on asyncio's own loop too; all others run on uvloop, as the gateway.
 - ``AGW_HOT_LIB``: the folder that the compiled modules must have been loaded from (the trace and sanitizer builds).
 - ``--asyncio-debug`` (pytest-asyncio's) switches on asyncio's debug mode.
@@ -24,7 +25,11 @@ PINNED = "_hypothesis_internal_use_settings"  # where Hypothesis keeps a test's 
 
 for name, factor in FACTORS.items():
     settings.register_profile(
-        name, max_examples=max(10, int(EXAMPLES * factor)), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        name,
+        max_examples=max(10, int(EXAMPLES * factor)),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize=name != "deep",
     )
 settings.load_profile(PROFILE)
 

@@ -16,7 +16,7 @@ OPTIONAL_IN_HEAD = {"content-length"}  # RFC 9110 section 9.3.2
 
 @pytest.fixture
 def fresh(upstream: Upstream) -> Iterator[Gateway]:
-    with Gateway(configuration(provider(upstream.url))) as running:
+    with Gateway(configuration(provider(upstream.url)), fresh=True) as running:
         yield running
 
 
@@ -104,7 +104,7 @@ def test_a_client_that_leaves_before_aiohttp_is_there_has_its_receipt(fresh: Gat
 def test_what_the_fast_lane_took_comes_back_when_the_client_leaves_meanwhile(upstream: Upstream) -> None:
     config = configuration(provider(upstream.url))
     config["limits"] = [{"per": "key", "concurrent": 1}]
-    with Gateway(config) as gateway:
+    with Gateway(config, fresh=True) as gateway:
         upstream.script(reset())
         connection = gateway.connect()
         connection.send("POST", "/v1/chat/completions", chat_body(), gateway.headers(more={"x-request-id": "left"}))

@@ -62,7 +62,7 @@ def configuration(*upstreams: Tree, **sections: object) -> Tree:
             {"name": "app", "key": APP_KEY, "models": ["*"]},
             {"name": "boss", "key": ADMIN_KEY, "models": ["*"], "admin": True},
         ],
-        "timeouts": {"connect": "300ms", "first_byte": "500ms", "between_bytes": "500ms", "total": "20s"},
+        "timeouts": {"connect": "1s", "first_byte": "1s", "between_bytes": "1s", "total": "20s"},
         "retries": {"attempts": 3, "base": "10ms", "max": "50ms", "budget_floor": 1_000_000},
         "breaker": {"enabled": False},  # one test's failures are not the next one's
     }
@@ -86,7 +86,7 @@ class Gateway:
         """``config`` None: none is written, as in an empty folder. ``files``: more files of that folder.
 
         ``descriptors``: how many the process may have open; None: as many as the test. ``fresh``: a new interpreter,
-        for tests of what a start imports or holds; one with workers always is.
+        for tests of what a start imports or holds; one with workers or without a file always gets one.
         """
         limit = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"]
         self._prefix = limit if descriptors is not None else []
@@ -114,8 +114,10 @@ class Gateway:
             (self.folder / name).write_text(text)
         self._stdout = self.folder / "stdout"
         self._stderr = self.folder / "stderr"
-        several = int((config or {}).get("server", {}).get("workers", 1) != 1) or "--workers" in self._args
-        self._fresh = fresh or bool(several or self._prefix or FOR_AN_INTERPRETER.intersection(env or {}))
+        several = (config or {}).get("server", {}).get("workers", 1) != 1 or "--workers" in self._args
+        self._fresh = (
+            fresh or config is None or bool(several or self._prefix or FOR_AN_INTERPRETER.intersection(env or {}))
+        )
         self._process: Process | None = None
 
     def __enter__(self) -> Self:

@@ -97,8 +97,14 @@ class Starter:
 
 
 def import_everything() -> None:
-    """Import all of the package but what runs as a script or wants an extra."""
+    """Import all of the package but what runs as a script or wants an extra, and what measures coverage."""
+    import coverage
+    import Cython.Coverage  # the plugin's, see tests/cython_lines.py
+
     import agw_proxy
+
+    assert coverage
+    assert Cython.Coverage
 
     for module in pkgutil.walk_packages(agw_proxy.__path__, "agw_proxy."):
         if not module.name.endswith("__main__"):
