@@ -9,6 +9,7 @@ from typing import TextIO
 from urllib.parse import urlsplit
 
 from agw_proxy.config.allowances import AMOUNTS, AT_ONCE, Limit
+from agw_proxy.config.extras import check_extras
 from agw_proxy.config.loader import Loaded, load
 from agw_proxy.config.settings import Key, Model, Upstream
 from agw_proxy.config.tree import ConfigError
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what is served and give 0; or every problem on standard error and give 1."""
     try:
         loaded = load(args.config, os.environ, Path.cwd())
+        check_extras(loaded.settings)
     except ConfigError as error:
         head, *rest = str(error).splitlines()
         print(paint(head, RED, sys.stderr), *rest, sep="\n", file=sys.stderr)
@@ -109,6 +111,8 @@ def _upstream(upstream: Upstream) -> str:
     credential = {"key": "with a key" if upstream.api_key else "without a key"}.get(
         upstream.auth, f"auth {upstream.auth}"
     )
+    if upstream.auth == "key" and not (upstream.api_key or upstream.api_keys):
+        credential = {"bedrock": "signed for AWS", "vertex": "with Google's tokens"}.get(upstream.dialect, credential)
     return f"  {upstream.name:<10} {place} ({upstream.dialect}, {credential}), models {', '.join(upstream.models)}"
 
 

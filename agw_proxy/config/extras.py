@@ -1,10 +1,22 @@
 """What a section of the configuration needs that the core does not bring: packages of an extra."""
 
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec as _find_spec
 
 from agw_proxy.config.loader import ConfigError
 from agw_proxy.config.settings import Settings
 from agw_proxy.config.tree import problem
+
+PACKAGES = {"bedrock": "botocore", "vertex": "google.auth"}
+"""Dialects that need a package: the cloud's own library, for its credentials."""
+
+
+def find_spec(name: str) -> ModuleSpec | None:
+    """``importlib.util``'s, also where the package around it is not there."""
+    try:
+        return _find_spec(name)
+    except ModuleNotFoundError:
+        return None
 
 
 def check_extras(settings: Settings) -> None:
@@ -24,4 +36,8 @@ def _needed(settings: Settings) -> list[tuple[str, str, str]]:
     needed = [("redis", "redis", "redis")] if settings.redis is not None else []
     if settings.cache is not None and settings.cache.backend == "disk":
         needed.append(("cache.backend: disk", "diskcache", "cache"))
+    for upstream in settings.upstreams:
+        package = PACKAGES.get(upstream.dialect) if upstream.replay is None else None
+        if package is not None:
+            needed.append((f"upstreams.{upstream.name}: dialect: {upstream.dialect}", package, upstream.dialect))
     return needed

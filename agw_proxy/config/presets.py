@@ -3,7 +3,7 @@
 Data alone. A preset is meant where ``preset`` names it, else by the upstream's own name, else by the host of its address.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -83,7 +83,10 @@ DIALECTS: dict[str, tuple[Spoken, ...]] = {
     "anthropic": ("messages",),
     "gemini": ("gemini",),
     "azure": ("chat", "responses"),
+    "bedrock": ("messages",),
+    "vertex": ("gemini",),
 }
+Family = Literal["openai", "anthropic", "gemini"]
 AZURE = Quirks(max_tokens="max_completion_tokens")
 
 
@@ -100,6 +103,13 @@ def speaks_of(upstream: "Upstream") -> tuple[Spoken, ...]:
         return upstream.speaks
     preset = preset_of(upstream)
     return preset.speaks if preset is not None else DIALECTS[upstream.dialect]
+
+
+def family_of(upstream: "Upstream") -> Family:
+    """Whose errors it speaks, and whose paths: of a cloud's upstream those that its form has at home."""
+    if upstream.dialect in {"bedrock", "vertex"}:
+        return "gemini" if speaks_of(upstream)[0] == "gemini" else "anthropic"
+    return "anthropic" if upstream.dialect == "anthropic" else "gemini" if upstream.dialect == "gemini" else "openai"
 
 
 def quirks_of(upstream: "Upstream") -> Quirks:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agw_proxy.config.allowances import Alerts, Budget, Limit, Price, Sessions, Team
+from agw_proxy.config.clouds import Aws, Google, completed, conflict
 from agw_proxy.config.presets import BY_NAME, NAMES
 from agw_proxy.config.resilience import (
     Adaptive,
@@ -153,6 +154,8 @@ class Upstream(Part):
         None,
         description="Azure: the `api-version` of its deployments; null for the v1 API (`.../openai/v1`), which has none.",
     )
+    aws: Aws | None = Field(None, description="Amazon Bedrock, for `dialect: bedrock`; null: none.")
+    google: Google | None = Field(None, description="Vertex AI, for `dialect: vertex`; null: none.")
     base_url: BaseURL = Field(description="http(s) URL without credentials or query, e.g. `https://api.openai.com/v1`.")
     api_key: Credential | None = Field(
         None, description="The upstream's key; null sends none. Best as `${NAME}` or `${file:/path}`."
@@ -205,7 +208,15 @@ class Upstream(Part):
     def _preset(cls, value: Any) -> Any:
         found = BY_NAME.get(value.get("preset") or "") if isinstance(value, dict) else None
         value = value if found is None else {"base_url": found.base_url, "dialect": found.dialect, **value}
+        value = completed(value) if isinstance(value, dict) else value
         return {"base_url": REPLAYED, **value} if isinstance(value, dict) and value.get("replay") else value
+
+    @model_validator(mode="after")
+    def _cloud(self) -> Self:
+        wrong = conflict(self.dialect, self.speaks, {"aws": self.aws, "google": self.google})
+        if wrong:
+            raise ValueError(wrong)
+        return self
 
 
 class Target(Part):

@@ -286,7 +286,7 @@ Credential = Annotated[SecretStr, AfterValidator(credential)]
 GatewayKey = Annotated[SecretStr, AfterValidator(gateway_key)]
 Digest = Annotated[str, AfterValidator(digest)]
 FilePath = Annotated[Path, AfterValidator(_path)]
-Dialect = Literal["openai", "anthropic", "gemini", "azure"]
+Dialect = Literal["openai", "anthropic", "gemini", "azure", "bedrock", "vertex"]
 Spoken = Literal["chat", "responses", "messages", "gemini"]
 """The wire forms of a generation: OpenAI's two, Anthropic's and Google's."""
 Balance = Literal["weighted", "first", "least_busy", "fastest"]

@@ -72,6 +72,7 @@ class Prices:
         if upstream == OWN or (host and is_loopback(host)):
             return FREE
         name = model.rpartition("/")[2]
+        name = name.partition("anthropic.")[2] or name  # as Bedrock names it, and its profiles
         if name.startswith("claude-"):
             name = name.replace(".", "-")  # as some resellers spell versions
         own = [section for section in self._sections if section.at(host)]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agw_proxy._hot.circuit import Board, Circuit
 from agw_proxy._hot.route import Globs, Route, RouteTable, Target
+from agw_proxy.config.presets import family_of
 from agw_proxy.config.resilience import Breaker
 from agw_proxy.config.settings import Model, Upstream
 from agw_proxy.errors import ModelForbidden, ModelNotFound, UpstreamUnavailable
@@ -35,9 +36,7 @@ class Routes:
         board = board if board is not None else Board()
         breaker = breaker if breaker is not None else Breaker()
         self.upstream_names = (*(upstream.name for upstream in upstreams), ECHO_UPSTREAM)
-        self.dialects: tuple[Dialect, ...] = (
-            *("openai" if upstream.dialect == "azure" else upstream.dialect for upstream in upstreams), "openai",
-        )  # fmt: skip
+        self.dialects: tuple[Dialect, ...] = (*(family_of(upstream) for upstream in upstreams), "openai")
         self._patterns = tuple((upstream.name, Globs(upstream.models)) for upstream in upstreams)
         number = {name: index for index, name in enumerate(self.upstream_names)}
         self._models = {model.name: model for model in models}
