@@ -49,6 +49,8 @@ _FRAMING = (
 _SETTINGS = {
     "headers": "Under `headers` of this upstream.",
     "api_key": "The upstream's key (`api_key`).",
+    "aws": "AWS Signature Version 4, with the credentials of `aws`.",
+    "google": "An access token of the credentials of `google`.",
     "api_keys": "The upstream's key, one of its `api_keys`.",
 }
 

@@ -7,8 +7,8 @@ the fast lane does without.
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import SplitResult, quote, urlsplit
 
 import msgspec
@@ -32,6 +32,8 @@ CREDENTIAL_HEADER = {
     "anthropic": ("x-api-key", ""),
     "gemini": ("x-goog-api-key", ""),
     "azure": ("api-key", ""),
+    "bedrock": ("Authorization", "Bearer "),
+    "vertex": ("x-goog-api-key", ""),
 }
 PORTS = {"http": 80, "https": 443}
 
@@ -50,6 +52,29 @@ class Address(msgspec.Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...]
 
 
+class Sent(Reply, Protocol):
+    """An answer that gives a place back with its end."""
+
+    began_ns: int
+    on_close: Callable[[], None] | None
+
+
+class Cloud(Protocol):
+    """A cloud that has a provider's models: it wants requests wrapped and signed, and wraps answers in its own way."""
+
+    async def send(self, target: Target | None, call: Call, go: Callable[[Call], Awaitable[Sent]]) -> Sent:
+        """Ask by ``go``. ``target`` None: as it is, with credentials only. Raises CallerError, UpstreamError."""
+        ...
+
+    def sources(self) -> Mapping[str, str]:
+        """See ``HttpUpstream.sources``: its own headers."""
+        ...
+
+    async def close(self) -> None:
+        """Fetch no more credentials."""
+        ...
+
+
 class HttpUpstream:
     """A server that speaks an OpenAI-compatible dialect (or another, relayed as it is)."""
 
@@ -59,11 +84,14 @@ class HttpUpstream:
         timeouts: Timeouts,
         keys: Keyring | None = None,
         places: Places | None = None,
+        cloud: Cloud | None = None,
     ) -> None:
         """``timeouts``: the defaults that the upstream's own override. ``keys``: where it has several.
 
-        ``places``: each call needs one; None: no bound. Raises ValueError for a bad ``ca_file``.
+        ``places``: each call needs one; None: no bound. ``cloud``: whose models it has, where it is in one.
+        Raises ValueError for a bad ``ca_file``.
         """
+        self.cloud = cloud
         self.keys = keys
         self.places = places
         self.name = settings.name
@@ -85,12 +113,12 @@ class HttpUpstream:
         call = placed(self._settings, target, self._with_key(call))
         places = self.places
         if places is None:
-            return await client.open(call)
+            return await self._send(client, target, call)
         if not places.take():
             await self._wait(places, call)
         began = time.monotonic_ns()
         try:
-            reply = await client.open(call)
+            reply = await self._send(client, target, call)
         except BaseException as error:
             places.give()
             if isinstance(error, UpstreamError):
@@ -110,7 +138,12 @@ class HttpUpstream:
 
     async def ask(self, call: Call) -> Reply:
         """Like ``open``, past the queue: for the gateway's own questions."""
-        return await (await self._ready()).open(self._with_key(call))
+        return await self._send(await self._ready(), None, self._with_key(call))
+
+    async def _send(self, client: "Client", target: Target | None, call: Call) -> Sent:
+        if self.cloud is None:
+            return await client.open(call)
+        return await self.cloud.send(target, call, client.open)
 
     async def _ready(self) -> "Client":
         client = self._client
@@ -151,6 +184,8 @@ class HttpUpstream:
 
     async def close(self) -> None:
         """See ``types.Upstream``."""
+        if self.cloud is not None:
+            await self.cloud.close()
         if self._client is not None:
             await self._client.close()
 
@@ -159,6 +194,8 @@ class HttpUpstream:
         told = dict.fromkeys((name.lower() for name, _ in self._own_headers()), "api_key")
         if self.keys is not None:
             told[self.keys.header(0)[0].lower()] = "api_keys"
+        if self.cloud is not None:
+            told |= self.cloud.sources()
         return told | dict.fromkeys((name.lower() for name in self._settings.headers), "headers")
 
     def _own_headers(self) -> list[tuple[str, str]]:

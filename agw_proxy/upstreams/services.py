@@ -7,7 +7,7 @@ from agw_proxy.config.presets import quirks_of, speaks_of
 from agw_proxy.config.settings import Settings, Upstream
 from agw_proxy.upstreams.echo import Echo
 from agw_proxy.upstreams.health import Health
-from agw_proxy.upstreams.http import HttpUpstream, by_deployment, header_of, keys_of
+from agw_proxy.upstreams.http import Cloud, HttpUpstream, by_deployment, header_of, keys_of
 from agw_proxy.upstreams.keyring import Keyring
 from agw_proxy.upstreams.queue import Places, Told
 from agw_proxy.upstreams.service import Service
@@ -57,7 +57,7 @@ def compile_services(
                 stream_usage=upstream.stream_usage,
                 speaks=speaks_of(upstream),
                 quirks=quirks_of(upstream),
-                by_deployment=by_deployment(upstream),
+                by_deployment=by_deployment(upstream) or upstream.dialect in {"bedrock", "vertex"},
                 keys=keys,
                 places=places,
             )
@@ -76,8 +76,17 @@ def _upstream(
     if keeper is not None:
         from agw_proxy.upstreams.taping import Taped  # noqa: PLC0415  few gateways record
 
-        return Taped(upstream, settings.timeouts, keys, places, keeper)
-    return HttpUpstream(upstream, settings.timeouts, keys, places)
+        return Taped(upstream, settings.timeouts, keys, places, keeper, _cloud(upstream))
+    return HttpUpstream(upstream, settings.timeouts, keys, places, _cloud(upstream))
+
+
+def _cloud(upstream: Upstream) -> Cloud | None:
+    """Whose models it has, where they are in a cloud. Raises ValueError."""
+    if upstream.dialect == "bedrock":
+        from agw_proxy.upstreams.bedrock import Bedrock  # noqa: PLC0415  few gateways ask it
+
+        return Bedrock(upstream)
+    return None
 
 
 def _places(upstream: Upstream, service: Service | None, told: Told | None) -> Places | None:

@@ -17,7 +17,7 @@ from agw_proxy.config.settings import Upstream as UpstreamSettings
 from agw_proxy.errors import UpstreamError
 from agw_proxy.tape import Draft, End
 from agw_proxy.types import Call, RawHeaders, Reply
-from agw_proxy.upstreams.http import HttpUpstream, placed
+from agw_proxy.upstreams.http import Cloud, HttpUpstream, placed
 from agw_proxy.upstreams.keyring import Keyring
 from agw_proxy.upstreams.queue import Places
 
@@ -60,9 +60,10 @@ class Taped(HttpUpstream):
         keys: Keyring | None,
         places: Places | None,
         keeper: Keeper,
+        cloud: Cloud | None = None,
     ) -> None:
-        """See ``HttpUpstream``."""
-        super().__init__(settings, timeouts, keys, places)
+        """See ``HttpUpstream``. What a cloud wraps is recorded as it is without."""
+        super().__init__(settings, timeouts, keys, places, cloud)
         self._keeper = keeper
         self._extra = settings.headers
 
