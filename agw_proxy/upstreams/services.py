@@ -86,6 +86,10 @@ def _cloud(upstream: Upstream) -> Cloud | None:
         from agw_proxy.upstreams.bedrock import Bedrock  # noqa: PLC0415  few gateways ask it
 
         return Bedrock(upstream)
+    if upstream.dialect == "vertex":
+        from agw_proxy.upstreams.vertex import Vertex  # noqa: PLC0415  likewise
+
+        return Vertex(upstream, gemini=speaks_of(upstream)[0] == "gemini")
     return None
 
 
