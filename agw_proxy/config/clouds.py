@@ -59,10 +59,10 @@ class Google(Part):
 
 
 def completed(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An upstream's settings with the address that follows from its cloud. Raises ValueError where the section is missing."""
+    """An upstream's settings with the address that follows from its cloud, unless it is a recording. Raises ValueError where the section is missing."""
     dialect = tree.get("dialect")
     section = CLOUDS.get(dialect) if isinstance(dialect, str) else None
-    if section is None:
+    if section is None or tree.get("replay") is not None:
         return tree
     given = tree.get(section)
     if given is None:

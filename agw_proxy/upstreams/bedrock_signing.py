@@ -81,9 +81,10 @@ class Signer:
         from botocore.auth import SigV4Auth  # noqa: F401, PLC0415  for signing, off the loop
         from botocore.session import Session  # noqa: PLC0415  at its first use
 
-        if self._source is None:
-            self._source = Session(profile=self._profile).get_credentials()
-        if self._source is None:
+        source = self._source
+        if source is None:
+            source = self._source = Session(profile=self._profile).get_credentials()
+        if source is None:
             raise UpstreamRefused(NONE_FOUND.format(self._name))
         now = time.time()
-        return Grant(self._source.get_frozen_credentials(), now + FRESH_SECONDS, now + 2 * FRESH_SECONDS)
+        return Grant(source.get_frozen_credentials(), now + FRESH_SECONDS, now + 2 * FRESH_SECONDS)

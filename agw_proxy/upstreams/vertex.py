@@ -53,11 +53,11 @@ class Vertex:
         if target is not None and not call.raw:
             call = self._as_gemini(call) if self._gemini else self._as_messages(target, call)
         if self._tokens is not None:
-            token = await self._tokens.granted.get()
+            token = await self._tokens.get()
             call = msgspec.structs.replace(call, credential=("Authorization", f"Bearer {token}"))
         reply = await go(call)
         if reply.status == 401 and self._tokens is not None:
-            self._tokens.granted.forget()
+            self._tokens.refused()
         if reply.status < 400 or as_it_is:
             return reply
         body = await words_of(reply)
@@ -70,7 +70,7 @@ class Vertex:
     async def close(self) -> None:
         """See ``http.Cloud``."""
         if self._tokens is not None:
-            await self._tokens.granted.close()
+            await self._tokens.close()
 
     def _as_gemini(self, call: Call) -> Call:
         """Raises UpstreamRejected."""

@@ -28,7 +28,20 @@ class Tokens:
         """``name``: of the upstream. ``file``: with credentials; None: the default ones."""
         self._name, self._file = name, file
         self._source: Any = None
-        self.granted: Granted[str] = Granted(name, self._fetch)
+        self._granted: Granted[str] = Granted(name, self._fetch)
+
+    async def get(self) -> str:
+        """A token that is good for now. Raises UpstreamError."""
+        return await self._granted.get()
+
+    def refused(self) -> None:
+        """Vertex does not take the one that is held: read the credentials anew."""
+        if self._granted.forget():
+            self._source = None
+
+    async def close(self) -> None:
+        """Fetch no more."""
+        await self._granted.close()
 
     def _fetch(self) -> Grant[str]:
         """Blocks: reads files, asks Google."""
@@ -51,12 +64,12 @@ class Tokens:
         import google.auth  # noqa: PLC0415  at its first use
         from google.auth.transport.requests import Request  # noqa: PLC0415  likewise
 
-        if self._source is None:
-            if self._file is not None:
-                self._source, _ = google.auth.load_credentials_from_file(str(self._file), scopes=SCOPES)
-            else:
-                self._source, _ = google.auth.default(scopes=SCOPES)
         source = self._source
+        if source is None and self._file is not None:
+            source, _ = google.auth.load_credentials_from_file(str(self._file), scopes=SCOPES)
+        elif source is None:
+            source, _ = google.auth.default(scopes=SCOPES)
+        self._source = source
         source.refresh(functools.partial(Request(), timeout=REQUEST_SECONDS))
         if not isinstance(source.token, str) or not source.token:
             raise UpstreamRefused(f"Upstream '{self._name}' got no access token from Google.")

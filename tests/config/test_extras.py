@@ -9,6 +9,9 @@ from agw_proxy.config import extras
 from agw_proxy.config.loader import ConfigError
 from agw_proxy.config.settings import Settings
 
+BEDROCK = {"name": "b", "dialect": "bedrock", "aws": {"region": "us-east-1"}}
+VERTEX = {"name": "v", "dialect": "vertex", "google": {"project": "p"}}
+
 
 @pytest.mark.parametrize(
     ("sections", "package", "extra"),
@@ -16,6 +19,8 @@ from agw_proxy.config.settings import Settings
         ({"redis": {"url": "redis://h"}}, "redis", "redis"),
         ({"cache": {"backend": "disk"}}, "diskcache", "cache"),
         ({"cache": {}}, None, None),
+        ({"upstreams": [BEDROCK]}, "botocore", "bedrock"),
+        ({"upstreams": [VERTEX]}, "google.auth", "vertex"),
         ({}, None, None),
     ],
 )
@@ -30,3 +35,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
         return
     with pytest.raises(ConfigError, match=rf"needs the package {package}: pip install 'agw-proxy\[{extra}\]'"):
         extras.check_extras(settings)
+
+
+def test_a_package_within_one_that_is_missing_is_missing() -> None:
+    assert extras.find_spec("agw_there_is_none.within") is None

@@ -1,5 +1,6 @@
 """Anthropic's models on Bedrock by the official SDKs: signed, wrapped, and back out of Amazon's frames."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,13 @@ Tree = dict[str, Any]
 def shared_gateway(shared_upstream: Upstream) -> Iterator[Gateway]:
     common = {"dialect": "bedrock", "base_url": shared_upstream.url}
     config = configuration(
-        {"name": "bedrock", "aws": {"region": aws.REGION}, "models": ["us.anthropic.*", "anthropic.*"], **common},
+        {
+            "name": "bedrock",
+            "aws": {"region": aws.REGION},
+            "models": ["us.anthropic.*", "anthropic.*"],
+            "max_concurrent": 2,
+            **common,
+        },
         {"name": "keyed", "aws": {"region": aws.REGION}, "api_key": aws.API_KEY, "models": [], **common},
         {"name": "lost", "aws": {"region": aws.REGION, "profile": "nobody"}, "models": ["lost.anthropic.*"], **common},
         timeouts={"connect": "5s", "first_byte": "20s", "between_bytes": "20s", "total": "60s"},
@@ -85,6 +92,30 @@ def test_what_is_in_a_body_stays_as_it_is(gateway: Gateway, upstream: Upstream) 
     assert gateway.post("/v1/messages", body).status == 200
     assert inner in upstream.last.body
     assert b'"temperature":1.0' in upstream.last.body
+
+
+def test_a_long_body_is_signed_whole(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.default = aws.plays(SCENES["text"])
+    with claude(gateway) as client:
+        client.messages.create(model=aws.MODEL, max_tokens=9, messages=[{"role": "user", "content": "long " * 80_000}])
+    assert len(upstream.last.body) > 400_000
+
+
+def test_a_client_that_goes_takes_its_stream_along(gateway: Gateway, upstream: Upstream) -> None:
+    frames = aws.chunks(SCENES["text"])
+
+    async def goes_on(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.amazon.eventstream\r\n\r\n")
+        for part in frames[:4]:
+            await exchange.send(part)
+        await asyncio.Event().wait()
+
+    upstream.default = goes_on
+    with claude(gateway) as client:
+        events = stream_of(client)
+        next(iter(events))
+        events.close()
+    upstream.wait_gone(upstream.last)
 
 
 def test_tokens_are_counted_by_the_model_behind_a_profile(gateway: Gateway, upstream: Upstream) -> None:
