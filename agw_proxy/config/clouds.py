@@ -54,7 +54,7 @@ class Google(Part):
     project: Project = Field(description="The id of the Google Cloud project.")
     location: Place = Field("global", description="Where the models run, e.g. `europe-west4`.")
     credentials: FilePath | None = Field(
-        None, description="File of a service account (or another that Google's library reads); null: the default ones."
+        None, description="File of a service account, or of a user; null: the default ones."
     )
 
 

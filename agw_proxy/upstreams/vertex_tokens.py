@@ -10,6 +10,8 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from agw_proxy.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
 from agw_proxy.upstreams.granted import Grant, Granted
 
@@ -61,15 +63,11 @@ class Tokens:
             ) from None
 
     def _found(self) -> Grant[str]:
-        import google.auth  # noqa: PLC0415  at its first use
-        from google.auth.transport.requests import Request  # noqa: PLC0415  likewise
+        from google.auth.transport.requests import Request  # noqa: PLC0415  at its first use
 
         source = self._source
-        if source is None and self._file is not None:
-            source, _ = google.auth.load_credentials_from_file(str(self._file), scopes=SCOPES)
-        elif source is None:
-            source, _ = google.auth.default(scopes=SCOPES)
-        self._source = source
+        if source is None:
+            source = self._source = self._read()
         source.refresh(functools.partial(Request(), timeout=REQUEST_SECONDS))
         if not isinstance(source.token, str) or not source.token:
             raise UpstreamRefused(f"Upstream '{self._name}' got no access token from Google.")
@@ -79,6 +77,28 @@ class Tokens:
         ends = source.expiry.replace(tzinfo=source.expiry.tzinfo or UTC).timestamp()
         lasting = max(ends - now, 0.0)
         return Grant(source.token, ends - min(EARLY_SECONDS, lasting / 2), ends - min(LATE_SECONDS, lasting / 4))
+
+    def _read(self) -> Any:
+        """The credentials themselves."""
+        if self._file is None:
+            import google.auth  # noqa: PLC0415  at its first use
+
+            source, _ = google.auth.default(scopes=SCOPES)
+            return source
+        tree = orjson.loads(self._file.read_bytes())
+        kind = tree.get("type") if isinstance(tree, dict) else None
+        if kind == "service_account":
+            from google.oauth2 import service_account  # noqa: PLC0415  likewise
+
+            return service_account.Credentials.from_service_account_info(tree, scopes=SCOPES)
+        if kind == "authorized_user":
+            from google.oauth2.credentials import Credentials  # noqa: PLC0415  likewise
+
+            return Credentials.from_authorized_user_info(tree, scopes=SCOPES)
+        raise UpstreamRefused(
+            f"Upstream '{self._name}': google.credentials is neither a service account's file nor a user's. "
+            "Others are found as default credentials (GOOGLE_APPLICATION_CREDENTIALS)."
+        )
 
 
 def _code_of(error: Exception) -> str:
