@@ -1,13 +1,12 @@
-"""Anthropic's models on Amazon Bedrock: asked for as messages, by ``InvokeModel`` and ``InvokeModelWithResponseStream``.
+"""Models on Amazon Bedrock: Anthropic's by ``InvokeModel`` (their own form), all others by ``Converse``.
 
-Amazon Bedrock API reference, "InvokeModel", "InvokeModelWithResponseStream", "CountTokens"; user guide, "Anthropic Claude
-Messages API". Other vendors' models there have forms of their own, which are not spoken.
+Amazon Bedrock API reference, "InvokeModel", "InvokeModelWithResponseStream", "CountTokens", "Converse", "ConverseStream";
+user guide, "Anthropic Claude Messages API".
 """
 
 import asyncio
 import base64
 import re
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import quote
 
@@ -35,6 +34,7 @@ from agw_proxy.upstreams.unwrapped import Rewritten, all_of, words_of
 VERSION = "bedrock-2023-05-31"
 MAX_RAW_BYTES = 25_000_000  # Bedrock's bound of a body; one that is signed is held whole
 MAX_COUNT_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of one that is translated whole
 FRAMES = b"application/vnd.amazon.eventstream"
 KEPT_BACK = ("x-amz-", "anthropic-", "x-stainless-")
 """Headers of a caller's, by their beginnings: AWS' own are the gateway's to say, Anthropic's are in the body."""
@@ -60,15 +60,17 @@ class Bedrock:
         """See ``http.Cloud``."""
         if target is None or call.raw:
             return await go(await self._signed(call))
+        if _by_converse(target.model):
+            return await self._converse(target, call, go)
         wire, counts = self._asked(target, call), call.path == COUNTING
         reply = await go(await self._signed(wire))
         if reply.status >= 400:
             return await self._refused(reply)
         if _type_of(reply.headers) == FRAMES:
-            await _frames_ready()
-            from agw_proxy.upstreams.bedrock_frames import Events  # noqa: PLC0415  it brings botocore
+            await _ready(_import_frames)
+            from agw_proxy.upstreams.bedrock_frames import Chunks, Events  # noqa: PLC0415  it brings botocore
 
-            return Events(reply, self._name)
+            return Events(reply, self._name, Chunks())
         return await self._counted(reply) if counts else reply
 
     def sources(self) -> Mapping[str, str]:
@@ -85,10 +87,6 @@ class Bedrock:
         """The call as Bedrock wants it. Raises UpstreamRejected, InvalidJSON."""
         body = whole_body(call, self._name, "bedrock")
         model = target.model
-        if "." in model and "anthropic." not in model and not model.startswith("arn:"):
-            raise UpstreamRejected(
-                f"Upstream '{self._name}' serves Anthropic's models only: '{model[:80]}' is none.", status=404
-            )
         put: dict[str, object] = {"anthropic_version": VERSION}
         if flags := betas(call.headers):
             put["anthropic_beta"] = flags
@@ -104,15 +102,30 @@ class Bedrock:
             model, verb = _AREA.sub("", model), "count-tokens"  # a profile counts nothing: the model itself does
         else:
             raise not_served(self._name, "bedrock")
-        kept = [
-            (name, value)
-            for name, value in call.headers
-            if (lower := name.lower()) not in {"content-type", "accept"} and not lower.startswith(KEPT_BACK)
-        ]
-        headers = [*kept, ("content-type", "application/json"), ("accept", accept)]
-        return msgspec.structs.replace(
-            call, path=f"/model/{quote(model, safe='')}/{verb}", query="", headers=headers, body=written
-        )
+        return _wire(call, f"/model/{quote(model, safe='')}/{verb}", accept, written)
+
+    async def _converse(self, target: Target, call: Call, go: Callable[[Call], Awaitable[Sent]]) -> Sent:
+        """A generation by Converse. Raises UpstreamError, InvalidParameter, InvalidJSON."""
+        body = whole_body(call, self._name, "bedrock")
+        if call.path != MESSAGES:
+            raise not_served(self._name, "bedrock")
+        await _ready(_import_converse)
+        from agw_proxy.upstreams.bedrock_converse import Talk  # noqa: PLC0415  it brings all dialects
+        from agw_proxy.upstreams.bedrock_frames import Events  # noqa: PLC0415  likewise
+
+        talk = Talk(body, target.model, call.request_id, self._name)
+        verb, accept = ("converse-stream", FRAMES.decode()) if talk.stream else ("converse", "application/json")
+        wire = _wire(call, f"/model/{quote(target.model, safe='')}/{verb}", accept, talk.body)
+        reply = await go(await self._signed(wire))
+        if reply.status >= 400:
+            return await self._refused(reply)
+        made: Events | Rewritten
+        if _type_of(reply.headers) == FRAMES:
+            made = Events(reply, self._name, talk)
+        else:
+            made = Rewritten(reply, reply.status, talk.answer(await all_of(reply, self._name, MAX_ANSWER_BYTES)))
+        made.dropped = talk.dropped
+        return made
 
     async def _signed(self, call: Call) -> Call:
         if self._signer is None:
@@ -166,11 +179,34 @@ def _type_of(headers: RawHeaders) -> bytes:
     return kind.split(b";", 1)[0].strip().lower()
 
 
-async def _frames_ready() -> None:
-    """Return when ``bedrock_frames`` can be imported at once."""
-    if "agw_proxy.upstreams.bedrock_frames" not in sys.modules:
-        await asyncio.get_running_loop().run_in_executor(None, _import_frames)
+def _by_converse(model: str) -> bool:
+    """Another vendor's: its id, or that at an ARN's end, names the vendor (``us.amazon.nova-pro-v1:0``)."""
+    return "anthropic." not in model and "." in model.rpartition("/")[2]
+
+
+def _wire(call: Call, path: str, accept: str, body: bytes) -> Call:
+    kept = [
+        (name, value)
+        for name, value in call.headers
+        if (lower := name.lower()) not in {"content-type", "accept"} and not lower.startswith(KEPT_BACK)
+    ]
+    headers = [*kept, ("content-type", "application/json"), ("accept", accept)]
+    return msgspec.structs.replace(call, path=path, query="", headers=headers, body=body)
+
+
+_BROUGHT: set[Callable[[], None]] = set()
+
+
+async def _ready(bring: Callable[[], None]) -> None:
+    """Return when what ``bring`` imports can be imported at once."""
+    if bring not in _BROUGHT:
+        await asyncio.get_running_loop().run_in_executor(None, bring)
+        _BROUGHT.add(bring)
 
 
 def _import_frames() -> None:
     from agw_proxy.upstreams import bedrock_frames  # noqa: F401, PLC0415  for it to happen here
+
+
+def _import_converse() -> None:
+    from agw_proxy.upstreams import bedrock_converse  # noqa: F401, PLC0415  likewise

@@ -1,4 +1,4 @@
-"""Amazon's event stream, read as the server-sent events of the Messages API.
+"""Amazon's event stream, read as server-sent events.
 
 A message is a prelude (its length, its headers' length, their checksum), headers, payload and a checksum (Amazon
 documentation, "Event stream encoding"; Bedrock API reference, "InvokeModelWithResponseStream"). botocore takes them apart
@@ -8,7 +8,7 @@ and proves the checksums.
 import base64
 import binascii
 import struct
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from botocore.eventstream import EventStreamBuffer, EventStreamMessage, ParserError
@@ -72,13 +72,25 @@ class Frames:
         return bool(self._held)
 
 
+class Told(Protocol):
+    """What makes a client's events of the messages of one stream."""
+
+    def event(self, kind: str, payload: bytes) -> bytes:
+        """Of one message; ``kind``: its ``:event-type``. Empty where it says nothing to a client. Raises MalformedFrame."""
+        ...
+
+    def end(self) -> bytes:
+        """The stream has ended: what is still to be said."""
+        ...
+
+
 class Events(Unwrapped):
     """A streamed answer."""
 
-    def __init__(self, reply: Sent, name: str) -> None:
+    def __init__(self, reply: Sent, name: str, told: Told) -> None:
         """``name``: of the upstream."""
         super().__init__(reply, reply.status, b"text/event-stream")
-        self._name = name
+        self._name, self._told = name, told
         self._frames = Frames()
 
     async def read(self, *, progress: bool = True) -> bytes:
@@ -94,10 +106,11 @@ class Events(Unwrapped):
                 if self._frames.unfinished:
                     raise UpstreamBroken(f"Upstream '{self._name}' cut its event stream within a message.")
                 self.ended = True
+                made += self._told.end()
         return made
 
     def _event(self, message: EventStreamMessage) -> bytes:
-        """A message as an event; empty for one that says nothing to a client. Raises MalformedFrame."""
+        """A message as events. Raises MalformedFrame."""
         if self.ended:  # behind an error
             return b""
         headers: dict[str, Any] = message.headers
@@ -107,20 +120,28 @@ class Events(Unwrapped):
             code = headers.get(":exception-type") or headers.get(":error-code") or ""
             said = fault_of(str(code), message.payload, str(headers.get(":error-message") or ""))
             return b"event: error\ndata: " + fault(said.status, said.message) + b"\n\n"
-        if kind != "event" or headers.get(":event-type") != "chunk":
+        return self._told.event(str(headers.get(":event-type")), message.payload) if kind == "event" else b""
+
+
+class Chunks:
+    """Of ``InvokeModelWithResponseStream``: each message holds an event of the vendor's own form, here of Messages."""
+
+    def event(self, kind: str, payload: bytes) -> bytes:
+        """See ``Told``."""
+        if kind != "chunk":
             return b""
-        return _chunk(message.payload)
+        try:
+            data = base64.b64decode(orjson.loads(payload)["bytes"], validate=True)
+            tree = orjson.loads(data)
+            name = tree["type"]
+        except (orjson.JSONDecodeError, binascii.Error, KeyError, TypeError, ValueError):
+            raise MalformedFrame("a chunk without an event") from None
+        if not isinstance(name, str) or not name.isidentifier():
+            raise MalformedFrame("an event without a name")
+        if tree.pop("amazon-bedrock-invocationMetrics", None) is not None or b"\n" in data or b"\r" in data:
+            data = orjson.dumps(tree)
+        return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
 
-
-def _chunk(payload: bytes) -> bytes:
-    try:
-        data = base64.b64decode(orjson.loads(payload)["bytes"], validate=True)
-        tree = orjson.loads(data)
-        kind = tree["type"]
-    except (orjson.JSONDecodeError, binascii.Error, KeyError, TypeError, ValueError):
-        raise MalformedFrame("a chunk without an event") from None
-    if not isinstance(kind, str) or not kind.isidentifier():
-        raise MalformedFrame("an event without a name")
-    if tree.pop("amazon-bedrock-invocationMetrics", None) is not None or b"\n" in data or b"\r" in data:
-        data = orjson.dumps(tree)
-    return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
+    def end(self) -> bytes:
+        """See ``Told``: the last event was the last message's."""
+        return b""

@@ -24,6 +24,7 @@ from agw_proxy.types import Call, Reply
 from agw_proxy.upstreams.asking import translating_ready
 from agw_proxy.upstreams.failures import error_of_event, refused, verdict
 from agw_proxy.upstreams.service import Service
+from agw_proxy.upstreams.unwrapped import lost_by
 
 BODILESS = frozenset({204, 304})  # RFC 9110 sections 15.3.5 and 15.4.5
 MAX_HELD_BYTES = 65536  # of a stream before its first event; beyond, it is passed on as it comes
@@ -155,6 +156,7 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
     spent = False
     if spoken is None:
         reply = await service.upstream.open(target, wire)
+        dropped = lost_by(reply)
     else:
         await translating_ready()
         from agw_proxy.upstreams import translating  # noqa: PLC0415  it brings all dialects

@@ -20,6 +20,7 @@ from agw_proxy.types import Call, RawHeaders, Reply
 from agw_proxy.upstreams.http import Cloud, HttpUpstream, placed
 from agw_proxy.upstreams.keyring import Keyring
 from agw_proxy.upstreams.queue import Places
+from agw_proxy.upstreams.unwrapped import lost_by
 
 CREDENTIAL = re.compile(
     r"(?:.*[-_])?(?:authorization|cookie2?|token|secret|password|credentials?|(?:api|agw|goog|access)[-_]?key)", re.IGNORECASE
@@ -117,6 +118,7 @@ class TapedReply:
     def __init__(self, reply: Reply, draft: Draft, keeper: Keeper) -> None:
         """``draft``: of this exchange, with its request."""
         self._reply, self._draft, self._keeper = reply, draft, keeper
+        self.dropped = lost_by(reply)
         self._begun = time.monotonic_ns()
         self._open = True
         draft.status = reply.status

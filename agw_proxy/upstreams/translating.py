@@ -20,6 +20,7 @@ from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamBroken, Upst
 from agw_proxy.types import Call, RawHeaders, Reply
 from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, SPENT
 from agw_proxy.upstreams.service import Service
+from agw_proxy.upstreams.unwrapped import lost_by
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of one that is translated whole: it is in memory, twice
 PATHS: dict[Spoken, str] = {"chat": "/chat/completions", "responses": "/responses", "messages": "/messages"}
@@ -61,7 +62,8 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
     shown = Shown(
         id=_plain(call.request_id), model=request.model, now=int(time.time()), include_usage=True, request=request
     )
-    made = Translated(reply, service.upstream.name, spoken, call.form, shown, told(written.dropped))
+    dropped = dict.fromkeys((*written.dropped, *lost_by(reply)))
+    made = Translated(reply, service.upstream.name, spoken, call.form, shown, told(tuple(dropped)))
     try:
         await made.begin()
     except BaseException:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from agw_proxy.errors import UpstreamError, UpstreamInvalid
-from agw_proxy.types import RawHeaders
+from agw_proxy.types import RawHeaders, Reply
 from agw_proxy.upstreams.failures import MAX_ERROR_BYTES
 from agw_proxy.upstreams.http import Sent
 
@@ -19,6 +19,8 @@ class Unwrapped:
         self.status = status
         self.began_ns = 0
         self.ended = False
+        self.dropped: tuple[str, ...] = ()
+        """What the request has lost when it was wrapped."""
         kept = [(name, value) for name, value in reply.headers if name.lower() not in OF_THE_BODY]
         self.headers: RawHeaders = [*kept, (b"content-type", content_type)]
 
@@ -60,6 +62,12 @@ class Rewritten(Unwrapped):
         return body
 
 
+def lost_by(reply: Reply) -> tuple[str, ...]:
+    """What the request has lost when a cloud wrapped it."""
+    found: tuple[str, ...] = getattr(reply, "dropped", ())
+    return found
+
+
 async def words_of(reply: Sent) -> bytes:
     """The body of an answer that refuses, as much of it as is for people; empty where it broke off. Ends it."""
     body = bytearray()
@@ -74,13 +82,13 @@ async def words_of(reply: Sent) -> bytes:
 
 
 async def all_of(reply: Sent, name: str, most: int) -> bytes:
-    """The body of a short answer. Ends it. Raises UpstreamError, also where it is longer than ``most`` bytes."""
+    """The body of an answer. Ends it. Raises UpstreamError, also where it is longer than ``most`` bytes."""
     body = bytearray()
     try:
         while not reply.ended:
             body += await reply.read()
             if len(body) > most:
-                raise UpstreamInvalid(f"Upstream '{name}' sent an answer over {most >> 10} KiB where a number was due.")
+                raise UpstreamInvalid(f"Upstream '{name}' sent an answer over {most >> 10} KiB.")
     finally:
         reply.close()
     return bytes(body)

@@ -6,15 +6,17 @@ from typing import Any
 
 import anthropic
 import openai
+import orjson
 import pytest
 
 from tests.e2e.test_translation import CLIENTS
-from tests.support import aws
+from tests.support import aws, converse
 from tests.support.gateway import ADMIN_KEY, Gateway, configuration
 from tests.support.providers import SCENES
 from tests.support.upstream import Exchange, Upstream
 
 Tree = dict[str, Any]
+NOVA = "us.amazon.nova-pro-v1:0"
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def shared_gateway(shared_upstream: Upstream) -> Iterator[Gateway]:
         {
             "name": "bedrock",
             "aws": {"region": aws.REGION},
-            "models": ["us.anthropic.*", "anthropic.*"],
+            "models": ["us.*", "anthropic.*"],
             "max_concurrent": 2,
             **common,
         },
@@ -201,11 +203,48 @@ def test_without_credentials_the_callers_are_told_in_our_words(gateway: Gateway,
     assert upstream.requests == []
 
 
-@pytest.mark.parametrize("model", ["amazon.nova-pro-v1:0", "us.meta.llama3-3-70b-instruct-v1:0"])
-def test_other_vendors_models_are_refused_in_words(gateway: Gateway, upstream: Upstream, model: str) -> None:
-    with claude(gateway) as client, pytest.raises(anthropic.NotFoundError, match="Anthropic's models only"):
-        ask(client, f"bedrock/{model}")
-    assert upstream.requests == []
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("scene", ["text", "tools", "cut", "thinking"])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_other_vendors_models_are_asked_by_converse(
+    gateway: Gateway, upstream: Upstream, client: str, scene: str, *, stream: bool
+) -> None:
+    told = SCENES[scene]
+    upstream.default = aws.plays(told)
+    identity = f"converse-{client}-{scene}-{stream}"
+    seen = CLIENTS[client](gateway, NOVA, stream=stream, tools=bool(told.calls), identity=identity)
+    assert (seen.text, seen.calls, seen.stop) == ("".join(told.text), list(told.calls), told.stop)
+    assert seen.usage == (told.prompt, told.output, told.cached)
+    verb = "converse-stream" if stream else "converse"
+    assert upstream.last.target == f"/model/us.amazon.nova-pro-v1%3A0/{verb}"
+    if scene == "text" and stream:
+        receipt = gateway.receipt(identity)
+        assert (receipt["prompt_tokens"], receipt["completion_tokens"], receipt["outcome"]) == (21, 9, "ok")
+
+
+def test_what_converse_cannot_say_is_told(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.default = aws.plays(SCENES["text"])
+    asked = {"model": NOVA, "max_tokens": 2000, "messages": [{"role": "user", "content": "Hi"}], "top_k": 3}
+    reply = gateway.post("/v1/messages", orjson.dumps({**asked, "x\u2028y": 1}))
+    assert (reply.status, reply.value("x-agw-dropped")) == (200, "x?y, top_k")
+    chat = {"model": NOVA, "messages": asked["messages"], "seed": 1, "reasoning_effort": "high"}
+    reply = gateway.post("/v1/chat/completions", orjson.dumps(chat))
+    assert (reply.status, reply.value("x-agw-dropped")) == (200, "seed, reasoning")
+    picture = {"type": "image", "source": {"type": "url", "url": "https://example.com/x.png"}}
+    reply = gateway.post("/v1/messages", orjson.dumps({**asked, "messages": [{"role": "user", "content": [picture]}]}))
+    assert reply.status == 400
+    assert "within the request only" in str(reply.error["message"])
+
+
+@pytest.mark.parametrize("last", ["exception", "cut"])
+def test_a_broken_converse_stream_is_no_whole_one(gateway: Gateway, upstream: Upstream, last: str) -> None:
+    frames = [aws.told(kind, payload) for kind, payload in converse.messages(SCENES["text"])[:4]]
+    if last == "exception":
+        frames.append(aws.exception("throttlingException", "slow"))
+    for client in ("messages", "chat"):
+        upstream.default = streams(*frames)
+        with pytest.raises((anthropic.APIError, openai.APIError)):
+            CLIENTS[client](gateway, NOVA, stream=True, tools=False)
 
 
 def test_paths_of_other_apis_are_not_there(gateway: Gateway, upstream: Upstream) -> None:

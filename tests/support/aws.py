@@ -1,4 +1,4 @@
-"""Bedrock's runtime as far as Anthropic's models go, for a scripted upstream: it proves signatures and speaks in frames.
+"""Bedrock's runtime for a scripted upstream: it proves signatures and speaks in frames.
 
 Frames are written out here by Amazon's "Event stream encoding", not by the library that reads them.
 """
@@ -15,6 +15,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from tests.support.converse import answer, check_converse, messages
 from tests.support.providers import Scene, message, message_frames
 from tests.support.published import check_request, ready
 from tests.support.upstream import Behaviour, Exchange, Recorded
@@ -34,7 +35,7 @@ ENVIRONMENT = {
 }
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 _SIGNED = re.compile(r"AWS4-HMAC-SHA256 Credential=([^,]+), SignedHeaders=([^,]+), Signature=([0-9a-f]{64})")
-_PATH = re.compile(r"/model/([^/]+)/(invoke|invoke-with-response-stream|count-tokens)")
+_PATH = re.compile(r"/model/([^/]+)/(invoke|invoke-with-response-stream|count-tokens|converse|converse-stream)")
 
 Tree = dict[str, Any]
 
@@ -79,6 +80,12 @@ def chunk(event: bytes) -> bytes:
     return frame(headers, payload)
 
 
+def told(kind: str, payload: Tree) -> bytes:
+    """An event of ConverseStream; its payload is padded."""
+    headers = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
+    return frame(headers, orjson.dumps({**payload, "p": "abcd"}))
+
+
 def exception(name: str, message: str) -> bytes:
     """What ends a stream that fails."""
     headers = {":exception-type": name, ":content-type": "application/json", ":message-type": "exception"}
@@ -116,8 +123,11 @@ def plays(scene: Scene, *, cut: int = 0) -> Behaviour:
             return
         found = _PATH.fullmatch(request.path)
         assert found is not None, f"Bedrock has no {request.path}"
-        assert unquote(found[1]).startswith(("us.anthropic.", "anthropic."))
         tree = request.json
+        if found[2].startswith("converse"):
+            await _converse(exchange, scene, tree, streamed=found[2].endswith("stream"))
+            return
+        assert unquote(found[1]).startswith(("us.anthropic.", "anthropic."))
         if found[2] == "count-tokens":
             await _count(exchange, unquote(found[1]), tree)
             return
@@ -149,6 +159,17 @@ def _fault(tree: Tree) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+async def _converse(exchange: Exchange, scene: Scene, tree: Tree, *, streamed: bool) -> None:
+    fault = check_converse(tree)
+    if fault:
+        await fails("ValidationException", 400, fault)(exchange)
+    elif streamed:
+        data = b"".join(told(kind, payload) for kind, payload in messages(scene))
+        await _send(exchange, "200 OK", "application/vnd.amazon.eventstream", data)
+    else:
+        await _send(exchange, "200 OK", "application/json", orjson.dumps(answer(scene)))
 
 
 async def _count(exchange: Exchange, model: str, tree: Tree) -> None:
