@@ -12,6 +12,7 @@ import orjson
 
 from agw_proxy._hot.route import Target
 from agw_proxy.config.settings import Upstream as UpstreamSettings
+from agw_proxy.errors import UpstreamRefused
 from agw_proxy.types import Call
 from agw_proxy.upstreams.http import Sent
 from agw_proxy.upstreams.messages_elsewhere import (
@@ -57,7 +58,11 @@ class Vertex:
             call = msgspec.structs.replace(call, credential=("Authorization", f"Bearer {token}"))
         reply = await go(call)
         if reply.status == 401 and self._tokens is not None:
+            reply.close()
             self._tokens.refused()
+            raise UpstreamRefused(
+                f"Upstream '{self._name}' refused the gateway's own credentials (401): check those of google, and their roles."
+            )
         if reply.status < 400 or as_it_is:
             return reply
         body = await words_of(reply)
