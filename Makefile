@@ -25,6 +25,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(BIN)/python -m pip install --quiet --no-deps
 
 MADE := $(VENV)/.made
+TOOLS := $(VENV)/.tools
+COMPILED := $(VENV)/.compiled
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 BUILT := $(VENV)/.built
@@ -35,15 +37,19 @@ CLIENTS := build/clients/.installed
 EXT := $(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h') setup.py
 PACKAGE := $(shell find agw_proxy -name '*.py')
 
-.PHONY: help run build test test-full clients faults soak fuzz lint fmt typecheck test-trace test-release coverage bench bench-proxies smoke docker-build lock clean
+.PHONY: help run build setup test test-full clients faults soak fuzz lint fmt typecheck test-trace test-release coverage bench bench-proxies smoke docker-build lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' Makefile
 
-run: $(BUILT)  ## set up what is missing and serve (ARGS="--config my.yaml")
+run: setup  ## set up what is missing and serve (ARGS="--config my.yaml")
 	@exec $(BIN)/agw serve $(ARGS)
 
-build: $(BUILT)  ## the compiled modules and the command .venv/bin/agw
+build: setup  ## the compiled modules and the command .venv/bin/agw
+
+# Packages are fetched while the modules are compiled.
+setup:
+	@$(MAKE) -j2 $(BUILT)
 
 # --- environment and builds ---------------------------------------------------------------------------------------
 
@@ -55,18 +61,27 @@ $(MADE):
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(RUNTIME): requirements.lock requirements-build.lock $(MADE)
-	$(PIP) --require-hashes -r requirements.lock -r requirements-build.lock
+$(TOOLS): requirements-build.lock $(MADE)
+	$(PIP) --require-hashes -r requirements-build.lock
+	@touch $@
+
+# Python compiles a module when it is first imported: most of these never are.
+$(RUNTIME): requirements.lock $(TOOLS)
+	$(PIP) --no-compile --require-hashes -r requirements.lock
 	@touch $@
 
 $(DEV): requirements-dev.lock $(RUNTIME)
-	$(PIP) --require-hashes -r requirements-dev.lock
+	$(PIP) --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@
 
-# pip makes the command once; after that only what has changed is compiled.
-$(BUILT): $(EXT) $(RUNTIME)
-	@if [ -x $(BIN)/agw ]; then echo "building the changed modules"; $(BIN)/python setup.py -q build_ext --inplace; \
-		else echo "building agw"; $(PIP) --no-build-isolation --editable .; fi
+$(COMPILED): $(EXT) $(TOOLS)
+	@echo "compiling the core"
+	@$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+# pip makes the command once, from what is compiled already.
+$(BUILT): $(COMPILED) $(RUNTIME)
+	@[ -x $(BIN)/agw ] || $(PIP) --no-build-isolation --editable .
 	@touch $@
 
 # Cython's tracing turns a returned C struct into a dict, and so reads its pointers as C strings, which ours are not:
@@ -91,8 +106,9 @@ $(SANITIZED): $(EXT) $(PACKAGE) $(RUNTIME)
 
 # The checks and the traced tests share the cores; the tests proper, which wait a lot, have one process more than there
 # are cores, and close the output.
-test: $(DEV) $(BUILT)  ## lint, types, and all quick tests with coverage (release build, and line-traced .pyx)
+test:  ## lint, types, and all quick tests with coverage (release build, and line-traced .pyx)
 	@rm -f .coverage .coverage.*
+	@$(MAKE) -j2 $(DEV) $(BUILT)
 	@$(MAKE) -j2 --output-sync=target lint typecheck test-trace
 	@$(MAKE) test-release
 
@@ -190,7 +206,7 @@ docker-build:  ## the container image (IMAGE=agw:latest)
 
 lock: $(MADE)  ## pin all requirements anew, with hashes
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
-	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --extra all pyproject.toml -o requirements.lock \
+	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --extra cache --extra redis --extra tokens pyproject.toml -o requirements.lock \
 		--custom-compile-command "make lock"
 	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --extra all pyproject.toml --group dev \
 		-c requirements.lock -o requirements-dev.lock --custom-compile-command "make lock"
