@@ -27,8 +27,9 @@ from agw_proxy.errors import UpstreamUnavailable
 from agw_proxy.policy.affinity import READ_PATHS, Told, first_id, kind_of, opens, referred, tells, told
 from agw_proxy.policy.routes import shown
 from agw_proxy.store.base import Store
-from agw_proxy.types import Principal, RawHeaders, Reply, Routed
+from agw_proxy.types import Principal, Reply, Routed
 from agw_proxy.upstreams.opening import Opened, content_type
+from agw_proxy.upstreams.passing import PassedOn
 from agw_proxy.upstreams.ways import Way
 
 KEEP_SECONDS = 30 * 86400.0  # since it was made or last asked for: so long a provider keeps a response
@@ -228,12 +229,12 @@ class Keep(Protocol):
         ...
 
 
-class Watched:
+class Watched(PassedOn):
     """A Reply that is read for what it tells of, on its way."""
 
     def __init__(self, reply: Reply, keep: Keep, *, ids: bool, signatures: bool, stream: bool) -> None:
         """``ids``, ``signatures``: what is wanted. ``stream``: it is one."""
-        self._reply = reply
+        super().__init__(reply)
         self._keep = keep
         self._ids, self._signatures = ids, signatures
         self._events = Events() if stream else None
@@ -242,38 +243,9 @@ class Watched:
         self._work: set[asyncio.Task[None]] = set()
         self._done = False
 
-    @property
-    def status(self) -> int:
-        """See ``types.Reply``."""
-        return self._reply.status
-
-    @property
-    def headers(self) -> RawHeaders:
-        """See ``types.Reply``."""
-        return self._reply.headers
-
-    @property
-    def connect_ms(self) -> float:
-        """See ``types.Reply``."""
-        return self._reply.connect_ms
-
-    @property
-    def ended(self) -> bool:
-        """See ``types.Reply``."""
-        return self._reply.ended
-
-    @property
-    def began_ns(self) -> int:
-        """See ``types.Reply``."""
-        return self._reply.began_ns
-
-    def close(self) -> None:
-        """See ``types.Reply``."""
-        self._reply.close()
-
     async def read(self, *, progress: bool = True) -> bytes:
         """See ``types.Reply``. The last bytes come when all that they tell of is known to everybody."""
-        chunk = await self._reply.read(progress=progress)
+        chunk = await super().read(progress=progress)
         await self.see(chunk)
         return chunk
 
