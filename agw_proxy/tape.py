@@ -2,21 +2,44 @@
 
 Bodies are kept as the upstream sends and gets them. Bytes that are text are kept as such, others in base64. Times are
 milliseconds: ``head_ms`` from the request to the answer's head, those of the pieces from the head on.
+
+What is a credential by its name or its shape is not kept, and does not count when two requests are compared.
 """
 
 import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 import orjson
 
 VERSION = 1
 SUFFIX = ".json"
+HIDDEN = "***"
+LONGEST_CREDENTIAL = 8192  # bytes, of a member of a request
 _BOUNDARY = re.compile(rb'boundary="?([^";,\s]+)', re.IGNORECASE)
+_NAME = re.compile(
+    r"(?:.*[-_])?(?:authorization|cookie2?|token|secret|passw(?:or)?d|passphrase|credentials?|signature|sig|assertion|jwt|"
+    r"(?<!idempotency-)key|apikey|accesskey)",
+    re.IGNORECASE,
+)
+_QUERIED = frozenset({"code", "auth"})
+_MEMBER = re.compile(
+    rb'"(?:[\w-]{0,40}[-_])?(?:authorization(?:[-_]token)?|(?:api|subscription|access|secret|private)[-_]?key|'
+    rb'(?:access|auth|bearer|refresh|security|session)[-_]?token|client[-_]?secret|cookie|password)"'
+    rb'\s{0,8}:\s{0,8}"((?:[^"\\]|\\.){8,%d})"' % LONGEST_CREDENTIAL,
+    re.IGNORECASE | re.DOTALL,
+)
+_SHAPE = re.compile(
+    rb"(?<![A-Za-z0-9_-])(?:(?:sk|gsk|xai|pplx|nvapi)-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,256}|AIza[A-Za-z0-9_-]{35}"
+    rb"|(?:ek|gsk|hf|r8|gh[opsu]|github_pat)_(?=[A-Za-z_]*[0-9])[A-Za-z0-9_]{20,256})"
+)
+_STARS = re.compile(rb"\*{8,}")
 
 End = Literal["whole", "broken", "left", "too_large", "memory", "encoded"]
 """How a body has ended.
@@ -82,7 +105,10 @@ class Tape(msgspec.Struct, frozen=True):
 
 
 class Draft(msgspec.Struct):
-    """An exchange while it is recorded. ``size``: bytes of bodies that it holds; ``secrets``: known to this request only."""
+    """An exchange while it is recorded.
+
+    ``size``: bytes of bodies that it holds; ``secrets``: known to this request only; ``over``: nothing is added any more.
+    """
 
     at_ns: int
     upstream: str
@@ -102,6 +128,7 @@ class Draft(msgspec.Struct):
     pieces: list[tuple[float, bytes]] = []
     end: End = "left"
     size: int = 0
+    over: bool = False
 
 
 def piece(data: bytes, ms: float = 0.0) -> Piece:
@@ -128,13 +155,45 @@ def read(data: bytes) -> Tape:
     return tape
 
 
+def is_credential(name: str) -> bool:
+    """A header or a field of a query of this name is not kept."""
+    return _NAME.fullmatch(name) is not None
+
+
+def shown_query(query: str) -> str:
+    """A query without the values that are credentials; as it came where it has none."""
+    fields = parse_qsl(query, keep_blank_values=True)
+    hidden = {name for name, _ in fields if is_credential(name) or name.lower() in _QUERIED}
+    if not hidden:
+        return query
+    return urlencode([(name, HIDDEN if name in hidden else value) for name, value in fields], safe="*")
+
+
+def shaped(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where there are credentials, as providers of models and code hand them out, in bytes of either side."""
+    return (match.span() for match in _SHAPE.finditer(data, begin, end))
+
+
+def told_members(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where a request in JSON hands on a credential for somebody else (for an MCP server): the member's value."""
+    return (match.span(1) for match in _MEMBER.finditer(data, begin, end))
+
+
+def _without(data: bytes) -> bytes:
+    """A request without what a recording does not have, and however many stars that has instead."""
+    made = bytearray(data)
+    for begin, end in (*told_members(data, 0, len(data)), *shaped(data, 0, len(data))):
+        made[begin:end] = b"*" * (end - begin)
+    return _STARS.sub(b"********", made)
+
+
 def identity(method: str, path: str, kind: bytes, body: bytes) -> bytes:
     """What two requests that are the same have in common. ``kind``: the body's Content-Type.
 
     JSON counts by its value, whatever the order of members and the spaces; of other bodies each byte does, but for the
-    boundary of a multipart one, which is drawn anew each time.
+    boundary of a multipart one, which is drawn anew each time. Credentials do not count.
     """
-    plain = body
+    body = plain = _without(body)
     if body[:1] in {b"{", b"["} or b"json" in kind.lower():
         try:
             plain = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)

@@ -59,3 +59,34 @@ def test_of_other_bodies_each_byte_counts_but_for_the_boundary() -> None:
     assert form(b"abc", b"x") == form(b"some-other", b"x")
     assert form(b"abc", b"x") != form(b"abc", b"y")
     assert tape.identity("POST", "/x", JSON, b"{broken") == tape.identity("POST", "/x", JSON, b"{broken")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Authorization", True),
+        ("x-functions-key", True),
+        ("X-Amz-Signature", True),
+        ("set-cookie", True),
+        ("key", True),
+        ("Idempotency-Key", False),
+        ("monkey", False),
+        ("max_tokens", False),
+        ("x-ratelimit-remaining-tokens", False),
+    ],
+)
+def test_credentials_are_told_by_their_names(name: str, expected: bool) -> None:  # noqa: FBT001
+    assert tape.is_credential(name) is expected
+
+
+def test_a_query_keeps_all_but_its_credentials() -> None:
+    assert tape.shown_query("a=1&api_key=x&b=&Code=y") == "a=1&api_key=***&b=&Code=***"
+    assert tape.shown_query("a&b=%20+c") == "a&b=%20+c"
+
+
+def test_credentials_in_a_request_do_not_count_however_long_they_are() -> None:
+    def asking(token: bytes) -> bytes:
+        return tape.identity("POST", "/x", JSON, b'{"tools":[{"authorization":"%s"}],"a":1}' % token)
+
+    assert asking(b"one-token-of-somebody") == asking(b"another-one") != asking(b"short")
+    assert asking(b"*" * 30) == asking(b"*" * 8)

@@ -2,20 +2,26 @@ r"""Takes secrets out of bytes, however they are spelt in JSON or a URL, without
 
 So a body that came in pieces can be searched as a whole and cut up again where it was cut, and a length that was
 announced stays right. Searched are the bytes as they are, and as they read with all escapes taken away: ``\u0041``,
-``%41``, and a character behind any number of backslashes, which are all gone then.
+``%41``, and a character behind any number of backslashes, which are all gone then. A secret that is known is found in
+base64 too, wherever in a longer text it stood there.
 """
 
 import hashlib
 import re
 import time
+from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
+
+from agw_proxy.tape import LONGEST_CREDENTIAL, shaped, told_members
 
 SLICE_BYTES = 65536  # looked through at once: the search holds the interpreter, and the loop must not wait for it
 LONGEST_TOKEN = 512  # bytes
 TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]{22,512}")  # what a key that is known by its digest only may look like
 ESCAPE = re.compile(rb"\\+u00([0-9A-Fa-f]{2})|%([0-9A-Fa-f]{2})|\\+([!-\[\]-~])")
 BACKSLASH = 0x5C
+SHORTEST_ENCODED = 8  # bytes of a secret: of a shorter one too few characters are its own
+URL_SAFE = bytes.maketrans(b"+/", b"-_")
 REST_EVERY = 256  # escapes
 MARK = b"*"
 
@@ -27,14 +33,18 @@ class Mask:
 
     def __init__(self, secrets: Collection[str], digests: Collection[str] = ()) -> None:
         """``digests``: SHA-256 in lower-case hexadecimal, of secrets of visible ASCII that are not known themselves."""
-        encoded = sorted(secret.encode() for secret in secrets if secret)
+        plain = {secret.encode() for secret in secrets if secret}
+        encoded = sorted(plain.union(*map(_in_base64, plain)))
         self._secrets = encoded
         self._read = sorted({_Read(secret).data for secret in encoded} - {b""})
         self._digests = frozenset(digests)
 
-    def __call__(self, data: bytes) -> bytes:
-        """The same bytes with stars in the place of each secret. It takes its time, and lets others run in between."""
-        spans = [*_found(data, self._secrets), *self._digested(data)]
+    def __call__(self, data: bytes, *, request: bool = False) -> bytes:
+        """The same bytes with stars in the place of each secret. It takes its time, and lets others run in between.
+
+        ``request``: they are the body of one, whose members may hand on a credential.
+        """
+        spans = [*_found(data, self._secrets), *self._digested(data), *_telling(data, request=request)]
         if b"\\" in data or b"%" in data:
             read = _Read(data)
             inside = [*_found(read.data, self._read), *self._digested(read.data)]
@@ -102,6 +112,26 @@ def _escapes(data: bytes) -> Iterator[tuple[int, int, int]]:
             at = match.end()
         slash = data.find(b"\\", at) if 0 <= slash < at else slash
         percent = data.find(b"%", at) if 0 <= percent < at else percent
+
+
+def _telling(data: bytes, *, request: bool) -> Iterator[Span]:
+    """What tells by itself that it is a credential."""
+    for at in range(0, len(data), SLICE_BYTES):
+        end = at + SLICE_BYTES + LONGEST_CREDENTIAL
+        yield from shaped(data, at, end)
+        if request:
+            yield from told_members(data, at, end)
+        time.sleep(0)
+
+
+def _in_base64(secret: bytes) -> Iterator[bytes]:
+    """The characters that a secret alone decides, wherever among three bytes it begins; in both alphabets (RFC 4648)."""
+    for before in range(3 if len(secret) >= SHORTEST_ENCODED else 0):
+        text = b64encode(bytes(before) + secret)
+        first, beyond = (0, 2, 3)[before], (0, 3, 2)[(before + len(secret)) % 3]
+        told = text[first : len(text) - beyond]
+        yield told
+        yield told.translate(URL_SAFE)
 
 
 def _found(data: bytes, secrets: Collection[bytes]) -> Iterator[Span]:

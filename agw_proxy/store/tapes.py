@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -35,6 +36,14 @@ OURS = f"[0-9]*T[0-9]*Z-*{tape.SUFFIX}"
 
 Tell = Callable[[str, int], None]
 """Hears ``dropped`` (an exchange was not written) and ``removed`` (the oldest files went), and how many."""
+
+
+class Masking(Protocol):
+    """See ``Mask``."""
+
+    def __call__(self, data: bytes, *, request: bool = False) -> bytes:
+        """The same bytes without secrets."""
+        ...
 
 
 class Folder:
@@ -141,8 +150,8 @@ class Tapes:
         def work() -> int:
             try:
                 return self._folder.write(draft.at_ns, msgspec.json.encode(made(draft, mask)))
-            except OSError:
-                return -1  # a full disk: nobody's answer depends on it
+            except (OSError, ValueError):
+                return -1  # a full disk, or what no file can have in it: nobody's answer depends on it
 
         try:
             removed = await self._threads.do(work, -1)
@@ -154,13 +163,16 @@ class Tapes:
 
 def made(draft: tape.Draft, mask: Mask) -> tape.Tape:
     """The tape of an exchange, without its secrets."""
-    if draft.secrets:
-        own = Mask(draft.secrets)
-        return _made(draft, lambda data: own(mask(data)))
-    return _made(draft, mask)
+    own = Mask(draft.secrets) if draft.secrets else mask
+
+    def masked(data: bytes, *, request: bool = False) -> bytes:
+        made = mask(data, request=request)
+        return own(made) if draft.secrets else made
+
+    return _made(draft, masked)
 
 
-def _made(draft: tape.Draft, mask: Callable[[bytes], bytes]) -> tape.Tape:
+def _made(draft: tape.Draft, mask: Masking) -> tape.Tape:
     def shown(value: str) -> str:
         return mask(value.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
 
@@ -182,7 +194,7 @@ def _made(draft: tape.Draft, mask: Callable[[bytes], bytes]) -> tape.Tape:
             path=shown(draft.path),
             query=shown(draft.query),
             headers=tuple((shown(name), shown(value)) for name, value in draft.headers),
-            body=tape.piece(mask(b"".join(draft.body))),
+            body=tape.piece(mask(b"".join(draft.body), request=True)),
             end=draft.body_end,
         ),
         answer=tape.Told(

@@ -16,7 +16,9 @@ from agw_proxy.types import Call, Reply
 from agw_proxy.upstreams.keyring import Keyring
 from agw_proxy.upstreams.replay import Replay
 from agw_proxy.upstreams.taping import Taped
+from agw_proxy.upstreams.websocket import Socket
 from tests.support.behaviours import answer, reset, stream, zipped
+from tests.support.sockets import Provider
 from tests.support.upstream import Upstream, unreachable
 
 KEY = "upstream-key-5c1d"
@@ -117,9 +119,16 @@ async def test_no_header_with_a_credential_is_kept(upstream: Upstream) -> None:
         "Cookie2",
         "x-auth-token",
         "my-secret",
+        "Ocp-Apim-Subscription-Key",
+        "x-functions-key",
     ]
     names += ["Proxy-Authorization", "x-amz-security-token", "X-Password", "aws-credentials", "x-agw-key"]
-    headers = [*((name, "value-of-a-credential") for name in names), ("x-kept", "yes"), ("anthropic-beta", "tokens-1")]
+    headers = [
+        *((name, "value-of-a-credential") for name in names),
+        ("x-kept", "yes"),
+        ("anthropic-beta", "tokens-1"),
+        ("Idempotency-Key", "i-1"),
+    ]
     upstream.script(
         answer(b"{}", headers=[("Set-Cookie", "a=b"), ("x-api-key", "b"), ("x-ratelimit-remaining-tokens", "5")])
     )
@@ -130,6 +139,7 @@ async def test_no_header_with_a_credential_is_kept(upstream: Upstream) -> None:
     assert sent == {
         "x-kept": "yes",
         "anthropic-beta": "tokens-1",
+        "idempotency-key": "i-1",
         "x-team": "***",
         "x-kept-too": "***",
         "x-request-id": "req-7",
@@ -152,7 +162,12 @@ async def test_credentials_in_a_query_are_hidden(upstream: Upstream) -> None:
     async with taped(upstream.url, shelf) as made:
         await whole(await made.open(TARGET, call(query="alt=sse&key=AIza-secret&a=")))
         await whole(await made.open(TARGET, call(query="alt=sse&beta")))
-    assert [draft.query for draft in shelf.kept] == ["alt=sse&key=***&a=", "alt=sse&beta"]
+        await whole(await made.open(TARGET, call(query="X-Amz-Signature=f0f0&client_secret=x&limit=1")))
+    assert [draft.query for draft in shelf.kept] == [
+        "alt=sse&key=***&a=",
+        "alt=sse&beta",
+        "X-Amz-Signature=***&client_secret=***&limit=1",
+    ]
 
 
 async def test_a_streamed_body_is_kept_as_it_goes_by(upstream: Upstream) -> None:
@@ -165,6 +180,46 @@ async def test_a_streamed_body_is_kept_as_it_goes_by(upstream: Upstream) -> None
         await whole(await made.open(TARGET, call(portions())))
     assert upstream.last.body == b"one,two"
     assert shelf.kept[0].body == [b"one,", b"two"]
+
+
+async def test_an_upload_that_was_answered_before_its_end_is_not_told_to_be_whole(upstream: Upstream) -> None:
+    answered = asyncio.Event()
+
+    async def portions() -> AsyncIterator[bytes]:
+        yield b"one,"
+        await answered.wait()
+        yield b"two"
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"one,")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\n{}")
+        await asyncio.gather(reader.read(), return_exceptions=True)
+        writer.close()
+
+    shelf = Shelf()
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, taped(f"http://127.0.0.1:{port}", shelf) as made:
+        reply = await made.open(TARGET, call(portions()))
+        assert await reply.read() == b"{}"
+        answered.set()  # the rest goes out while the answer is not given back yet
+        for _ in range(20):
+            await asyncio.sleep(0)
+        reply.close()
+    (draft,) = shelf.kept
+    assert (draft.status, draft.body, draft.body_end) == (413, [b"one,"], "left")
+    assert draft.size == 6
+
+
+async def test_a_websocket_passes_as_it_is() -> None:
+    shelf = Shelf()
+    with Provider("/{any:(v1)}/realtime") as provider:
+        async with taped(provider.url, shelf) as made:
+            upgrade = call(None, method="GET", path="/realtime", upgrade=(), by_model=True)
+            socket = await made.open(TARGET, upgrade)
+            assert isinstance(socket, Socket)
+            socket.close()
+    assert (shelf.kept, shelf.dropped) == ([], [])
 
 
 async def test_what_is_too_large_is_cut_and_says_so_and_passes_whole(upstream: Upstream) -> None:
