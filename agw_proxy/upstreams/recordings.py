@@ -23,16 +23,21 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Recordings:
-    """Reads files that it has not read before; what has gone since is no longer found. Not thread-safe."""
+    """Reads files that it has not read before, and those that were no recordings once they have changed. Not thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         """``folder`` need not be there yet."""
         self._folder = folder
         self._read: set[str] = set()
+        self._bad: dict[str, tuple[int, int]] = {}
+        """Files that are no recordings, or not yet: when they were written last, and their size."""
         self._by_identity: dict[bytes, list[Entry]] = {}
         self._entries: list[Entry] = []
-        self.unreadable = 0
+
+    @property
+    def unreadable(self) -> int:
         """Files that are no recordings."""
+        return len(self._bad)
 
     def look(self) -> None:
         """Read what is new, in order of time. Raises OSError where the folder cannot be read."""
@@ -41,18 +46,27 @@ class Recordings:
             for file in self._folder.iterdir()
             if file.name.endswith(tape.SUFFIX) and not file.name.startswith(".")
         )
+        there = set(names)
+        self._bad = {name: mark for name, mark in self._bad.items() if name in there}
         for name in names:
-            if name in self._read:
-                continue
-            file = self._folder / name
-            try:
-                made = tape.read(file.read_bytes())
-                self._add(file, made)
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError):
-                self.unreadable += 1
-            self._read.add(name)
+            if name not in self._read:
+                self._take(name)
+
+    def _take(self, name: str) -> None:
+        file, mark = self._folder / name, (0, 0)
+        try:
+            found = file.stat()
+            mark = found.st_mtime_ns, found.st_size
+            if self._bad.get(name) == mark:
+                return
+            self._add(file, tape.read(file.read_bytes()))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError):
+            self._bad[name] = mark
+            return
+        self._bad.pop(name, None)
+        self._read.add(name)
 
     def find(self, identity: bytes, query: str) -> list[Entry]:
         """The exchanges of this request, in order of time.
@@ -62,6 +76,11 @@ class Recordings:
         found = self._by_identity.get(identity, [])
         found = [entry for entry in found if entry.query == query] or found
         return [entry for entry in found if not entry.cut] or found
+
+    def forget(self, identity: bytes, gone: Entry) -> None:
+        """Its file is no longer there."""
+        self._by_identity[identity] = [entry for entry in self._by_identity.get(identity, []) if entry is not gone]
+        self._entries = [entry for entry in self._entries if entry is not gone]
 
     def nearest(self, method: str, path: str, model: str) -> Entry | None:
         """The one whose request is most like this one; None: there is none at all."""

@@ -5,6 +5,7 @@ Where a request was recorded several times its answers come in that order, and t
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from agw_proxy.upstreams.http import placed
 from agw_proxy.upstreams.recordings import Entry, Recordings, load
 
 MAX_BODY_BYTES = 16 << 20  # of a request that is compared: longer ones are not recorded whole
+LONG_BODY_BYTES = 64 << 10  # to compare a longer one takes a while, and the loop does not wait for it
 SHOWN_CHARACTERS = 200  # of a path or a model's name in a message
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ class Replay:
         self._recordings = Recordings(folder)
         self._looking = asyncio.Lock()
         self._looked = False
-        self._turns: dict[tuple[bytes, str], int] = {}
+        self._turns: dict[tuple[bytes, str | None], int] = {}
 
     async def open(self, target: Target, call: Call) -> "Replayed":
         """See ``types.Upstream``. Raises UpstreamRejected (404) where the request was not recorded."""
@@ -44,24 +46,36 @@ class Replay:
         body = await _whole(call)
         if call.on_sent is not None:
             call.on_sent()
-        found = tape.identity(call.method, call.path, tape.kind_of(call.headers), body)
-        entries = await self._find(found, call.query)
-        if not entries:
-            raise self._unknown(target, call)
-        turn = self._turns.get((found, call.query), 0)
-        self._turns[found, call.query] = turn + 1
-        entry = entries[turn % len(entries)]
-        try:
-            answer, pieces = await _aside(lambda: load(entry))
-        except (OSError, ValueError):
-            raise UpstreamReset(
-                f"Upstream '{self.name}': the recording of this request can no longer be read."
-            ) from None
+        kind = tape.kind_of(call.headers)
+        if len(body) > LONG_BODY_BYTES:
+            found = await _aside(lambda: tape.identity(call.method, call.path, kind, body))
+        else:
+            found = tape.identity(call.method, call.path, kind, body)
+        answer, pieces = await self._next(target, call, found)
         await asyncio.sleep(self._wait(answer.head_ms))
         return Replayed(self.name, answer, pieces, self._speed)
 
     async def close(self) -> None:
         """Nothing is open."""
+
+    async def _next(self, target: Target, call: Call, found: bytes) -> tuple[tape.Told, Sequence[tuple[float, bytes]]]:
+        """The answer whose turn it is; a recording that has gone has none. Raises UpstreamRejected, UpstreamReset."""
+        query = tape.shown_query(call.query)
+        while entries := await self._find(found, query):
+            ring = found, query if entries[0].query == query else None  # what callers may write there has no bound
+            turn = self._turns.get(ring, 0)
+            entry = entries[turn % len(entries)]
+            self._turns[ring] = turn + 1
+            try:
+                return await _aside(partial(load, entry))
+            except FileNotFoundError:
+                self._recordings.forget(found, entry)
+                self._turns[ring] -= 1  # the one behind it has its place now
+            except (OSError, ValueError):
+                raise UpstreamReset(
+                    f"Upstream '{self.name}': the recording of this request can no longer be read."
+                ) from None
+        raise self._unknown(target, call)
 
     async def _find(self, found: bytes, query: str) -> list[Entry]:
         entries = self._recordings.find(found, query) if self._looked else []

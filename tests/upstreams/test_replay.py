@@ -222,15 +222,63 @@ async def test_a_request_that_was_cut_is_found_by_nobody(record: Recorder) -> No
         await upstream(record.folder).open(target(), call())
 
 
-async def test_what_is_recorded_later_is_found_and_what_has_gone_is_said(record: Recorder) -> None:
+async def test_what_is_recorded_later_is_found_and_what_is_damaged_then_is_said(record: Recorder) -> None:
     played = upstream(record.folder)
     with pytest.raises(UpstreamRejected):
         await played.open(target(), call())
     file = record(b"late")
     assert await text(played, call()) == b"late"
-    file.unlink()
+    file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(UpstreamReset, match="can no longer be read"):
         await played.open(target(), call())
+
+
+async def test_what_has_gone_is_passed_over_and_the_last_of_them_is_missed(record: Recorder) -> None:
+    files = [record(b"one"), record(b"two"), record(b"three")]
+    played = upstream(record.folder)
+    assert await text(played, call()) == b"one"
+    files[1].unlink()
+    assert [await text(played, call()) for _ in range(3)] == [b"three", b"one", b"three"]
+    for file in (files[0], files[2]):
+        file.unlink()
+    with pytest.raises(UpstreamRejected, match="Nothing is recorded there"):
+        await played.open(target(), call())
+
+
+async def test_a_file_that_is_still_being_copied_is_found_when_it_is_whole(record: Recorder) -> None:
+    file = record(b"answer")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9])
+    played = upstream(record.folder)
+    with pytest.raises(UpstreamRejected, match="1 of the files are no recordings"):
+        await played.open(target(), call())
+    file.write_bytes(whole)
+    assert await text(played, call()) == b"answer"
+    with pytest.raises(UpstreamRejected, match=r"body is another one\.$"):
+        await played.open(target(), call({"model": "m"}))
+
+
+async def test_a_key_in_the_query_does_not_count_and_no_query_is_remembered(record: Recorder) -> None:
+    record(b"plain")
+    record(b"events", query="alt=sse&key=***")
+    played = upstream(record.folder)
+    assert await text(played, call(query="alt=sse&key=AIza-of-today")) == b"events"
+    for number in range(20):
+        await text(played, call(query=f"n={number}"))
+    assert len(played._turns) == 2
+
+
+async def test_a_credential_for_somebody_else_does_not_count(record: Recorder) -> None:
+    def asking(token: str) -> dict[str, Any]:
+        return {"tools": [{"type": "mcp", "server_url": "https://mcp.example.com", "authorization": token}]}
+
+    record(b"answer", body=asking("*" * 30))
+    record(b"another", body=asking("*" * 30) | {"store": False})
+    played = upstream(record.folder)
+    assert await text(played, call(asking("token-of-today"))) == b"answer"
+    long = asking("token-of-tomorrow-and-longer" * 10_000)
+    with pytest.raises(UpstreamRejected):  # longer than any credential is
+        await played.open(target(), call(long))
 
 
 def test_a_folder_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
