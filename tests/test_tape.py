@@ -75,7 +75,7 @@ def test_of_other_bodies_each_byte_counts_but_for_the_boundary() -> None:
         ("x-ratelimit-remaining-tokens", False),
     ],
 )
-def test_credentials_are_told_by_their_names(name: str, expected: bool) -> None:  # noqa: FBT001
+def test_credentials_are_told_by_their_names(name: str, expected: bool) -> None:
     assert tape.is_credential(name) is expected
 
 
