@@ -22,6 +22,7 @@ VERSION = 1
 SUFFIX = ".json"
 HIDDEN = "***"
 LONGEST_CREDENTIAL = 8192  # bytes, of a member of a request
+LONGEST_NAME = 64  # of one
 _BOUNDARY = re.compile(rb'boundary="?([^";,\s]+)', re.IGNORECASE)
 _NAME = re.compile(
     r"(?:.*[-_])?(?:authorization|cookie2?|token|secret|passw(?:or)?d|passphrase|credentials?|signature|sig|assertion|jwt|"
@@ -36,9 +37,29 @@ _MEMBER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _SHAPE = re.compile(
-    rb"(?<![A-Za-z0-9_-])(?:(?:sk|gsk|xai|pplx|nvapi)-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,256}|AIza[A-Za-z0-9_-]{35}"
+    rb"(?<![A-Za-z0-9_-])(?:(?:sk|xai|pplx|nvapi)-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,256}|AIza[A-Za-z0-9_-]{35}"
     rb"|(?:ek|gsk|hf|r8|gh[opsu]|github_pat)_(?=[A-Za-z_]*[0-9])[A-Za-z0-9_]{20,256})"
 )
+_PREFIXES = (
+    *(
+        b"sk-",
+        b"xai-",
+        b"pplx-",
+        b"nvapi-",
+        b"AIza",
+        b"ek_",
+        b"gsk_",
+        b"hf_",
+        b"r8_",
+        b"gho_",
+        b"ghp_",
+        b"ghs_",
+        b"ghu_",
+    ),
+    b"github_pat_",
+)
+"""What is searched for first: much faster than the expression."""
+_ENDINGS = (b'authorization"', b'key"', b'token"', b'secret"', b'cookie"', b'password"')
 _STARS = re.compile(rb"\*{8,}")
 
 End = Literal["whole", "broken", "left", "too_large", "memory", "encoded"]
@@ -169,20 +190,34 @@ def shown_query(query: str) -> str:
     return urlencode([(name, HIDDEN if name in hidden else value) for name, value in fields], safe="*")
 
 
-def shaped(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+def shaped(data: bytes) -> Iterator[tuple[int, int]]:
     """Where there are credentials, as providers of models and code hand them out, in bytes of either side."""
-    return (match.span() for match in _SHAPE.finditer(data, begin, end))
+    for prefix in _PREFIXES:
+        at = data.find(prefix)
+        while at >= 0:
+            match = _SHAPE.match(data, at)
+            if match is not None:
+                yield match.span()
+            at = data.find(prefix, at + len(prefix))
 
 
-def told_members(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+def told_members(data: bytes) -> Iterator[tuple[int, int]]:
     """Where a request in JSON hands on a credential for somebody else (for an MCP server): the member's value."""
-    return (match.span(1) for match in _MEMBER.finditer(data, begin, end))
+    plain = data.lower()
+    for ending in _ENDINGS:
+        at = plain.find(ending)
+        while at >= 0:
+            quote = plain.rfind(b'"', max(at - LONGEST_NAME, 0), at)
+            match = _MEMBER.match(data, quote) if quote >= 0 else None
+            if match is not None:
+                yield match.span(1)
+            at = plain.find(ending, at + len(ending))
 
 
 def _without(data: bytes) -> bytes:
     """A request without what a recording does not have, and however many stars that has instead."""
     made = bytearray(data)
-    for begin, end in (*told_members(data, 0, len(data)), *shaped(data, 0, len(data))):
+    for begin, end in (*told_members(data), *shaped(data)):
         made[begin:end] = b"*" * (end - begin)
     return _STARS.sub(b"********", made)
 

@@ -13,7 +13,7 @@ from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
 
-from agw_proxy.tape import LONGEST_CREDENTIAL, shaped, told_members
+from agw_proxy.tape import shaped, told_members
 
 SLICE_BYTES = 65536  # looked through at once: the search holds the interpreter, and the loop must not wait for it
 LONGEST_TOKEN = 512  # bytes
@@ -116,12 +116,10 @@ def _escapes(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _telling(data: bytes, *, request: bool) -> Iterator[Span]:
     """What tells by itself that it is a credential."""
-    for at in range(0, len(data), SLICE_BYTES):
-        end = at + SLICE_BYTES + LONGEST_CREDENTIAL
-        yield from shaped(data, at, end)
-        if request:
-            yield from told_members(data, at, end)
-        time.sleep(0)
+    yield from shaped(data)
+    time.sleep(0)
+    if request:
+        yield from told_members(data)
 
 
 def _in_base64(secret: bytes) -> Iterator[bytes]:
