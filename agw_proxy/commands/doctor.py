@@ -24,6 +24,7 @@ failure, unless it did the same in another dialect. The exit status is 0 where a
 or could not be tried, 2 where there is nothing to examine: no gateway, a wrong key or a wrong option.
 """
 SILENCE_SECONDS = 120.0
+FIRST_SECONDS = 10.0  # for the gateway's own answers: who is silent there is no gateway, or a stuck one
 COLOURS: dict[Outcome, str] = {"ok": "32", "refused": "33", "broken": "31;1", "failed": "31", "skipped": "2"}
 MEANINGS: dict[Outcome, str] = {
     "ok": "as the dialect has it",
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what was found; give 0 where all is well, 1 where not, 2 where there was nothing to examine."""
     try:
         place = find(args.url, args.key, os.environ)
-        version = _gateway(place)
+        version = _gateway(place, args.timeout)
     except Failure as failure:
         if args.json:
             print(json.dumps({"passed": False, "error": str(failure)}))
@@ -136,16 +137,17 @@ def _examined(place: Place, model: str, forms: Sequence[Form], seconds: float) -
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _gateway(place: Place) -> str:
+def _gateway(place: Place, seconds: float) -> str:
     """Give the version of what answers there to this key. Raises Failure."""
-    status, health = fetch(place, "/health")
+    seconds = min(seconds, FIRST_SECONDS)
+    status, health = fetch(place, "/health", seconds=seconds)
     if status != HTTPStatus.OK or not isinstance(health, dict) or "version" not in health:
         raise Failure(f"{place.url} answered {status} to /health: this is not a gateway")
-    status, _ = fetch(place, "/v1/models")
+    status, _ = fetch(place, "/v1/models", seconds=seconds)
     if status == HTTPStatus.UNAUTHORIZED:
         known = "no key was found: give --key, or set OPENAI_BASE_URL and OPENAI_API_KEY"
         raise Failure(f"{place.url} does not know the key" if place.key else f"{place.url} wants a key, and {known}")
-    return str(health["version"])
+    return _plain(str(health["version"]))
 
 
 def _passes(finding: Finding, *, strict: bool) -> bool:

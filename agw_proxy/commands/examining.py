@@ -34,8 +34,14 @@ COUNT = "Count from 1 to 400 in words, one number a line. " + "Leave no number o
 NO_MODEL = "agw-doctor-no-such-model"
 SETTLE_SECONDS = 5.0  # until an exchange whose client has left must be over
 POLL_SECONDS = 0.05
+POLLS = 10  # each asks one of the gateway's workers, which counts its own exchanges
+MOST_SILENCES = (
+    3  # as long as so many of the longest silences may an answer take: heartbeats are none, and may go on for ever
+)
+WINDOW_BYTES = 16 * 1024  # of a stream that is not to be over before its client leaves
 LINE_BYTES = 16 * 1024 * 1024  # of one event in a stream
 BODY_BYTES = 64 * 1024 * 1024
+PIECE_BYTES = 64 * 1024
 MAX_FRAMES = 100_000  # of one stream
 NOT_ASKED = frozenset({401, 403, 404, 408, 429})  # statuses that say nothing about what was asked for
 
@@ -58,12 +64,16 @@ class _Verdict(Exception):
 
 
 class _Got(NamedTuple):
-    """An answer: ``frames`` of a stream, else what its JSON says (None: it has none)."""
+    """An answer: ``frames`` of a stream, else what its JSON says (None: it has none).
+
+    ``lost``: the connection was, before the stream's end.
+    """
 
     status: int
     headers: http.client.HTTPMessage
     tree: Any
     frames: list[Frame] | None
+    lost: bool = False
 
 
 class Examination:
@@ -179,18 +189,27 @@ class Examination:
     def cancelled(self) -> str | None:
         """A client that leaves in the middle: its exchange ends, and the next one is served."""
         before = self._active()
-        connection, response = self._open(Ask(COUNT, streamed=True), self._model)
+        connection, response = self._open(Ask(COUNT, streamed=True), self._model, window=WINDOW_BYTES)
         try:
+            until = self._until()
             if response.status != HTTPStatus.OK:
-                self._stream(_read(response))
-            if next(events(_lines(response)), None) is None:
+                self._stream(_read(response, until))
+            if next(events(_lines(response, until)), None) is None:
                 raise _Verdict("broken", "the stream has no event")
+            during = self._active()
         except (OSError, http.client.HTTPException):
             raise _Verdict("failed", "no event of the stream came: it broke off, or was silent for too long") from None
         finally:
             connection.close()
+        if before is None or during is None:
+            raise _Verdict("skipped", "the gateway does not tell how many exchanges are in flight")
+        if during <= before:
+            raise _Verdict(
+                "skipped",
+                "the exchange was not seen in flight: the answer was over at once, or one of many workers has it",
+            )
         deadline = time.monotonic() + SETTLE_SECONDS
-        while before is not None and (after := self._active()) is not None and after > before:
+        while (after := self._active()) is not None and after > before:
             if time.monotonic() > deadline:
                 detail = (
                     f"{after} exchanges are in flight {SETTLE_SECONDS:.0f} s after the client left, {before} before"
@@ -202,15 +221,21 @@ class Examination:
 
     # --- asking and judging
 
-    def _open(self, question: Ask, model: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    def _open(
+        self, question: Ask, model: str, window: int | None = None
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         where = path(self._form, model, streamed=question.streamed)
-        content = body(self._form, model, question)
-        return ask(self._place, "POST", where, content, seconds=self._seconds, more=headers(self._form))
+        content, more = body(self._form, model, question), headers(self._form)
+        return ask(self._place, "POST", where, content, seconds=self._seconds, more=more, window=window)
+
+    def _until(self) -> float:
+        """When an answer that begins now has to be over, by the monotonic clock."""
+        return time.monotonic() + MOST_SILENCES * self._seconds
 
     def _send(self, question: Ask, model: str | None = None) -> _Got:
         connection, response = self._open(question, model or self._model)
         try:
-            return _read(response)
+            return _read(response, self._until())
         except TimeoutError:
             raise _Verdict("failed", f"nothing came for {self._seconds:g} s") from None
         except (OSError, http.client.HTTPException):
@@ -239,7 +264,9 @@ class Examination:
             raise _Verdict("broken", f"expected a stream (text/event-stream), got {kind}")
         told, fault = GRAMMARS[self._form].follow(got.frames)
         if fault is not None:
-            raise _Verdict("broken", str(fault), fault)
+            raise _Verdict("broken", f"{fault}{'; the connection was lost there' if got.lost else ''}", fault)
+        if got.lost:
+            raise _Verdict("broken", "the connection was lost behind the last event, and not ended")
         if told.failure is not None:
             raise _Verdict("failed", f"the stream ended in an error: {told.failure}")
         return told  # type: ignore[no-any-return]  # the four modules are alike
@@ -268,9 +295,15 @@ class Examination:
         return None if len(told.calls) > 1 else "one call, where two were asked for: the model calls one at a time"
 
     def _active(self) -> int | None:
-        _, ready = fetch(self._place, "/health/ready")
-        active = ready.get("active") if isinstance(ready, dict) else None
-        return active if isinstance(active, int) else None
+        """The most exchanges that any worker has in flight; None where nobody tells."""
+        counts = []
+        for _ in range(POLLS):
+            _, ready = fetch(self._place, "/health/ready", seconds=self._seconds)
+            active = ready.get("active") if isinstance(ready, dict) else None
+            if not isinstance(active, int):
+                return None
+            counts.append(active)
+        return max(counts)
 
 
 CHECKS: dict[str, Callable[[Examination], str | None]] = {
@@ -313,17 +346,26 @@ def _ignored(got: _Got, what: str) -> _Verdict:
     return _Verdict("refused", what, by_model=True)
 
 
-def _read(response: http.client.HTTPResponse) -> _Got:
+def _read(response: http.client.HTTPResponse, until: float) -> _Got:
     if response.status == HTTPStatus.OK and response.headers.get_content_type() == "text/event-stream":
-        frames = []
-        for frame in events(_lines(response)):
-            frames.append(frame)
-            if len(frames) == MAX_FRAMES:
-                raise _Verdict("failed", f"the stream has more than {MAX_FRAMES} events")
-        return _Got(response.status, response.headers, None, frames)
-    content = response.read(BODY_BYTES)
+        frames: list[Frame] = []
+        lost = False
+        try:
+            for frame in events(_lines(response, until)):
+                frames.append(frame)
+                if len(frames) == MAX_FRAMES:
+                    raise _Verdict("failed", f"the stream has more than {MAX_FRAMES} events")
+        except TimeoutError:
+            raise
+        except (OSError, http.client.HTTPException):
+            lost = True
+        return _Got(response.status, response.headers, None, frames, lost or bool(response.length))
+    content = bytearray()
+    while len(content) < BODY_BYTES and (piece := response.read1(PIECE_BYTES)):
+        content += piece
+        _check(until)
     if response.length and len(content) < BODY_BYTES:
-        raise http.client.IncompleteRead(content, response.length)
+        raise http.client.IncompleteRead(bytes(content), response.length)
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError):
@@ -331,6 +373,12 @@ def _read(response: http.client.HTTPResponse) -> _Got:
     return _Got(response.status, response.headers, tree, None)
 
 
-def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+def _lines(response: http.client.HTTPResponse, until: float) -> Iterator[bytes]:
     while line := response.readline(LINE_BYTES):
         yield line
+        _check(until)
+
+
+def _check(until: float) -> None:
+    if time.monotonic() > until:
+        raise _Verdict("failed", f"the answer does not end: it has taken {MOST_SILENCES} times the longest silence")

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 DEFAULT_URL = "http://127.0.0.1:8080"
 KEY_PREFIX = "agw-"  # of generated gateway keys; a provider's key in OPENAI_API_KEY is not for us
 CONNECT_SECONDS = 5.0
+DOCUMENT_BYTES = 16 * 1024 * 1024
 ERROR_BYTES = 64 * 1024  # of an error's body
 
 
@@ -54,10 +55,12 @@ def ask(
     *,
     seconds: float = 30.0,
     more: Mapping[str, str] | None = None,
+    window: int | None = None,
 ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     """Send one request; give the connection (the caller closes it) and the answer's head. Raises Failure.
 
-    ``seconds``: the longest silence from the answer's side. ``more``: headers.
+    ``seconds``: the longest silence from the answer's side. ``more``: headers. ``window``: about as many bytes may be on
+    their way here before somebody reads them.
     """
     parts = urlsplit(place.url)
     secure = parts.scheme == "https"
@@ -73,6 +76,8 @@ def ask(
     try:
         connection.connect()
         connection.sock.settimeout(seconds)
+        if window is not None:
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         connection.request(method, f"{parts.path}{path}", payload, headers)
         return connection, connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
@@ -80,18 +85,21 @@ def ask(
         raise Failure(_reason(place.url, error)) from None
 
 
-def fetch(place: Place, path: str) -> tuple[int, Any]:
-    """GET a small JSON document: its status and content (None where it is no JSON). Raises Failure."""
-    connection, response = ask(place, "GET", path)
+def fetch(place: Place, path: str, *, seconds: float = 30.0) -> tuple[int, Any]:
+    """GET a JSON document: its status and content (None where it is no JSON, or no small one). Raises Failure.
+
+    ``seconds``: the longest silence.
+    """
+    connection, response = ask(place, "GET", path, seconds=seconds)
     try:
-        text = response.read()
+        text = response.read(DOCUMENT_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise Failure(_reason(place.url, error)) from None
     finally:
         connection.close()
     try:
         return response.status, json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return response.status, None
 
 
@@ -99,7 +107,7 @@ def complaint(place: Place, response: http.client.HTTPResponse) -> str:
     """Say what an answer other than 200 means, from its body where that is one of ours."""
     try:
         content = json.loads(response.read(ERROR_BYTES))
-    except (ValueError, OSError, http.client.HTTPException):
+    except (ValueError, RecursionError, OSError, http.client.HTTPException):
         content = None
     message = error_message(content)
     if response.status == http.HTTPStatus.UNAUTHORIZED and place.key is None:
