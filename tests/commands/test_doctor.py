@@ -1,6 +1,7 @@
 """``agw doctor`` against a scripted gateway: what it prints, and what only a gateway that is wrong would do."""
 
 import json
+import socket
 
 import pytest
 
@@ -58,6 +59,49 @@ def test_a_stream_that_is_none_is_broken(gateway: Tiny) -> None:
     gateway.answers[CHAT] = Scripted(body=b"{}", content_type="application/json; charset=utf-8")
     found = findings(gateway)["streamed answer"]
     assert found.detail == "expected a stream (text/event-stream), got application/json"
+
+
+EVENTS = "text/event-stream"
+DONE = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+def test_where_a_stream_was_cut_is_named(gateway: Tiny) -> None:
+    gateway.answers[CHAT] = Scripted(body=STREAM, content_type=EVENTS, cut=True)
+    found = findings(gateway)["streamed answer"]
+    assert found.detail.startswith("event 2 (end of the stream): expected `data: [DONE]`")
+    assert found.detail.endswith("; the connection was lost there")
+    assert found.fault is not None
+    gateway.answers[CHAT] = Scripted(body=STREAM + DONE, content_type=EVENTS, cut=True)
+    found = findings(gateway)["streamed answer"]
+    assert (found.outcome, found.detail) == (
+        "broken",
+        "the connection was lost behind the last event, and not ended",
+    )
+
+
+@pytest.mark.parametrize("content_type", [EVENTS, "application/json"])
+def test_an_answer_that_does_not_end_is_left(gateway: Tiny, monkeypatch: pytest.MonkeyPatch, content_type: str) -> None:
+    monkeypatch.setattr(examining, "MOST_SILENCES", 0)
+    gateway.answers[CHAT] = Scripted(body=b": ping\n\n" * 3, content_type=content_type, cut=True)
+    found = findings(gateway)["streamed answer"]
+    assert found.outcome == "failed"
+    assert "does not end" in found.detail
+
+
+def test_a_cancellation_that_nobody_could_see_is_none(gateway: Tiny) -> None:
+    gateway.answers[CHAT] = Scripted(body=STREAM + DONE, content_type=EVENTS)
+    found = findings(gateway)["cancellation"]
+    assert (found.outcome, "does not tell" in found.detail) == ("skipped", True)
+    gateway.says("/health/ready", {"active": 1})
+    found = findings(gateway)["cancellation"]
+    assert (found.outcome, "not seen in flight" in found.detail) == ("skipped", True)
+
+
+def test_who_says_nothing_ends_it_with_2(agw: Run, capsys: Capture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert agw("doctor", "--url", url, "--key", KEY, "--timeout", "0.2") == 2
+    assert capsys.readouterr().err == f"{url} did not answer in time\n"
 
 
 def test_what_is_no_gateway_is_said_and_ends_with_2(agw: Run, gateway: Tiny, capsys: Capture) -> None:
