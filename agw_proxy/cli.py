@@ -1,13 +1,25 @@
-"""The command line: one thin file; the work is in ``commands``."""
+"""The command line: one thin file; the work is in ``commands``, of which only the one that is asked for is imported."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from agw_proxy import __version__
-from agw_proxy.commands import bench, chat, check, doctor, explain, init, keys, serve, status, version
 
-COMMANDS = (serve, init, check, keys, chat, explain, doctor, status, bench, version)
+COMMANDS = {
+    "serve": "run the gateway",
+    "init": "write a first configuration file",
+    "check": "validate the configuration without serving",
+    "keys": "make or hash a key for a caller",
+    "chat": "ask a model through the running gateway",
+    "explain": "tell which route, limits, price and lane a request would get",
+    "doctor": "check a model of the running gateway in every client dialect",
+    "status": "ask the running gateway how it is",
+    "bench": "put a short load on the running gateway",
+    "version": "print the version",
+}
+"""Each is a module of ``commands``; what it does is said there too, in the same words."""
 EXAMPLES = """\
 examples:
   agw serve                 start the gateway; prints what to paste into your client
@@ -23,8 +35,8 @@ Each command has --help with examples of its own.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser with all commands."""
+def parser(wanted: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser with all commands. Those that are not ``wanted`` are only named: their options are not known."""
     made = argparse.ArgumentParser(
         prog="agw",
         description="agw: an LLM and agent gateway that runs as a sidecar.",
@@ -33,8 +45,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"agw {__version__}")
     subparsers = made.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add(subparsers)
+    for name, does in COMMANDS.items():
+        if name in wanted:
+            import_module(f"agw_proxy.commands.{name}").add(subparsers)
+        else:
+            subparsers.add_parser(name, help=does)
     return made
 
 
@@ -42,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status."""
     if sys.platform == "win32":
         sys.exit("agw runs on Linux (and macOS for development). On Windows use WSL or the container image.")
-    args = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    args = parser([word for word in given[:1] if word in COMMANDS]).parse_args(given)
     try:
         return int(args.run(args))
     except KeyboardInterrupt:

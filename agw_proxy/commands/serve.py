@@ -1,7 +1,6 @@
 """``agw serve``: runs the gateway until SIGTERM or Ctrl-C."""
 
 import argparse
-import asyncio
 import gc
 import logging
 import os
@@ -10,12 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agw_proxy.config.extras import check_extras
-from agw_proxy.config.loader import Loaded, load
-from agw_proxy.config.tree import ConfigError
-
 if TYPE_CHECKING:
     from agw_proxy.app import Gateway
+    from agw_proxy.config.loader import Loaded
     from agw_proxy.edge.worker_link import WorkerLink
     from agw_proxy.observe.log import Log
 
@@ -63,9 +59,12 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None:
             environ[f"GATEWAY_SERVER__{name.upper()}"] = str(getattr(args, name))
     cwd = Path.cwd()
-    gc.disable()  # what a start makes is kept: looking for garbage in it would cost a tenth of the time
+    gc.disable()  # what a start makes is kept, modules above all: looking for garbage in it would cost a tenth of the time
+    from agw_proxy.config.extras import check_extras  # noqa: PLC0415  behind that
+    from agw_proxy.config.loader import load  # noqa: PLC0415  likewise
+    from agw_proxy.config.tree import ConfigError  # noqa: PLC0415  likewise
 
-    def read() -> Loaded:
+    def read() -> "Loaded":
         loaded = load(args.config, environ, cwd)
         check_extras(loaded.settings)
         return loaded
@@ -81,12 +80,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(
-    loaded: Loaded, read: Callable[[], Loaded], environ: Mapping[str, str], link: "WorkerLink | None" = None
+    loaded: "Loaded", read: "Callable[[], Loaded]", environ: Mapping[str, str], link: "WorkerLink | None" = None
 ) -> int:
     """Serve in this process: alone, or as the worker that has ``link``."""
     import uvloop  # noqa: PLC0415  after the configuration, so that a bad one is told at once
 
     from agw_proxy.app import Gateway  # noqa: PLC0415  likewise
+    from agw_proxy.config.tree import ConfigError  # noqa: PLC0415  likewise
     from agw_proxy.edge.kept import kept_limits  # noqa: PLC0415  likewise
     from agw_proxy.observe.log import Bridge, open_log  # noqa: PLC0415  likewise
 
@@ -119,9 +119,10 @@ def _serve(
     return 0
 
 
-def _supervise(loaded: Loaded, read: Callable[[], Loaded], environ: Mapping[str, str]) -> int:
+def _supervise(loaded: "Loaded", read: "Callable[[], Loaded]", environ: Mapping[str, str]) -> int:
     """Start the workers and watch them; a worker returns from here too, once it has served."""
     from agw_proxy.app import Gateway  # noqa: PLC0415  before the fork, so that the workers share it
+    from agw_proxy.config.tree import ConfigError  # noqa: PLC0415  likewise
     from agw_proxy.edge.direct_log import open_direct  # noqa: PLC0415  only for several workers
     from agw_proxy.edge.kept import kept_limits  # noqa: PLC0415  likewise
     from agw_proxy.edge.listeners import listen  # noqa: PLC0415  likewise
@@ -161,17 +162,19 @@ def _complain(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _deaf(loaded: Loaded, error: OSError) -> str:
+def _deaf(loaded: "Loaded", error: OSError) -> str:
     server = loaded.settings.server
     return f"agw cannot listen on {server.host}:{server.port}: {error.strerror or error}"
 
 
-def _note(loaded: Loaded, log: "Log") -> None:
+def _note(loaded: "Loaded", log: "Log") -> None:
     for note in loaded.notes:
         log.events.info("config.note", note=note)
 
 
 def _ready(gateway: "Gateway", url: str) -> None:
+    import asyncio  # noqa: PLC0415  it is there long since; who reads --help does without
+
     _announce(gateway, url, type(asyncio.get_running_loop()).__module__, 1)
 
 
@@ -197,6 +200,3 @@ def _announce(gateway: "Gateway", url: str, loop: str, workers: int) -> None:
         f'-H \'Content-Type: application/json\' -d \'{{"model": "agw/echo", "messages": [{{"role": "user", "content": "hi"}}]}}\'\n',
         flush=True,
     )
-
-
-__all__ = ["add", "run"]
