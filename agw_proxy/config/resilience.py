@@ -13,7 +13,8 @@ from agw_proxy.config.values import LongerThanZero, Name, Share, Whole
 class Part(BaseModel):
     """A section or an item of one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Built with what it is a part of: on its own it would be once more, a tenth of a start.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class Timeouts(Part):
