@@ -1,7 +1,7 @@
 """The words that all grammars share: frames, faults, what was told, and members that have to be there."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -79,18 +79,33 @@ class Grammar(Protocol):
         ...
 
 
-def walk(grammar: Grammar, frames: Sequence[Frame], kind: str) -> Fault | None:
-    """Take frames until one is broken. ``kind``: what an event without a name is called."""
-    for number, (name, data) in enumerate(frames, 1):
-        try:
-            if grammar.over:
-                raise Broken("nothing after the end of the stream", shown_data(data))
-            grammar.step(name, data)
-        except Broken as broken:
-            return Fault(number, name or kind, broken.expected, broken.came)
-    if not grammar.over:
-        return Fault(len(frames) + 1, "end of the stream", grammar.due, "nothing more")
-    return None
+class Reader:
+    """Reads the streams of one dialect by its grammar."""
+
+    def __init__(self, begin: Callable[[], Grammar], kind: str) -> None:
+        """``begin``: the grammar before the first event. ``kind``: what an event without a name is called."""
+        self._begin, self._kind = begin, kind
+
+    def check(self, frames: Sequence[Frame]) -> Fault | None:
+        """Give the first fault of a whole stream; None where there is none. A stream may also end in an error event."""
+        return self.follow(frames)[1]
+
+    def follow(self, frames: Sequence[Frame]) -> tuple[Told, Fault | None]:
+        """Likewise, with what was told until there (in Chat, by the first choice)."""
+        grammar = self._begin()
+        return grammar.told, self._walk(grammar, frames)
+
+    def _walk(self, grammar: Grammar, frames: Sequence[Frame]) -> Fault | None:
+        for number, (name, data) in enumerate(frames, 1):
+            try:
+                if grammar.over:
+                    raise Broken("nothing after the end of the stream", shown_data(data))
+                grammar.step(name, data)
+            except Broken as broken:
+                return Fault(number, name or self._kind, broken.expected, broken.came)
+        if not grammar.over:
+            return Fault(len(frames) + 1, "end of the stream", grammar.due, "nothing more")
+        return None
 
 
 def parsed(data: bytes) -> Tree:

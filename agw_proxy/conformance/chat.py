@@ -1,12 +1,9 @@
 """OpenAI Chat Completions (API reference, Chat, "The chat completion chunk object")."""
 
-from collections.abc import Sequence
-
 from agw_proxy.conformance.base import (
     Broken,
     Call,
-    Fault,
-    Frame,
+    Reader,
     Told,
     Tree,
     member,
@@ -15,24 +12,12 @@ from agw_proxy.conformance.base import (
     same,
     shown,
     tokens,
-    walk,
     whole_arguments,
 )
 
 DONE = b"[DONE]"
 STOPS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 KINDS = ("function", "custom")
-
-
-def check(frames: Sequence[Frame]) -> Fault | None:
-    """Give the first fault of a whole stream; None where there is none. A stream may also end in an error event."""
-    return follow(frames)[1]
-
-
-def follow(frames: Sequence[Frame]) -> tuple[Told, Fault | None]:
-    """Likewise, with what the first choice has told."""
-    grammar = _Chunks()
-    return grammar.told, walk(grammar, frames, "chunk")
 
 
 def whole(tree: Tree) -> Told:
@@ -183,3 +168,7 @@ def _usage(value: object) -> tuple[int, int] | None:
     if total < sent + made:
         raise Broken("`usage.total_tokens` to be at least its two parts", value)
     return sent, made
+
+
+_READER = Reader(_Chunks, "chunk")
+check, follow = _READER.check, _READER.follow

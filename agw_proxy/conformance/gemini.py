@@ -1,20 +1,8 @@
 """Google's Gemini API (API reference, "GenerateContentResponse")."""
 
 import json
-from collections.abc import Sequence
 
-from agw_proxy.conformance.base import Broken, Call, Fault, Frame, Told, Tree, member, named, parsed, same, tokens, walk
-
-
-def check(frames: Sequence[Frame]) -> Fault | None:
-    """Give the first fault of a whole stream; None where there is none. A stream may also end in an error."""
-    return follow(frames)[1]
-
-
-def follow(frames: Sequence[Frame]) -> tuple[Told, Fault | None]:
-    """Likewise, with what was told."""
-    grammar = _Responses()
-    return grammar.told, walk(grammar, frames, "response")
+from agw_proxy.conformance.base import Broken, Call, Reader, Told, Tree, member, named, parsed, same, tokens
 
 
 def whole(tree: Tree) -> Told:
@@ -94,3 +82,7 @@ class _Responses:
         elif "text" in part:
             text = member(part, "text", str, "parts[].")
             self.told.text += "" if part.get("thought") else text
+
+
+_READER = Reader(_Responses, "response")
+check, follow = _READER.check, _READER.follow

@@ -1,13 +1,11 @@
 """Anthropic Messages (API reference, "Streaming Messages")."""
 
 import json
-from collections.abc import Sequence
 
 from agw_proxy.conformance.base import (
     Broken,
     Call,
-    Fault,
-    Frame,
+    Reader,
     Told,
     Tree,
     member,
@@ -15,7 +13,6 @@ from agw_proxy.conformance.base import (
     parsed,
     same,
     tokens,
-    walk,
     whole_arguments,
 )
 
@@ -28,17 +25,6 @@ DELTAS = {
 """Which deltas a block takes; kinds that are not here (of server tools) take any."""
 CONTENT = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
-
-
-def check(frames: Sequence[Frame]) -> Fault | None:
-    """Give the first fault of a whole stream; None where there is none. A stream may also end in an error event."""
-    return follow(frames)[1]
-
-
-def follow(frames: Sequence[Frame]) -> tuple[Told, Fault | None]:
-    """Likewise, with what was told."""
-    grammar = _Events()
-    return grammar.told, walk(grammar, frames, "no name")
 
 
 def whole(tree: Tree) -> Told:
@@ -198,3 +184,7 @@ def _usage(usage: Tree) -> tuple[int, int]:
     """Give tokens in (with those of the cache) and out."""
     sent, made = tokens(usage, "input_tokens", "output_tokens")
     return sent + sum(usage.get(name) or 0 for name in CACHED), made
+
+
+_READER = Reader(_Events, "no name")
+check, follow = _READER.check, _READER.follow

@@ -1,13 +1,11 @@
 """OpenAI Responses (API reference, Responses, "Streaming events")."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from agw_proxy.conformance.base import (
     Broken,
     Call,
-    Fault,
-    Frame,
+    Reader,
     Told,
     Tree,
     member,
@@ -16,7 +14,6 @@ from agw_proxy.conformance.base import (
     same,
     shown,
     tokens,
-    walk,
     whole_arguments,
 )
 
@@ -35,17 +32,6 @@ TEXTS = {
     "response.custom_tool_call_input": (None, "input"),
 }
 CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
-
-
-def check(frames: Sequence[Frame]) -> Fault | None:
-    """Give the first fault of a whole stream; None where there is none. A stream may also end in an error event."""
-    return follow(frames)[1]
-
-
-def follow(frames: Sequence[Frame]) -> tuple[Told, Fault | None]:
-    """Likewise, with what was told."""
-    grammar = _Events()
-    return grammar.told, walk(grammar, frames, "no name")
 
 
 def whole(tree: Tree) -> Told:
@@ -246,3 +232,7 @@ def _usage(value: Any) -> tuple[int, int] | None:
     if total < sent + made:
         raise Broken("`usage.total_tokens` to be at least its two parts", value)
     return sent, made
+
+
+_READER = Reader(_Events, "no name")
+check, follow = _READER.check, _READER.follow
