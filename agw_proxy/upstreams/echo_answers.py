@@ -125,7 +125,9 @@ def _chat(request: ChatRequest, identity: str) -> Answered:
         openings = [orjson.dumps({"role": "assistant", "content": None, "tool_calls": [first]}) for first in firsts]
         streamed = Streamed("delta", openings, (b"", b""), b"{}")
     else:
-        speech = speech or _words(_text(request), request.max_completion_tokens or request.max_tokens)
+        speech = speech or _words(
+            request.until_stop(_text(request)), request.max_completion_tokens or request.max_tokens
+        )
         speeches = [speech] * count
         opening = orjson.dumps({"role": "assistant", "content": "", "refusal": None})
         streamed = Streamed("delta", [opening] * count, (b'{"content":', b"}"), b"{}")
@@ -148,8 +150,8 @@ def _completion(request: CompletionRequest, identity: str) -> Answered:
     head = _stamped(f"cmpl-{identity}", "text_completion") | {"model": request.name}
     steered = _steered(request.directives)
     speeches = [
-        steered or _words(prompt if isinstance(prompt, str) else f"[{len(prompt)} tokens]", request.max_tokens)
-        for prompt in prompts
+        steered or _words(request.until_stop(prompt), request.max_tokens)
+        for prompt in (given if isinstance(given, str) else f"[{len(given)} tokens]" for given in prompts)
         for _ in range(request.n or 1)
     ]
     usage = _usage(_size(prompts), sum(speech.tokens for speech in speeches))

@@ -77,6 +77,12 @@ class Generation(Request):
     stream_options: StreamOptions | None = None
     n: Choices | None = None
     max_tokens: Positive | None = None
+    stop: str | list[str] | None = None
+
+    def until_stop(self, text: str) -> str:
+        """What is said before the first of the sequences that end an answer."""
+        sequences = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return text[: min((at for stop in sequences if stop and (at := text.find(stop)) >= 0), default=len(text))]
 
     @property
     def wants_usage(self) -> bool:
@@ -119,11 +125,24 @@ class Tool(msgspec.Struct):
     function: Function | None = None
 
 
-class ToolChoice(msgspec.Struct):
-    """The tool that has to be called."""
+class Allowed(msgspec.Struct):
+    """The tools that may be called, or of which one has to be."""
 
-    type: Literal["function"]
-    function: Function
+    mode: Literal["auto", "required"]
+    tools: list[Tool]
+
+
+class ToolChoice(msgspec.Struct):
+    """The tool that has to be called, or a choice of them."""
+
+    type: Literal["function", "allowed_tools"]
+    function: Function | None = None
+    allowed_tools: Allowed | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what does not say which."""
+        if getattr(self, self.type) is None:
+            raise ValueError(f"Object missing required field `{self.type}`")
 
 
 class JSONSchema(msgspec.Struct):
@@ -146,6 +165,7 @@ class ChatRequest(Generation, kw_only=True):
     max_completion_tokens: Positive | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
 
 

@@ -239,6 +239,36 @@ def test_several_tools_are_called_where_lines_name_them() -> None:
     assert only.function.name == "weather_map"
 
 
+def test_one_tool_is_called_where_the_caller_takes_one_at_a_time() -> None:
+    made = chat(user("call weather\ncall weather_map"), tools=TOOLS, parallel_tool_calls=False).choices[0].message
+    assert [call.function.name for call in made.tool_calls or () if call.type == "function"] == ["weather"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "called"),
+    [
+        ("required", "hi", ["weather_map"]),
+        ("required", "call weather", ["weather_map"]),
+        ("auto", "call weather_map", ["weather_map"]),
+        ("auto", "call weather", []),
+    ],
+)
+def test_a_choice_of_tools_is_kept_to(mode: str, text: str, called: list[str]) -> None:
+    several = {"mode": mode, "tools": [{"type": "function", "function": {"name": "weather_map"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": several}
+    made = chat(user(text), tools=TOOLS, tool_choice=choice).choices[0].message
+    assert [call.function.name for call in made.tool_calls or () if call.type == "function"] == called
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"), [("two", "one "), (["three", "two"], "one "), (["", "four"], "one two three")]
+)
+def test_an_answer_ends_before_a_stop_sequence(stop: Any, text: str) -> None:
+    made = chat(user("one two three"), stop=stop).choices[0]
+    assert (made.message.content, made.finish_reason) == (text, "stop")
+    assert get(TEXT, prompt="one two three", stop=stop)["choices"][0]["text"] == text
+
+
 @pytest.mark.parametrize("text", ["call", "call other", "call weatherman", "recall weather", "call  "])
 def test_tools_are_not_called_where_none_is_named(text: str) -> None:
     assert said(user(text), tools=TOOLS) == text

@@ -23,6 +23,8 @@ from tests.upstreams.test_echo_answers import CHAT, TEXT, VECTORS, VERDICTS, ref
         (CHAT, {"messages": [], "stream": "yes"}, "stream"),
         (CHAT, {"messages": [], "tools": [{"function": {"name": ""}}]}, "tools[0].function.name"),
         (CHAT, {"messages": [], "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
+        (CHAT, {"messages": [], "tool_choice": {"type": "function"}}, "tool_choice.function"),
+        (CHAT, {"messages": [], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
         (CHAT, {"messages": [], "tool_choice": "required"}, "tool_choice"),
         (CHAT, {"messages": [], "tool_choice": "other"}, "tool_choice"),
         (CHAT, {"messages": [], "response_format": {"type": "json_schema"}}, "response_format.json_schema"),
