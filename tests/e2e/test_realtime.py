@@ -395,7 +395,6 @@ async def test_a_drain_ends_a_live_session_with_1001(upstream: Provider) -> None
 
 
 async def test_openais_own_sdk_talks_through_the_gateway(gateway: Gateway) -> None:
-    pytest.importorskip("websockets")
     client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY)
     seen = []
     async with client.realtime.connect(model="gpt-realtime") as connection:
