@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -61,7 +61,7 @@ def secrets_of(part: BaseModel) -> Iterator[str]:
                 secret = item.get_secret_value()
                 yield secret
                 if "://" in secret and (password := _password(secret)):
-                    yield password
+                    yield from {password, unquote(password)}
             elif isinstance(item, BaseModel):
                 yield from secrets_of(item)
     if isinstance(part, Upstream):

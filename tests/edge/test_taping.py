@@ -29,7 +29,7 @@ TREE = {
     ],
     "keys": [{"name": "k", "key": "secret-of-a-key-0123456789"}],
     "metrics": {"key": "secret-of-metrics-0123456789"},
-    "redis": {"url": "redis://user:secret-of-redis@127.0.0.1:6379/0"},
+    "redis": {"url": "redis://user:secret%3Aof-redis@127.0.0.1:6379/0"},
 }
 
 
@@ -46,7 +46,7 @@ def log() -> Log:
 def test_all_secrets_of_the_settings_are_known() -> None:
     settings = Settings.model_validate({**configuration(), **TREE})
     found = set(secrets_of(settings))
-    expected = {"secret-of-a", "secret-of-a-header", "secret-of-b-1", "secret-of-b-2", "secret-of-redis"}
+    expected = {"secret-of-a", "secret-of-a-header", "secret-of-b-1", "secret-of-b-2", "secret:of-redis"}
     assert expected | {"secret-of-a-key-0123456789", "secret-of-metrics-0123456789"} <= found
 
 
