@@ -214,7 +214,7 @@ def told_members(data: bytes) -> Iterator[tuple[int, int]]:
             at = plain.find(ending, at + len(ending))
 
 
-def _without(data: bytes) -> bytes:
+def without_credentials(data: bytes) -> bytes:
     """A request without what a recording does not have, and however many stars that has instead."""
     made = bytearray(data)
     for begin, end in (*told_members(data), *shaped(data)):
@@ -228,7 +228,7 @@ def identity(method: str, path: str, kind: bytes, body: bytes) -> bytes:
     JSON counts by its value, whatever the order of members and the spaces; of other bodies each byte does, but for the
     boundary of a multipart one, which is drawn anew each time. Credentials do not count.
     """
-    body = plain = _without(body)
+    body = plain = without_credentials(body)
     if body[:1] in {b"{", b"["} or b"json" in kind.lower():
         try:
             plain = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)

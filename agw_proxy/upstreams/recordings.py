@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import orjson
 
 from agw_proxy import tape
 
+MAX_LOOKED_INTO = 20  # files, for the members in which a body differs
 MAX_COMPARED = 1000  # different requests, for the nearest one
 
 
@@ -95,6 +98,22 @@ class Recordings:
 
         return max(seen.values(), key=likeness, default=None)
 
+    def differing(self, method: str, path: str, model: str, body: bytes) -> list[str]:
+        """The members in which a JSON body differs from the most alike of those recorded last for that path and model."""
+        asked = _members(body)
+        alike = [entry for entry in self._entries if (entry.method, entry.path, entry.model) == (method, path, model)]
+        least: list[str] | None = None
+        for entry in alike[-MAX_LOOKED_INTO:] if asked is not None else ():
+            try:
+                found = _members(tape.read(entry.file.read_bytes()).request.body.data)
+            except (OSError, ValueError):
+                continue
+            if asked is None or found is None:
+                continue
+            names = sorted(name for name in asked.keys() | found.keys() if asked.get(name, ...) != found.get(name, ...))
+            least = names if least is None or len(names) < len(least) else least
+        return least or []
+
     def _add(self, file: Path, made: tape.Tape) -> None:
         asked = made.request
         cut = made.answer.end not in tape.GOOD
@@ -111,6 +130,15 @@ def load(entry: Entry) -> tuple[tape.Told, Sequence[tuple[float, bytes]]]:
     """Its answer, and the pieces of that with their milliseconds. Raises OSError, ValueError."""
     answer = tape.read(entry.file.read_bytes()).answer
     return answer, [(piece.ms, piece.data) for piece in answer.pieces]
+
+
+def _members(body: bytes) -> dict[str, Any] | None:
+    """Of a JSON object; None for other bodies."""
+    try:
+        tree = orjson.loads(tape.without_credentials(body))
+    except orjson.JSONDecodeError:
+        return None
+    return tree if isinstance(tree, dict) else None
 
 
 def _alike(one: str, other: str) -> float:

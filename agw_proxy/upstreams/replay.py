@@ -20,6 +20,7 @@ from agw_proxy.upstreams.recordings import Entry, Recordings, load
 
 MAX_BODY_BYTES = 16 << 20  # of a request that is compared: longer ones are not recorded whole
 LONG_BODY_BYTES = 64 << 10  # to compare a longer one takes a while, and the loop does not wait for it
+SHOWN_MEMBERS = 8  # of a body, by their names
 SHOWN_CHARACTERS = 200  # of a path or a model's name in a message
 T = TypeVar("T")
 
@@ -51,14 +52,16 @@ class Replay:
             found = await _aside(lambda: tape.identity(call.method, call.path, kind, body))
         else:
             found = tape.identity(call.method, call.path, kind, body)
-        answer, pieces = await self._next(target, call, found)
+        answer, pieces = await self._next(target, call, found, body)
         await asyncio.sleep(self._wait(answer.head_ms))
         return Replayed(self.name, answer, pieces, self._speed)
 
     async def close(self) -> None:
         """Nothing is open."""
 
-    async def _next(self, target: Target, call: Call, found: bytes) -> tuple[tape.Told, Sequence[tuple[float, bytes]]]:
+    async def _next(
+        self, target: Target, call: Call, found: bytes, body: bytes
+    ) -> tuple[tape.Told, Sequence[tuple[float, bytes]]]:
         """The answer whose turn it is; a recording that has gone has none. Raises UpstreamRejected, UpstreamReset."""
         query = tape.shown_query(call.query)
         while entries := await self._find(found, query):
@@ -75,7 +78,9 @@ class Replay:
                 raise UpstreamReset(
                     f"Upstream '{self.name}': the recording of this request can no longer be read."
                 ) from None
-        raise self._unknown(target, call)
+        asked = call.method, call.path, target.model
+        differing = await _aside(lambda: self._recordings.differing(*asked, body))
+        raise self._unknown(target, call, differing)
 
     async def _find(self, found: bytes, query: str) -> list[Entry]:
         entries = self._recordings.find(found, query) if self._looked else []
@@ -95,7 +100,7 @@ class Replay:
         """Seconds instead of so many recorded milliseconds."""
         return ms / 1000 / self._speed if self._speed else 0.0
 
-    def _unknown(self, target: Target, call: Call) -> UpstreamRejected:
+    def _unknown(self, target: Target, call: Call, differing: Sequence[str]) -> UpstreamRejected:
         """What it is and what comes nearest; never what was in it."""
         asked = f"{call.method} {_short(call.path)}"
         near = self._recordings.nearest(call.method, call.path, target.model)
@@ -103,6 +108,10 @@ class Replay:
             hint = "Nothing is recorded there at all."
         elif (near.method, near.path, near.model) == (call.method, call.path, target.model):
             hint = "Others of this path and model are recorded: the body is another one."
+            if differing:
+                named = [f"'{_short(name)}'" for name in differing[:SHOWN_MEMBERS]]
+                more = f" and {len(differing) - SHOWN_MEMBERS} more" if len(differing) > SHOWN_MEMBERS else ""
+                hint += f" The most alike differs in {', '.join(named)}{more}."
         else:
             hint = f"The nearest one is {near.method} {_short(near.path)} with the model '{_short(near.model)}'."
         if self._recordings.unreadable:

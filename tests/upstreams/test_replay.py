@@ -254,7 +254,7 @@ async def test_a_file_that_is_still_being_copied_is_found_when_it_is_whole(recor
         await played.open(target(), call())
     file.write_bytes(whole)
     assert await text(played, call()) == b"answer"
-    with pytest.raises(UpstreamRejected, match=r"body is another one\.$"):
+    with pytest.raises(UpstreamRejected, match=r"another one\. The most alike differs in 'messages'\.$"):
         await played.open(target(), call({"model": "m"}))
 
 
@@ -284,3 +284,18 @@ async def test_a_credential_for_somebody_else_does_not_count(record: Recorder) -
 def test_a_folder_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="upstream 'up': there is no folder"):
         upstream(tmp_path / "nowhere")
+
+
+async def test_the_members_in_which_a_body_differs_are_named_and_no_more(record: Recorder) -> None:
+    record(b"one", body=BODY)
+    record(b"two", body=BODY | {"temperature": 0.5, "seed": 7})
+    record(b"form", body=[1, 2])
+    played = upstream(record.folder)
+    with pytest.raises(UpstreamRejected, match=r"The most alike differs in 'temperature'\.$"):
+        await played.open(target(), call(BODY | {"temperature": 0.7, "seed": 7}))
+    with pytest.raises(UpstreamRejected) as raised:
+        await played.open(target(), call({"model": "m"} | {f"a{number}": number for number in range(20)}))
+    assert raised.value.message.endswith("'a13', 'a14', 'a15' and 13 more.")
+    assert "private" not in raised.value.message
+    with pytest.raises(UpstreamRejected, match=r"body is another one\.$"):
+        await played.open(target(), call(b"no json"))
