@@ -38,10 +38,6 @@ class Unwrapped:
     def on_close(self, call: Callable[[], None] | None) -> None:
         self._reply.on_close = call
 
-    async def read(self, *, progress: bool = True) -> bytes:
-        """See ``types.Reply``."""
-        raise NotImplementedError
-
     def close(self) -> None:
         """See ``types.Reply``."""
         self._reply.close()
