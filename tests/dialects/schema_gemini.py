@@ -38,8 +38,9 @@ TABLE: dict[str, dict[str, Any]] = {
     "ToolConfig": {"functionCallingConfig": "FunctionCallingConfig", "retrievalConfig": dict},
     "FunctionCallingConfig": {"mode": MODES, "allowedFunctionNames": [str]},
     "GenerationConfig": {
-        "temperature": float, "topP": float, "topK": int, "maxOutputTokens": int, "stopSequences": [str], "seed": int,
-        "presencePenalty": float, "frequencyPenalty": float, "responseMimeType": {"application/json"},
+        "temperature": float, "topP": float, "topK": int, "maxOutputTokens": int, "candidateCount": int,
+        "stopSequences": [str], "seed": int, "presencePenalty": float, "frequencyPenalty": float,
+        "responseMimeType": {"application/json"},
         "responseJsonSchema": dict, "responseLogprobs": bool, "logprobs": int, "thinkingConfig": "ThinkingConfig",
         "mediaResolution": str, "responseModalities": [str], "speechConfig": dict,
     },

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.test_translation import UPSTREAMS, upstreams
 from tests.e2e.test_translation_faults import FORMS_OF_CLIENTS, GEMINI, ask, body_of, path_of
+from tests.support.behaviours import event, stream
 from tests.support.client import Reply
 from tests.support.gateway import UPSTREAM_KEY, Gateway, Tree, configuration, provider
 from tests.support.providers import SCENES, plays, spoken_at
@@ -213,7 +214,8 @@ GOOD = b'{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}'
 def test_a_gemini_body_may_look_odd(gateway: Gateway, upstream: Upstream, spoken: str) -> None:
     upstream.default = plays(SCENES["text"])
     spaced = b' \r\n\t{ \n "contents" : [ {"role":"user","parts":[{"text":"hi"}]} ] } \n'
-    for body in (GOOD, spaced, GOOD[:-1] + b',"generationConfig":{}}', GOOD[:-1] + b',"labels":{}}'):
+    configured = b',"generationConfig":{"maxOutputTokens":9,"candidateCount":%d}}' % (2 if spoken == "gemini" else 1)
+    for body in (GOOD, spaced, GOOD[:-1] + configured, GOOD[:-1] + b',"labels":{}}'):
         reply = google(gateway, f"{spoken}-1", body)
         assert reply.status == 200, reply.body
         if spoken == "gemini":
@@ -230,6 +232,15 @@ def test_members_of_the_front_are_not_the_bodys(gateway: Gateway, upstream: Upst
         assert name in words
     assert upstream.requests == []
     refused(google(gateway, f"{spoken}-1", b'{"contents":[],' + GOOD[1:]), "gemini")
+
+
+def test_a_blocked_prompt_is_an_answer(gateway: Gateway, upstream: Upstream) -> None:
+    blocked = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 5}}
+    upstream.default = stream([event(blocked)])
+    reply = google(gateway, "gemini-1", GOOD, "streamGenerateContent", "?alt=sse")
+    assert (reply.status, reply.complete, reply.body) == (200, True, event(blocked))
+    line = gateway.receipt(reply.request_id)
+    assert (line["outcome"], line["finish_reason"], line["prompt_tokens"]) == ("ok", "SAFETY", 5)
 
 
 def test_googles_verbs_and_paths(gateway: Gateway, upstream: Upstream) -> None:

@@ -119,3 +119,43 @@ def test_a_document_tells_its_tokens_and_its_end(tree: Any, told: tuple[int, int
         seen = (document.prompt_tokens, document.completion_tokens, document.cached_tokens, document.finish_reason)
         assert seen == told
         assert document.complete
+
+
+GEMINI_USAGE = {"promptTokenCount": 7, "toolUsePromptTokenCount": 3, "candidatesTokenCount": 2, "thoughtsTokenCount": 4}
+
+
+def candidates(*reasons: str | None) -> list[Any]:
+    made: list[Any] = []
+    for index, reason in enumerate(reasons):
+        content = {"role": "model", "parts": [{"text": "a"}]}
+        made.append({"content": content, "index": index, **({"finishReason": reason} if reason else {})})
+    return made
+
+
+def test_googles_candidates_are_choices() -> None:
+    stream = fed(event({"candidates": candidates(None, "STOP")}))
+    assert (stream.complete, stream.finish_reason, stream.content) == (False, "STOP", 1)
+    stream.feed(event({"candidates": candidates("MAX_TOKENS"), "usageMetadata": GEMINI_USAGE}))
+    assert (stream.complete, stream.finish_reason) == (True, "MAX_TOKENS")
+    assert (stream.prompt_tokens, stream.completion_tokens) == (10, 6)
+
+
+@pytest.mark.parametrize("spaces", [None, 1])
+def test_a_prompt_that_google_has_blocked_is_answered(spaces: int | None) -> None:
+    told = {
+        "promptFeedback": {"safetyRatings": [{"blocked": True}], "blockReason": "SAFETY"},
+        "usageMetadata": GEMINI_USAGE,
+    }
+    text = json.dumps(told, indent=spaces)
+    whole = "".join(f"data: {line}\n" for line in text.split("\n")).encode() + b"\n"
+    for at in range(len(whole)):
+        stream = Stream()
+        stream.feed(whole[:at])
+        assert stream.complete is False
+        stream.feed(whole[at:])
+        assert (stream.complete, stream.finish_reason, stream.content) == (True, "SAFETY", 0)
+    document = Document()
+    document.feed(text.encode())
+    assert (document.complete, document.finish_reason, document.prompt_tokens) == (True, "SAFETY", 10)
+    unsaid = fed(event({"promptFeedback": {"safetyRatings": []}}), event({"promptFeedback": {"blockReason": ""}}))
+    assert unsaid.complete is False

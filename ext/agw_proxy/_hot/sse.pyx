@@ -102,7 +102,7 @@ cdef inline const unsigned char *find(const unsigned char *p, const unsigned cha
 
 @cython.final
 cdef class Stream:
-    """Follows one ``text/event-stream`` of Chat Completions, Messages or Responses, fed in any chunking."""
+    """Follows one ``text/event-stream`` of Chat Completions, Messages, Responses or Gemini, fed in any chunking."""
 
     def __cinit__(
         self, *, bint strip_usage=False, Py_ssize_t max_event_bytes=16777216, Py_ssize_t max_hold_bytes=65536

@@ -90,7 +90,7 @@ cdef void string_ends(Json *json, const unsigned char *text, Py_ssize_t size) no
         json.state = WANT_COLON
         return
     if size and (
-        json.role == IS_REASON or json.role == IS_STOP
+        json.role == IS_REASON or json.role == IS_STOP or json.role == IS_BLOCK
         or (json.role == IS_STATUS and (json.reason_size == 0 or json.reason_role == IS_STATUS))
     ):
         json.reason_role = json.role
@@ -101,6 +101,9 @@ cdef void string_ends(Json *json, const unsigned char *text, Py_ssize_t size) no
                 json.reason_size -= 1
         memcpy(json.reason, text, json.reason_size)
         json.stopped = json.stopped or json.role == IS_REASON
+        if json.role == IS_BLOCK:       # there will be no candidates: that is all of the answer
+            json.choices |= 1
+            json.ended |= 1
     elif json.role >= IS_TEXT and json.role <= IS_OBJECT:
         text_ends(json, text, size)
     after_value(json)
@@ -168,6 +171,8 @@ cdef void container_begins(Json *json, bint array) noexcept nogil:
         layer = MESSAGE
     elif json.role == IS_RESPONSE:
         layer = RESPONSE
+    elif json.role == IS_FEEDBACK:
+        layer = FEEDBACK
     json.role = NOTHING
     if json.depth >= DEEPEST_WORDS * 64:
         json.state = LOST

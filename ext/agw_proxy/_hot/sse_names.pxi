@@ -3,16 +3,16 @@
 # What a container is to us.
 cdef enum Layer:
     ELSEWHERE, TOP, CHOICES, CHOICE, DELTA, TOOL_CALLS, USAGE, PROMPT_DETAILS, INPUT_DETAILS
-    TURN, MESSAGE, RESPONSE
+    TURN, MESSAGE, RESPONSE, FEEDBACK
 
 # What the next value is to us. The first NUMBERS are indices into Json.numbers; those from IS_TEXT to IS_OBJECT are
 # strings of which only what they are is kept, those from IS_TYPE to IS_STATUS are kept where they come in pieces.
 cdef enum Role:
     PROMPT_TOKENS, INPUT_TOKENS, COMPLETION_TOKENS, OUTPUT_TOKENS, PROMPT_CACHED, INPUT_CACHED, CACHE_READ
-    CACHE_CREATED, THOUGHT_TOKENS, CHOICE_INDEX
-    NOTHING, IS_TEXT, IS_TYPE, IS_OBJECT, IS_REASON, IS_STOP, IS_STATUS
+    CACHE_CREATED, THOUGHT_TOKENS, TOOL_PROMPT_TOKENS, CHOICE_INDEX
+    NOTHING, IS_TEXT, IS_TYPE, IS_OBJECT, IS_REASON, IS_STOP, IS_BLOCK, IS_STATUS
     IS_USAGE, IS_CHOICES, IS_ERROR, IS_DELTA, IS_TOOL_CALLS, IS_CALL, IS_PROMPT_DETAILS, IS_INPUT_DETAILS
-    IS_TURN, IS_MESSAGE, IS_RESPONSE, IS_INNER_USAGE
+    IS_TURN, IS_MESSAGE, IS_RESPONSE, IS_INNER_USAGE, IS_FEEDBACK
 
 # What an event's type says, by the member ``type`` of its data or by its field ``event``.
 cdef enum Type:
@@ -79,6 +79,9 @@ cdef int role_of(int layer, const unsigned char *name, Py_ssize_t size) noexcept
     elif layer == TURN:
         if size == 11 and same(name, b"stop_reason", 11):
             return IS_STOP
+    elif layer == FEEDBACK:
+        if size == 11 and same(name, b"blockReason", 11):
+            return IS_BLOCK
     elif size == 5 and (layer == MESSAGE or layer == RESPONSE):
         if same(name, b"usage", 5):
             return IS_INNER_USAGE
@@ -90,7 +93,7 @@ cdef int role_of(int layer, const unsigned char *name, Py_ssize_t size) noexcept
 cdef inline int top_role(const unsigned char *name, Py_ssize_t size) noexcept nogil:
     """Of the answer or the event itself: Chat has choices, Messages a message and a delta, Responses a response.
 
-    Gemini has candidates, which are choices in other words.
+    Gemini has candidates, which are choices in other words, or says in promptFeedback why there are none.
     """
     if size == 4:
         if same(name, b"type", 4):
@@ -124,6 +127,9 @@ cdef inline int top_role(const unsigned char *name, Py_ssize_t size) noexcept no
     elif size == 13:
         if same(name, b"usageMetadata", 13):
             return IS_USAGE
+    elif size == 14:
+        if same(name, b"promptFeedback", 14):
+            return IS_FEEDBACK
     return NOTHING
 
 
@@ -175,6 +181,8 @@ cdef int usage_role(const unsigned char *name, Py_ssize_t size) noexcept nogil:
         return THOUGHT_TOKENS
     elif size == 23 and same(name, b"cachedContentTokenCount", 23):
         return PROMPT_CACHED
+    elif size == 23 and same(name, b"toolUsePromptTokenCount", 23):
+        return TOOL_PROMPT_TOKENS
     return NOTHING
 
 
@@ -198,11 +206,16 @@ cdef long long completion_of(const Json *json) noexcept nogil:
 
 
 cdef long long prompt_of(const Json *json) noexcept nogil:
-    """All of the prompt, or -1. Anthropic's ``input_tokens`` leave out what was read from and written to its cache."""
+    """All of the prompt, or -1.
+
+    Anthropic's ``input_tokens`` leave out what was read from and written to its cache, Gemini's what its tools found.
+    """
     cdef long long total = number(json, PROMPT_TOKENS)
-    cdef long long more
+    cdef long long more = max(number(json, TOOL_PROMPT_TOKENS), 0)
     cdef int role
-    if total >= 0 or number(json, INPUT_TOKENS) < 0:
+    if total >= 0:
+        return total + more if more <= LLONG_MAX - total else total
+    if number(json, INPUT_TOKENS) < 0:
         return total
     total = number(json, INPUT_TOKENS)
     for role in range(CACHE_READ, CACHE_CREATED + 1):
