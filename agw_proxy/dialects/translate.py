@@ -48,13 +48,14 @@ class Written(NamedTuple):
 
 
 def read_request(form: Spoken, body: bytes) -> Request:
-    """Read a caller's request; one in Google's form has model and stream in front. Raises Malformed, Untranslatable."""
+    """Read a caller's request; one in Google's form has model, stream and counts in front. Raises Malformed, Untranslatable."""
     tree = orjson.loads(body)
     if not isinstance(tree, dict):
         raise Malformed("The request is not a JSON object.")
     if form == "gemini":
         model, stream = str(tree.pop("model", "")), tree.pop("stream", False) is True
         tree.pop("max_tokens", None)
+        tree.pop("n", None)
         return gemini_requests.read_request(tree, model, stream)
     found: Request = _PARTS[form].requests.read_request(tree)
     return found

@@ -13,6 +13,7 @@ from agw_proxy.errors import InvalidJSON, InvalidParameter, UnknownPath
 
 GOOGLE = "/v1beta/"
 BASE = "/v1beta/models/"
+MAX_DIGITS = 10  # of a count; Google's have 32 bits
 VERBS = frozenset({"generateContent", "streamGenerateContent", COUNTING[1:]})
 
 
@@ -24,7 +25,10 @@ class Shaped(NamedTuple):
 
 
 def shaped(path: str, query: str, body: bytes) -> Shaped:
-    """Put model, stream and the bound of the answer in front. Raises UnknownPath, InvalidParameter, InvalidJSON."""
+    """Put model, stream, the bound of the answer and how many are asked for in front.
+
+    Raises UnknownPath, InvalidParameter, InvalidJSON.
+    """
     model, _, verb = path.removeprefix(BASE).rpartition(":")
     model = unquote(model)
     if verb not in VERBS or not model:
@@ -41,10 +45,23 @@ def shaped(path: str, query: str, body: bytes) -> Shaped:
         raise InvalidJSON("The body is not a JSON object.")
     config = tree.get("generationConfig") or tree.get("generation_config")
     if isinstance(config, dict):
-        most = config.get("maxOutputTokens") or config.get("max_output_tokens")
-        if isinstance(most, int) and most > 0:
+        most = _count(config, "maxOutputTokens", "max_output_tokens")
+        if most > 0:
             front["max_tokens"] = most
+        candidates = _count(config, "candidateCount", "candidate_count")
+        if candidates > 1:
+            front["n"] = candidates
     text = orjson.dumps(front)[:-1]
     rest = body.lstrip()[1:]
     comma = b"," if tree else b""
     return Shaped(text + comma + rest, len(text) + len(comma))
+
+
+def _count(config: dict[str, object], name: str, other: str) -> int:
+    """A whole number, under either of its names, as protocol buffers write it in JSON: also ``"7"`` or 7.0. Else 0."""
+    found = config.get(name) or config.get(other)
+    if isinstance(found, str) and found.isascii() and found.isdecimal() and len(found) < MAX_DIGITS:
+        return int(found)
+    if isinstance(found, float) and found.is_integer() and found < 10**MAX_DIGITS:
+        return int(found)
+    return found if type(found) is int else 0

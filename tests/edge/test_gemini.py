@@ -1,0 +1,54 @@
+"""What the path of Google's form says, in front of the body, where limits and routes read it."""
+
+import orjson
+import pytest
+
+from agw_proxy._hot import subjects
+from agw_proxy.edge.gemini import shaped
+from agw_proxy.edge.reading import look_into
+from agw_proxy.errors import InvalidJSON, InvalidParameter, UnknownPath
+
+PATH = "/v1beta/models/gemini-1:generateContent"
+
+
+def test_model_and_stream_come_first_and_what_was_sent_comes_back_behind_them() -> None:
+    body = b' {"contents": []}'
+    made = shaped("/v1beta/models/a%2Fb:streamGenerateContent", "key=k&alt=sse", body)
+    assert orjson.loads(made.body) == {"model": "a/b", "stream": True, "contents": []}
+    assert b"{" + made.body[made.front :] == body.strip()
+    empty = shaped(PATH, "", b"{ }")
+    assert orjson.loads(b"{" + (empty.body[empty.front :])) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "most", "choices"),
+    [
+        ({"maxOutputTokens": 7, "candidateCount": 3}, 7, 3),
+        ({"max_output_tokens": "7", "candidate_count": 3.0}, 7, 3),
+        ({"maxOutputTokens": 0, "candidateCount": 1}, -1, 1),
+        ({"maxOutputTokens": "-7", "candidateCount": "x"}, -1, 1),
+        ({"maxOutputTokens": True, "candidateCount": [2]}, -1, 1),
+        ({"maxOutputTokens": 1e300, "candidateCount": "9" * 99}, -1, 1),
+        ({}, -1, 1),
+        ([], -1, 1),
+    ],
+)
+def test_what_the_answer_may_take_is_known_to_the_limits(config: object, most: int, choices: int) -> None:
+    for name in ("generationConfig", "generation_config"):
+        made = shaped(PATH, "", orjson.dumps({name: config, "contents": []}))
+        seen = look_into(made.body, 64)
+        assert (seen.max_tokens, subjects.choices(made.body, seen)) == (most, choices)
+
+
+@pytest.mark.parametrize("path", ["gemini-1", ":generateContent", "gemini-1:embedContent", ""])
+def test_other_paths_are_nobodys(path: str) -> None:
+    with pytest.raises(UnknownPath):
+        shaped(f"/v1beta/models/{path}", "", b"{}")
+
+
+def test_streams_are_events_and_bodies_are_objects() -> None:
+    with pytest.raises(InvalidParameter):
+        shaped("/v1beta/models/gemini-1:streamGenerateContent", "alt=json", b"{}")
+    for body in (b"", b"[]", b"{", b'{"a":1}x'):
+        with pytest.raises(InvalidJSON):
+            shaped(PATH, "", body)
