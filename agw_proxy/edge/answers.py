@@ -16,8 +16,14 @@ OVERHEAD_BYTES = 512  # of an entry beside its bytes: objects, digest, place in 
 CUT_SHORT = frozenset({"length", "max_tokens", "max_output_tokens", "incomplete", "model_context_window_exceeded"})
 NOT_GOOD = CUT_SHORT | {"content_filter", "error", "failed", "cancelled", "in_progress", "queued", "pause_turn"}
 """Finish reasons of answers that another try would make better."""
-ONE_NOT_GOOD = re.compile(rb'_reason"\s*:\s*"(?:%s)"' % b"|".join(word.encode() for word in sorted(NOT_GOOD)))
-"""Of several choices one is not good: ``Stream`` and ``Document`` tell only how the last one ended."""
+ONE_NOT_GOOD = re.compile(
+    rb'_reason"\s*:\s*"(?:%s)"' % b"|".join(word.encode() for word in sorted(NOT_GOOD))
+    + rb'|(?:finish|block)Reason"\s*:\s*"(?!(?:STOP|FINISH_REASON_UNSPECIFIED)")'
+)
+"""Of several choices one is not good: ``Stream`` and ``Document`` tell only how the last one ended.
+
+Google has many words for an answer that is not good, and one for a good one.
+"""
 HEADERS_KEPT = frozenset(
     {
         b"content-type",

@@ -175,9 +175,9 @@ class Share:
 
 
 def spelt(exchange: Exchange, request: web.BaseRequest, state: State, body: bytes) -> Spelt | None:
-    """The request as its bytes; None where it did not come through the fast lane."""
+    """The request as its bytes; None where it did not come through the fast lane, or never will: one in Google's form."""
     protocol = request.protocol
-    if exchange.principal is None or not isinstance(protocol, Connection):
+    if exchange.principal is None or exchange.dialect == "gemini" or not isinstance(protocol, Connection):
         return None
     target = request.raw_path.encode("utf-8", "surrogateescape")
     varies = varying(request.raw_headers)

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from agw_proxy.edge.counting import COUNTING
+
 MAX_BYTES = 1048576  # of a body: reading a larger one would hold everybody up
 VARYING = (b"anthropic-version", b"anthropic-beta", b"openai-beta")
 """Headers that an answer depends on."""
@@ -23,12 +25,14 @@ ASIDE: Mapping[str, frozenset[str]] = {
     "moderations": frozenset(),
     "messages": frozenset({"metadata"}),
     "responses": frozenset(),
+    "gemini": frozenset({"labels"}),
 }
 # What has an effect beside the answer, or depends on more than the request says.
 STATEFUL: Mapping[str, frozenset[str]] = {
     "chat_completions": frozenset({"store", "web_search_options"}),
     "messages": frozenset({"mcp_servers", "container"}),
     "responses": frozenset({"store", "previous_response_id", "conversation", "background", "prompt"}),
+    "gemini": frozenset({"store", "cachedContent", "cached_content"}),
 }
 # Tools that the caller runs itself; all others are run by the upstream, each time anew.
 CALLERS_TOOLS: Mapping[str, tuple[str, ...]] = {
@@ -36,6 +40,8 @@ CALLERS_TOOLS: Mapping[str, tuple[str, ...]] = {
     "messages": ("custom", "bash_", "text_editor_", "computer_", "memory_"),
     "responses": ("function", "custom", "local_shell", "apply_patch", "computer", "namespace"),
 }
+DECLARED = frozenset({"functionDeclarations", "function_declarations"})
+"""The one kind of tool of Google's that the caller runs: there a tool's members say what it is."""
 PATHS = {"messages": "/v1/messages", "responses": "/v1/responses"}
 """Of endpoints that relay other paths as well."""
 
@@ -47,7 +53,7 @@ class Apart(Exception):
 def canonical(endpoint: str, path: str, body: bytes) -> bytes:
     """What an answer depends on, in one spelling. Raises Apart for a request whose answer must not be given again."""
     aside = ASIDE.get(endpoint)
-    if aside is None or path != PATHS.get(endpoint, path):
+    if aside is None or path != PATHS.get(endpoint, path) or path.endswith(COUNTING):
         raise Apart("endpoint")
     if len(body) > MAX_BYTES:
         raise Apart("size")
@@ -57,8 +63,7 @@ def canonical(endpoint: str, path: str, body: bytes) -> bytes:
         raise Apart("json") from None
     if any(_said(tree.get(name)) for name in STATEFUL.get(endpoint, ())):
         raise Apart("state")
-    own = CALLERS_TOOLS.get(endpoint, ())
-    if any(not _callers(tool, own) for tool in _listed(tree.get("tools"))):
+    if any(not _callers(endpoint, tool) for tool in _listed(endpoint, tree.get("tools"))):
         raise Apart("tools")
     for name in aside:
         tree.pop(name, None)
@@ -96,10 +101,16 @@ def _said(value: object) -> bool:
     return value is not None and value is not False and value != []
 
 
-def _listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _listed(endpoint: str, value: object) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [value] if endpoint == "gemini" and value is not None else []  # Google takes one alone as well
 
 
-def _callers(tool: object, own: tuple[str, ...]) -> bool:
-    kind = tool.get("type", "custom") if isinstance(tool, dict) else None
-    return isinstance(kind, str) and kind.startswith(own)
+def _callers(endpoint: str, tool: object) -> bool:
+    if not isinstance(tool, dict):
+        return False
+    if endpoint == "gemini":
+        return not any(_said(value) for name, value in tool.items() if name not in DECLARED)
+    kind = tool.get("type", "custom")
+    return isinstance(kind, str) and kind.startswith(CALLERS_TOOLS.get(endpoint, ()))

@@ -215,12 +215,13 @@ def test_a_budget_ends_a_translated_stream_well_formed(
 
 
 @pytest.mark.parametrize("spoken", UPSTREAMS)
-@pytest.mark.parametrize("client", ["chat", "responses", "messages"])
+@pytest.mark.parametrize("client", FORMS_OF_CLIENTS)
 def test_a_kept_answer_is_the_same_and_tells_what_was_dropped(
     gateway: Gateway, upstream: Upstream, client: str, spoken: str
 ) -> None:
     upstream.default = plays(SCENES["text"])
-    odd = {"metadata": {"a": "b"}} if client != "messages" else {"top_k": 3}
+    own: Tree = {"messages": {"top_k": 3}, "gemini": {"safetySettings": [{"category": "C", "threshold": "T"}]}}
+    odd = own.get(client, {"metadata": {"a": "b"}})
     for streamed in (False, True):
         replies = [ask(gateway, client, f"kept-{spoken}", streamed=streamed, **odd) for _ in range(3)]
         assert [reply.value("x-agw-cache") for reply in replies] == ["miss", "hit", "hit"]
@@ -229,6 +230,7 @@ def test_a_kept_answer_is_the_same_and_tells_what_was_dropped(
     assert len(upstream.requests) == 2
     lost = {("messages", "chat"), ("messages", "responses"), ("chat", "messages"), ("responses", "messages")}
     lost |= {("chat", "gemini"), ("responses", "gemini")}
+    lost |= {("gemini", "chat"), ("gemini", "responses"), ("gemini", "messages")}
     assert (replies[0].value("x-agw-dropped") is not None) == ((client, spoken) in lost)
 
 

@@ -14,6 +14,7 @@ from agw_proxy.types import RawHeaders
 from agw_proxy.upstreams.opening import Opened
 from tests.support.behaviours import DONE, encode, event
 from tests.support.fake_openai import chunk, completion, spoken, usage_event, words
+from tests.support.gateway import Tree
 
 MOST = 1 << 20
 
@@ -55,6 +56,15 @@ CUT_ONE = [
 ]
 """Two choices, of which one was cut short."""
 TARGET = cast("Target", object())  # whose answer it is does not matter here
+
+
+JSON, EVENTS = Source(b"application/json"), Source(b"text/event-stream")
+ENDS = ("STOP", "MAX_TOKENS", "SAFETY", "MALFORMED_FUNCTION_CALL", "A_WORD_OF_TOMORROW")
+
+
+def googles(*reasons: str) -> Tree:
+    """An answer of a Gemini model."""
+    return {"candidates": [{"index": index, "finishReason": reason} for index, reason in enumerate(reasons)]}
 
 
 def recorded(
@@ -113,6 +123,12 @@ def test_a_kept_document_is_what_was_relayed(places: list[int]) -> None:
         ([*words()[:-1], chunk({}, "length"), DONE], Source(b"text/event-stream"), False, True),
         (words()[:2], Source(b"text/event-stream"), False, False),
         ([*words()[:2], event({"error": {"message": "x"}}), DONE], Source(b"text/event-stream"), False, False),
+        *(([encode(googles(reason))], JSON, reason == "STOP", True) for reason in ENDS),
+        *(([event(googles(reason))], EVENTS, reason == "STOP", True) for reason in ENDS),
+        ([encode(googles("STOP", "MAX_TOKENS"))], JSON, False, True),
+        ([event(googles("MAX_TOKENS", "STOP"))], EVENTS, False, True),
+        ([encode({"promptFeedback": {"blockReason": "SAFETY"}})], JSON, False, True),
+        ([event({"promptFeedback": {"blockReason": "SAFETY"}})], EVENTS, False, True),
     ],
 )
 def test_what_is_kept(pieces: list[bytes], source: Source, kept: bool, kept_all: bool) -> None:

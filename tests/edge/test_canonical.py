@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agw_proxy.edge.canonical import ASIDE, MAX_BYTES, Apart, canonical, digest, varying
 
 PATH = "/v1/chat/completions"
+GEMINI = "/v1beta/models/gemini-1:generateContent"
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -92,6 +93,17 @@ def test_what_could_mean_two_things_or_does_more_than_answer_is_apart(body: byte
         ("messages", "/v1/messages/count_tokens", {}, True),
         ("audio", "/v1/audio/speech", {}, True),
         ("moderations", "/v1/moderations", {}, False),
+        ("gemini", GEMINI, {"generationConfig": {"seed": 1}}, False),
+        ("gemini", GEMINI.replace("generate", "streamGenerate"), {}, False),
+        ("gemini", "/v1beta/models/gemini-1:countTokens", {}, True),
+        ("gemini", GEMINI, {"cachedContent": "cachedContents/x"}, True),
+        ("gemini", GEMINI, {"cached_content": "cachedContents/x"}, True),
+        ("gemini", GEMINI, {"store": True}, True),
+        ("gemini", GEMINI, {"tools": [{"functionDeclarations": [], "googleSearch": None}]}, False),
+        ("gemini", GEMINI, {"tools": {"function_declarations": []}}, False),
+        ("gemini", GEMINI, {"tools": [{"functionDeclarations": []}, {"google_search": {}}]}, True),
+        ("gemini", GEMINI, {"tools": {"urlContext": {}}}, True),
+        ("gemini", GEMINI, {"tools": ["x"]}, True),
     ],
 )
 def test_each_endpoint_has_its_own_reading(endpoint: str, path: str, member: dict[str, Any], apart: bool) -> None:
