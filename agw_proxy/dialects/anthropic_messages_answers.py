@@ -89,15 +89,26 @@ def read_answer(tree: Tree) -> Answer:
     reason = words(tree, "stop_reason", "")
     called = any(isinstance(block, ToolUse) for block in blocks)
     usage = branch(tree, "usage", "") or {}
+    stop = STOPS.get(reason or "", "tool" if called else "stop")
+    declined = explanation_of(tree) if stop == "refusal" else ""
+    if declined:
+        blocks.append(Refusal(declined))
     return Answer(
         id=words(tree, "id", "") or "",
         model=words(tree, "model", "") or "",
         blocks=blocks,
-        stop=STOPS.get(reason or "", "tool" if called else "stop"),
+        stop=stop,
         tokens=read_usage(usage, Tokens()),
         stop_sequence=words(tree, "stop_sequence", ""),
         service_tier=words(usage, "service_tier", "usage"),
     )
+
+
+def explanation_of(tree: Tree) -> str:
+    """Why the model declines, of a message or of a stream's ``message_delta.delta``; empty where it says nothing of it."""
+    details = tree.get("stop_details")
+    words = details.get("explanation") if isinstance(details, dict) else None
+    return words if isinstance(words, str) else ""
 
 
 def read_usage(usage: Tree, before: Tokens) -> Tokens:

@@ -11,6 +11,7 @@ import orjson
 
 from agw_proxy.dialects.anthropic_messages_answers import (
     STOPS,
+    explanation_of,
     fault_of,
     read_usage,
 )
@@ -25,6 +26,7 @@ from agw_proxy.dialects.base import (
     Fault,
     Finish,
     Part,
+    Refusal,
     Signature,
     Start,
     Text,
@@ -75,6 +77,7 @@ class Reader:
         self._tokens = Tokens()
         self._reason: str | None = None
         self._sequence: str | None = None
+        self._declined = ""
         self._called = False
         self._told = 0
         self._blocks: dict[int, _Pending | None] = {}
@@ -279,6 +282,7 @@ class Reader:
         if isinstance(delta, dict):
             self._reason = _string(delta, "stop_reason") or self._reason
             self._sequence = _string(delta, "stop_sequence") or self._sequence
+            self._declined = explanation_of(delta) or self._declined
         return self._begun()
 
     def _finish(self) -> list[Event]:
@@ -288,6 +292,8 @@ class Reader:
                 events += self._close(pending)
         self._over = True
         stop = STOPS.get(self._reason or "", "tool" if self._called else "stop")
+        if stop == "refusal" and self._declined:
+            events += (BlockStart(self._told, Refusal("")), Part(self._declined), BlockStop())
         return [*events, Finish(stop, self._tokens, self._sequence)]
 
 

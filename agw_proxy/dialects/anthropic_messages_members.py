@@ -101,7 +101,7 @@ def each_branch(values: list[Any], where: str) -> list[tuple[str, Tree]]:
 
 
 def rest(tree: Tree, known: frozenset[str], prefix: str, extra: Tree) -> None:
-    """Note members that are named nowhere here in ``extra``, as ``prefix.name``: no dialect carries them."""
+    """Note members that are named nowhere here in ``extra``, as ``prefix.name``: no dialect carries them. Empty ones say nothing."""
     for name, value in tree.items():
-        if name not in known and value is not None:
+        if name not in known and value not in (None, "", [], {}):
             extra.setdefault(f"{prefix}.{name}" if prefix else name, value)

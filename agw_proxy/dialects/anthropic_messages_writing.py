@@ -203,10 +203,11 @@ class Conversation:
             return _document(block, where)
         if block.detail not in (None, "auto"):
             self._losses.of("image_detail", where)
+        kind = "image/jpeg" if block.media_type == "image/jpg" else block.media_type  # as many call it
         if block.url is not None:
             source = {"type": "url", "url": block.url}
-        elif block.data is not None and block.media_type in PICTURES:
-            source = {"type": "base64", "media_type": block.media_type, "data": block.data}
+        elif block.data is not None and kind in PICTURES:
+            source = {"type": "base64", "media_type": kind, "data": block.data}
         else:
             raise Untranslatable(
                 f"The model's upstream takes JPEG, PNG, GIF and WebP, not pictures of type '{block.media_type}'.", where

@@ -104,6 +104,15 @@ def test_reasons_to_stop(reason: str | None, stop: str, back: str) -> None:
     assert (written["stop_reason"], written["stop_sequence"]) == (back, "END" if stop == "sequence" else None)
 
 
+def test_why_the_model_declines_is_said() -> None:
+    details: Any = {"type": "refusal", "category": "bio", "explanation": "I cannot."}
+    declined = {**WHOLE, "content": [], "stop_reason": "refusal", "stop_details": details}
+    assert read_answer(declined).blocks == [Refusal("I cannot.")]
+    for told in ({"stop_details": {**details, "explanation": None}}, {"stop_details": None}, {"stop_details": ["x"]}):
+        assert read_answer({**declined, **told}).blocks == []
+    assert read_answer({**declined, "stop_reason": "end_turn"}).blocks == []
+
+
 def test_calls_make_the_reason_tool_use() -> None:
     assert shown(answer(ToolUse("1", "f", "{}")))["stop_reason"] == "tool_use"
     assert shown(answer(ToolUse("1", "f", "{}"), stop="length"))["stop_reason"] == "max_tokens"

@@ -13,6 +13,7 @@ from agw_proxy.dialects.base import (
     Fault,
     Finish,
     Part,
+    Refusal,
     Start,
     Text,
     Tokens,
@@ -33,6 +34,19 @@ from tests.dialects.messages_stream import (
 
 def test_a_whole_stream_is_read() -> None:
     assert read(*WHOLE) == EVENTS
+
+
+def test_why_the_model_declines_comes_at_the_end() -> None:
+    details = {"type": "refusal", "category": None, "explanation": "I cannot."}
+    begun = [message_start(), begin(0, "text", text=""), delta(0, "text_delta", text="Well"), stop(0)]
+    end = {"type": "message_delta", "delta": {"stop_reason": "refusal", "stop_details": details}, "usage": {}}
+    words = [BlockStart(0, Text("")), Part("Well"), BlockStop()]
+    declined = [BlockStart(1, Refusal("")), Part("I cannot."), BlockStop()]
+    found = read(*begun, end, MESSAGE_STOP)
+    assert found[1:-1] == [*words, *declined]
+    assert isinstance(found[-1], Finish)
+    assert found[-1].stop == "refusal"
+    assert read(*begun, message_delta("refusal"), MESSAGE_STOP)[1:-1] == words
 
 
 def test_nothing_comes_after_the_end() -> None:

@@ -364,13 +364,17 @@ def test_members_of_this_api_alone_are_carried() -> None:
     extra = {
         "container": "c_1",
         "context_management": {"edits": []},
-        "mcp_servers": [],
+        "mcp_servers": [{"type": "url", "name": "x", "url": "https://x"}],
         "cache_control": {"type": "ephemeral"},
     }
     tree = written(asked(**extra))
     assert {name: tree[name] for name in extra} == extra
     # The Responses API's member of this name is a list.
     written(talk(user(Text("a")), extra={"context_management": []}), "context_management")
+
+
+def test_empty_members_ask_for_nothing() -> None:
+    assert asked(container=None, mcp_servers=[], context_management={}, betas=[]).extra == {}
 
 
 def test_signatures_are_sealed_and_those_of_others_dropped() -> None:
