@@ -1,7 +1,7 @@
 """How to generate: ``generationConfig`` of the Gemini API (reference, ``GenerationConfig``), into a Request and out of it."""
 
 from agw_proxy.dialects import members
-from agw_proxy.dialects.base import Format, Losses, Malformed, Reasoning, Request, Tree
+from agw_proxy.dialects.base import Format, Losses, Malformed, Reasoning, Request, Tree, Untranslatable
 from agw_proxy.dialects.efforts import budget_of, effort_of
 from agw_proxy.dialects.gemini_names import branch, integer
 from agw_proxy.dialects.gemini_schemas import json_schema
@@ -27,13 +27,14 @@ _EFFORTS = ("minimal", "low", "medium", "high", "xhigh")
 
 
 def read_config(config: Tree, request: Request) -> None:
-    """Enter ``config``, its names in camelCase, into the request. Raises Malformed."""
+    """Enter ``config``, its names in camelCase, into the request. Raises Malformed, Untranslatable."""
     request.temperature = members.number(config, "temperature", PATH)
     request.top_p = members.number(config, "topP", PATH)
     request.top_k = integer(config, "topK", PATH)
     request.max_tokens = integer(config, "maxOutputTokens", PATH)
     request.stop = list(members.words(config, "stopSequences", PATH))
-    request.n = integer(config, "candidateCount", PATH) or 1
+    if (integer(config, "candidateCount", PATH) or 1) != 1:
+        raise Untranslatable("Another provider's model gives one candidate only.", f"{PATH}.candidateCount")
     request.seed = integer(config, "seed", PATH)
     request.presence_penalty = members.number(config, "presencePenalty", PATH)
     request.frequency_penalty = members.number(config, "frequencyPenalty", PATH)
@@ -42,14 +43,20 @@ def read_config(config: Tree, request: Request) -> None:
     request.format = _read_format(config, request)
     request.reasoning = _read_thinking(config)
     for name, value in config.items():
-        if name not in _READ and value is not None:
+        if name not in _READ and value and not (name == "responseModalities" and _is_plain(value)):
             request.extra.setdefault(name, value)
+
+
+def _is_plain(modalities: object) -> bool:
+    """Words are asked for, and nothing else."""
+    return isinstance(modalities, list) and all(str(each).upper() == "TEXT" for each in modalities)
 
 
 def _read_format(config: Tree, request: Request) -> Format | None:
     kind = members.text(config, "responseMimeType", PATH)
     if kind is not None and kind not in {"application/json", "text/plain"}:
         request.extra["responseMimeType"] = kind
+        return None  # ``text/x.enum`` has a schema for what is no JSON
     schema = config.get("responseSchema")
     if schema is not None:
         return Format(json_schema(schema, f"{PATH}.responseSchema"))
@@ -173,4 +180,6 @@ def _level(asked: Reasoning, model: str, off: bool, losses: Losses) -> str | Non
         return "high"
     if "flash" in model:
         return effort
+    if effort == "medium" and "gemini-3-pro" in model:
+        return "high"  # the first of them knows two words
     return "low" if effort in _LITTLE else effort

@@ -48,6 +48,17 @@ def branches(tree: Tree, name: str, path: str = "") -> list[Tree]:
     return [camel(each) for each in members.branches(tree, name, path)]
 
 
+def several(tree: Tree, name: str, path: str = "") -> list[Tree]:
+    """As ``branches``; one object without a list around it is a list of one, as Google takes it in requests."""
+    alone = tree.get(name)
+    return [camel(alone)] if isinstance(alone, dict) else branches(tree, name, path)
+
+
+def before_three(model: str) -> bool:
+    """By its name, a model before Gemini 3; names that say no generation are new ones."""
+    return model.lower().rpartition("/")[2].startswith(("gemini-1", "gemini-2", "gemma", "learnlm"))
+
+
 def integer(tree: Tree, name: str, path: str = "") -> int | None:
     """A whole number, which JSON of protocol buffers may also write as a string."""
     found = tree.get(name)

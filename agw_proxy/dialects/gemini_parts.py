@@ -154,7 +154,7 @@ def write_media(block: Image | File, losses: Losses, path: str) -> Tree:
     if block.data is not None:
         fallback = "image/jpeg" if isinstance(block, Image) else "application/pdf"
         kind = block.media_type or _media_type((block.name if isinstance(block, File) else None) or "") or fallback
-        return {"inlineData": {"mimeType": kind, "data": block.data}}
+        return {"inlineData": {"mimeType": "image/jpeg" if kind == "image/jpg" else kind, "data": block.data}}
     uri = block.url
     if uri is None and block.file_id is not None and block.file_id.startswith(KEPT_BY_GOOGLE):
         uri = block.file_id

@@ -3,6 +3,9 @@
 Gemini API reference, "Generating content" and "Counting tokens". The model, and whether to stream, stand in the path.
 """
 
+import msgspec
+import orjson
+
 from agw_proxy.dialects import members
 from agw_proxy.dialects.base import (
     File,
@@ -18,7 +21,16 @@ from agw_proxy.dialects.base import (
     Untranslatable,
 )
 from agw_proxy.dialects.gemini_config import CARRIED, read_config, write_config
-from agw_proxy.dialects.gemini_names import MADE, SKIP_VALIDATION, branch, branches, camel, dumped, parsed
+from agw_proxy.dialects.gemini_names import (
+    MADE,
+    SKIP_VALIDATION,
+    before_three,
+    branch,
+    camel,
+    dumped,
+    parsed,
+    several,
+)
 from agw_proxy.dialects.gemini_parts import join, read_media, read_part, write_media, write_part
 from agw_proxy.dialects.gemini_tools import read_tools, write_tools
 
@@ -28,6 +40,8 @@ _READ = frozenset({
 _CARRIED = frozenset({"safetySettings", "cachedContent", "labels"})
 """Members that no other dialect knows, of the request itself; ``gemini_config.CARRIED`` are those of its configuration."""
 _CARRIED_TOOL_CONFIG = frozenset({"retrievalConfig", "includeServerSideToolInvocations"})
+_ROLES = frozenset({"user", "model", "function", "tool"})
+"""The last two are how Google's SDKs call who responds to calls."""
 _TIERS = {"default": "standard", "standard": "standard", "flex": "flex", "priority": "priority"}
 _DATA = frozenset({"text", "thought", "thoughtSignature", "functionCall", "inlineData", "fileData"})
 _ANSWERED = frozenset({"output", "result", "error"})
@@ -35,11 +49,11 @@ _ANSWERED = frozenset({"output", "result", "error"})
 
 
 def read_request(tree: Tree, model: str, stream: bool) -> Request:
-    """What the caller asks ``model`` for. Raises Malformed."""
+    """What the caller asks ``model`` for. Raises Malformed, Untranslatable."""
     tree = camel(tree)
     request = Request(model, [], stream=stream, include_usage=stream)
     _read_system(tree, request)
-    request.messages += _History(request).read(branches(tree, "contents"))
+    request.messages += _History(request).read(several(tree, "contents"))
     read_tools(tree, request)
     config = branch(tree, "generationConfig")
     if config is not None:
@@ -49,7 +63,7 @@ def read_request(tree: Tree, model: str, stream: bool) -> Request:
         request.service_tier = "default" if tier.lower() == "standard" else tier.lower()
     request.store = members.flag(tree, "store")
     for name, value in tree.items():
-        if name not in _READ and value is not None:
+        if name not in _READ and value:
             request.extra[name] = value
     return request
 
@@ -63,7 +77,11 @@ def _read_system(tree: Tree, request: Request) -> None:
         request.messages.append(Message("system", [Text(found)]))
         return
     content = branch(tree, "systemInstruction") or {}
-    said = [members.text(part, "text", "systemInstruction") for part in branches(content, "parts", "systemInstruction")]
+    said: list[str | None] = []
+    for part in several(content, "parts", "systemInstruction"):
+        said.append(members.text(part, "text", "systemInstruction"))
+        if part and "text" not in part:
+            request.extra["system_media"] = True
     request.messages.append(Message("system", [Text(words) for words in said if words]))
 
 
@@ -97,16 +115,18 @@ class _History:
 
     def _message(self, content: Tree, path: str, turn: int) -> Message:
         role = members.text(content, "role", path) or "user"
-        if role not in {"user", "model", "function"}:
+        if role not in _ROLES:
             raise Malformed(f"'{path}.role' has to be user or model.", f"{path}.role")
         message = Message("assistant" if role == "model" else "user", [])
         results = 0
         if role == "model" != self._last:
             self._waiting = []
         self._last = role
-        for at, part in enumerate(branches(content, "parts", path)):
+        for at, part in enumerate(several(content, "parts", path)):
             where = f"{path}.parts[{at}]"
             if "functionResponse" in part:
+                if role == "model":
+                    raise Malformed(f"'{where}': responses to functions stand in contents of the user.", where)
                 message.blocks.insert(results, self._result(part, where, turn, at))
                 results += 1
                 continue
@@ -119,6 +139,8 @@ class _History:
                     raise Malformed(f"'{where}' is empty.", where)
                 continue
             if isinstance(block, ToolUse):
+                if role != "model":
+                    raise Malformed(f"'{where}': calls of functions stand in contents of the model.", where)
                 self._waiting.append(block)
             if role == "model":
                 join(message.blocks, block)
@@ -133,7 +155,7 @@ class _History:
             raise Malformed(f"'{where}' has to be an object.", where)
         name = members.wanted(answer, "name", where)
         content, failed = _read_response(members.branch(answer, "response", where) or {}, where)
-        for at, each in enumerate(branches(answer, "parts", where)):
+        for at, each in enumerate(several(answer, "parts", where)):
             media = read_media(each, f"{where}.parts[{at}]")
             if isinstance(media, Image | File):
                 content.append(media)
@@ -174,10 +196,9 @@ def write_request(request: Request, losses: Losses) -> Tree:
         if not contents[0]["parts"]:
             raise Untranslatable("There is nothing in the request that Google's models can be asked.", "messages")
     tree: Tree = {"contents": contents}
-    if system:
-        tree["systemInstruction"] = {"parts": system}
-    tools, tool_config = write_tools(request, losses)
-    config = write_config(request, losses)
+    asked = _reconciled(request, system, losses)
+    tools, tool_config = write_tools(asked, losses)
+    config = write_config(asked, losses)
     for name, value in request.extra.items():
         if name in _CARRIED:
             tree[name] = value
@@ -187,6 +208,8 @@ def write_request(request: Request, losses: Losses) -> Tree:
             tool_config[name] = value
         else:
             losses.of(name)
+    if system:
+        tree["systemInstruction"] = {"parts": system}
     if tools:
         tree["tools"] = tools
     if tool_config:
@@ -195,6 +218,24 @@ def write_request(request: Request, losses: Losses) -> Tree:
         tree["generationConfig"] = config
     _write_rest(request, tree, losses)
     return tree
+
+
+def _reconciled(request: Request, system: list[Tree], losses: Losses) -> Request:
+    """Models before Gemini 3 refuse functions beside a format of the answer: where both are asked for, the format is told in words."""
+    asked, choice = request.format, request.tool_choice
+    if asked is None or not request.tools or not before_three(request.model):
+        return request
+    if choice is not None and choice.mode == "none":
+        return msgspec.structs.replace(request, tools=[], tool_choice=None)
+    losses.of("json_object" if asked.schema is None else "json_schema", "response_format")
+    words = "Answer in JSON, and with nothing around it."
+    if asked.schema is not None:
+        try:
+            words = f"{words} It has to match this JSON Schema:\n{orjson.dumps(asked.schema).decode()}"
+        except orjson.JSONEncodeError:
+            raise Untranslatable("The schema is nested too deeply.", "response_format") from None
+    system.append({"text": words})
+    return msgspec.structs.replace(request, format=None)
 
 
 def _write_rest(request: Request, tree: Tree, losses: Losses) -> None:
@@ -288,8 +329,7 @@ def _sign(model: str, contents: list[Tree]) -> None:
     That is at the first call of each step of the current turn, which begins with what the user has said last (Gemini API,
     "Thought signatures"). Models before them never ask, and are not sent it.
     """
-    name = model.lower().rpartition("/")[2]
-    if name.startswith(("gemini-1", "gemini-2", "gemma", "learnlm")):
+    if before_three(model):
         return
     for content in reversed(contents):
         parts = content["parts"]

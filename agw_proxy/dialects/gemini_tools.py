@@ -3,7 +3,7 @@
 from agw_proxy.dialects import members
 from agw_proxy.dialects.base import Hosted, Losses, Malformed, Request, Tool, ToolChoice, Tree
 from agw_proxy.dialects.custom_tools import wrapped
-from agw_proxy.dialects.gemini_names import branch, branches
+from agw_proxy.dialects.gemini_names import branch, several
 from agw_proxy.dialects.gemini_schemas import json_schema
 
 _NO_ARGUMENTS: Tree = {"type": "object", "properties": {}}
@@ -12,9 +12,9 @@ _DECLARED = frozenset({"name", "description", "parameters", "parametersJsonSchem
 
 def read_tools(tree: Tree, request: Request) -> None:
     """Enter the request's tools, and which of them may or must be called. Raises Malformed."""
-    for at, tool in enumerate(branches(tree, "tools")):
+    for at, tool in enumerate(several(tree, "tools")):
         path = f"tools[{at}]"
-        for declared, each in enumerate(branches(tool, "functionDeclarations", path)):
+        for declared, each in enumerate(several(tool, "functionDeclarations", path)):
             request.tools.append(_read_tool(each, f"{path}.functionDeclarations[{declared}]", request))
         for name, value in tool.items():
             if name != "functionDeclarations" and value is not None:

@@ -20,6 +20,7 @@ from agw_proxy.dialects.base import (
     ToolChoice,
     ToolResult,
     ToolUse,
+    Untranslatable,
     sealed,
 )
 from agw_proxy.dialects.features import decide
@@ -57,6 +58,56 @@ def test_both_spellings_are_read_alike() -> None:
     }
     assert read_request(camel, "m", False) == read_request(snake, "m", False)
     assert read_request(snake, "m", False).tool_choice == ToolChoice("one", "f")
+
+
+def test_one_object_may_stand_for_a_list_of_one() -> None:
+    single = {
+        "contents": {"parts": {"text": "Hi"}},
+        "system_instruction": {"parts": {"text": "Be brief"}},
+        "tools": {"functionDeclarations": {"name": "f"}},
+    }
+    listed = {
+        "contents": [{"parts": [{"text": "Hi"}]}],
+        "system_instruction": {"parts": [{"text": "Be brief"}]},
+        "tools": [{"functionDeclarations": [{"name": "f"}]}],
+    }
+    assert read_request(single, "m", False) == read_request(listed, "m", False)
+
+
+@pytest.mark.parametrize("role", ["user", "function", "tool"])
+def test_the_user_responds_to_calls_of_the_model_and_never_the_other_way(role: str) -> None:
+    call: Any = {"parts": [{"functionCall": {"name": "f", "id": "a"}}]}
+    response: Any = {"parts": [{"functionResponse": {"name": "f", "response": {"output": "1"}}}]}
+    request = ask(contents=[{"role": "model", **call}, {"role": role, **response}])
+    assert request.messages[1] == Message("user", [ToolResult("a", [Text("1")], name="f")])
+    for wrong in ({"role": role, **call}, {"role": "model", **response}):
+        with pytest.raises(Malformed) as raised:
+            ask(contents=[wrong])
+        assert raised.value.param == "contents[0].parts[0]"
+
+
+def test_what_asks_for_nothing_is_no_loss() -> None:
+    config = {"responseModalities": ["TEXT"], "speechConfig": {}, "candidateCount": "1"}
+    assert ask(generationConfig=config, safetySettings=[], cachedContent="").extra == {}
+    assert ask(generationConfig={"responseModalities": ["text", "IMAGE"]}).extra
+
+
+def test_several_candidates_are_refused_as_others_give_one() -> None:
+    with pytest.raises(Untranslatable) as raised:
+        ask(generationConfig={"candidateCount": 2})
+    assert raised.value.param == "generationConfig.candidateCount"
+
+
+def test_an_enumeration_is_no_json() -> None:
+    config = {"responseMimeType": "text/x.enum", "responseSchema": {"type": "STRING", "enum": ["a", "b"]}}
+    request = ask(generationConfig=config)
+    assert (request.format, request.extra) == (None, {"responseMimeType": "text/x.enum"})
+
+
+def test_pictures_of_an_instruction_are_told_as_lost() -> None:
+    picture = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
+    request = ask(systemInstruction={"parts": [{"text": "Be brief"}, picture]})
+    assert (request.messages[0], list(request.extra)) == (Message("system", [Text("Be brief")]), ["system_media"])
 
 
 def test_names_within_arguments_and_schemas_are_left_alone() -> None:
