@@ -98,7 +98,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     knows_keys: bool = False
     """Open to all, and its handler hears who asks where a good key comes along; a bad one changes nothing."""
     by_asker: bool = False
-    """Whoever sends ``anthropic-version`` is answered in Anthropic's form."""
+    """Whoever sends ``anthropic-version`` is answered in Anthropic's form, and by a handler clients of Google's in theirs."""
     listed: bool = True
     """Stands in the OpenAPI document; not so where only an upstream knows what is there."""
 

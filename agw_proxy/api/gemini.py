@@ -3,36 +3,12 @@
 What clients of the Gemini API ask (Gemini CLI speaks nothing else), for any model: other upstreams get it translated.
 """
 
-import msgspec
-
 from agw_proxy.api.endpoint import Endpoint, Relay, Response, Schema
-from agw_proxy.api.models import served
+from agw_proxy.api.models import get_model, list_models
 from agw_proxy.errors import ModelForbidden, ModelNotFound
-from agw_proxy.types import Answer, Asked, Control, ServedModel
 
 _RELAY = Relay("", needs_model=True, json_only=True, sse_usage=False, known_end=True, form="gemini")
-_METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 _ANSWER: Schema = {"type": "object", "additionalProperties": True}
-
-
-async def list_models(control: Control, asked: Asked) -> Answer:
-    """All models that the key may use (Gemini API reference, "models.list")."""
-    return Answer(200, msgspec.json.encode({"models": [_described(model) for model in served(control, asked)]}))
-
-
-async def get_model(control: Control, asked: Asked) -> Answer:
-    """One of them. Raises ModelNotFound, ModelForbidden."""
-    found = served(control, asked, asked.path_values["id"])
-    return Answer(200, msgspec.json.encode(_described(found[0])))
-
-
-def _described(model: ServedModel) -> dict[str, object]:
-    return {
-        "name": f"models/{model.id}",
-        "displayName": model.id,
-        "description": f"Served by {model.owner}.",
-        "supportedGenerationMethods": list(_METHODS),
-    }
 
 
 ENDPOINTS = (
@@ -44,7 +20,7 @@ ENDPOINTS = (
         dialect="gemini",
         relay=_RELAY,
         summary="Generate in Google's form",
-        description="`MODEL:generateContent`, `MODEL:streamGenerateContent?alt=sse` or `MODEL:countTokens`.",
+        description="`MODEL:generateContent`, `MODEL:streamGenerateContent?alt=sse` or `MODEL:countTokens`, also beneath `/v1/models`.",
         tag="Models at work",
         request=_ANSWER,
         responses={

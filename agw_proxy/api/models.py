@@ -26,7 +26,9 @@ _LIST: Schema = {
 
 
 async def list_models(control: Control, asked: Asked) -> Answer:
-    """All models that the key may use (OpenAI API reference, "List models"; Anthropic's, for who speaks that)."""
+    """All models that the key may use (OpenAI API reference, "List models"; Anthropic's or Google's, for who speaks that)."""
+    if asked.dialect == "gemini":
+        return Answer(200, msgspec.json.encode({"models": [googles(model) for model in served(control, asked)]}))
     data = [_described(model, asked) for model in served(control, asked)]
     tree: dict[str, object] = {"object": "list", "data": data}
     if asked.dialect == "anthropic":
@@ -37,7 +39,18 @@ async def list_models(control: Control, asked: Asked) -> Answer:
 
 async def get_model(control: Control, asked: Asked) -> Answer:
     """One of them, or one that an upstream's pattern covers. Raises ModelNotFound, ModelForbidden."""
-    return Answer(200, msgspec.json.encode(_described(served(control, asked, asked.path_values["id"])[0], asked)))
+    found = served(control, asked, asked.path_values["id"])[0]
+    return Answer(200, msgspec.json.encode(googles(found) if asked.dialect == "gemini" else _described(found, asked)))
+
+
+def googles(model: ServedModel) -> dict[str, object]:
+    """A model as Google describes one (Gemini API reference, "models")."""
+    return {
+        "name": f"models/{model.id}",
+        "displayName": model.id,
+        "description": f"Served by {model.owner}.",
+        "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens"],
+    }
 
 
 def served(control: Control, asked: Asked, name: str | None = None) -> list[ServedModel]:

@@ -47,7 +47,7 @@ from agw_proxy.edge.asking import named as subject_of
 from agw_proxy.edge.asking import of_upstream
 from agw_proxy.edge.counting import COUNTING
 from agw_proxy.edge.fallbacks import named, planned, same_dialect, without
-from agw_proxy.edge.gemini import shaped
+from agw_proxy.edge.gemini import shaped, usual
 from agw_proxy.edge.headers import label
 from agw_proxy.edge.lane import full_lane_reason, serves
 from agw_proxy.edge.reading import look_into, sticky_of
@@ -84,6 +84,7 @@ def explain(state: State, principal: Principal, wanted: ExplainWanted, now_ns: i
     seen = look_into(wanted.body, state.settings.server.json_depth)
     path = wanted.path or _usual_path(state, principal, seen.model)
     path, _, query = path.partition("?")
+    path = usual("POST", path)
     endpoint, _ = Matcher(ENDPOINTS).match("POST", path)
     relay = endpoint.relay
     if relay is not None and relay.form == "gemini":  # its path says model and stream

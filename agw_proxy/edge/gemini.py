@@ -3,6 +3,7 @@
 So they are routed, limited and kept like all others; whoever asks a Gemini upstream takes the members away again.
 """
 
+from collections.abc import Container
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote
 
@@ -13,8 +14,21 @@ from agw_proxy.errors import InvalidJSON, InvalidParameter, UnknownPath
 
 GOOGLE = "/v1beta/"
 BASE = "/v1beta/models/"
+STABLE = "/v1/models/"
 MAX_DIGITS = 10  # of a count; Google's have 32 bits
 VERBS = frozenset({"generateContent", "streamGenerateContent", COUNTING[1:]})
+
+
+def usual(method: str, path: str) -> str:
+    """The path of a generation as it is served here: Google's SDK for Python asks beneath /v1 since its version 3."""
+    if method == "POST" and path.startswith(STABLE) and path.rpartition(":")[2] in VERBS:
+        return BASE + path[len(STABLE) :]
+    return path
+
+
+def asks(headers: Container[str]) -> bool:
+    """Whether a request is of a client of Google's, where the path does not say so."""
+    return "x-goog-api-key" in headers or "x-goog-api-client" in headers
 
 
 class Shaped(NamedTuple):

@@ -29,7 +29,7 @@ from agw_proxy.edge.credentials import passed_credentials
 from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.edge.fallbacks import named, with_our_credentials, without
 from agw_proxy.edge.full_lane import Connection
-from agw_proxy.edge.gemini import GOOGLE, shaped
+from agw_proxy.edge.gemini import GOOGLE, asks, shaped, usual
 from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
@@ -146,6 +146,7 @@ class Handler:
 
     async def _serve(self, exchange: Exchange, request: web.BaseRequest) -> web.StreamResponse:
         path, query = target_of(request.raw_path)
+        path = usual(request.method, path)
         self._check_head(request)
         if path.startswith(GOOGLE):  # also where nothing is
             exchange.dialect = "gemini"
@@ -153,6 +154,8 @@ class Handler:
         exchange.endpoint, exchange.dialect = endpoint.name, endpoint.dialect
         if endpoint.by_asker and "anthropic-version" in request.headers:
             exchange.dialect = "anthropic"
+        elif endpoint.by_asker and endpoint.handler is not None and asks(request.headers):
+            exchange.dialect = "gemini"
         upgrade = asks_upgrade(request)
         if upgrade and not (endpoint.relay is not None and endpoint.relay.socket):
             raise UpgradeRefused(

@@ -257,6 +257,12 @@ def test_googles_verbs_and_paths(gateway: Gateway, upstream: Upstream) -> None:
     slashed = gateway.post(f"{GEMINI}/chat/chat-1:generateContent", GOOD)
     assert slashed.status == 200, slashed.body
     assert upstream.last.json["model"] == "chat-1"
+    stable = gateway.post("/v1/models/gemini%2D1:streamGenerateContent?alt=sse", GOOD)
+    assert (stable.complete, spoken_at(upstream.last.path)) == (True, "gemini")
+    assert gateway.receipt(stable.request_id)["endpoint"] == "gemini"
+    counted = gateway.post("/v1/models/chat-1:countTokens", GOOD)
+    assert (counted.status, list(counted.json)) == (200, ["totalTokens"])
+    assert gateway.post("/v1/models/chat-1", GOOD).status == 405
     nobody = gateway.post(f"{GEMINI}/chat-1:generateContent", GOOD, key=None)
     assert (nobody.status, nobody.error["status"]) == (401, "UNAUTHENTICATED")
     keyed = gateway.post(f"{GEMINI}/chat-1:generateContent", GOOD, key=None, headers={"x-goog-api-key": gateway.key})
@@ -293,7 +299,12 @@ def test_models_are_listed_in_the_askers_form(gateway: Gateway, upstream: Upstre
         return [str(item[name]).removeprefix("models/") for item in copy.copy(tree[member])]
 
     assert names(chat, "data", "id") == names(messages, "data", "id") == names(google_, "models", "name")
+    assert (
+        gateway.get("/v1/models?pageSize=100", headers={"x-goog-api-client": "google-genai-sdk/3.4.0"}).json == google_
+    )
     one = names(chat, "data", "id")[0]
+    described = gateway.get(f"/v1/models/{one}", headers={"x-goog-api-key": gateway.key}, key=None).json
+    assert (described["name"], described) == (f"models/{one}", gateway.get(f"{GEMINI}/{one}").json)
     for path, headers in ((f"{GEMINI}/{one}", {}), (f"/v1/models/{one}", {"anthropic-version": "2023-06-01"})):
         assert gateway.get(path, headers=headers).status == 200
     lost = gateway.get(f"{GEMINI}/nowhere-1")

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from agw_proxy._hot import subjects
-from agw_proxy.edge.gemini import shaped
+from agw_proxy.edge.gemini import shaped, usual
 from agw_proxy.edge.reading import look_into
 from agw_proxy.errors import InvalidJSON, InvalidParameter, UnknownPath
 
@@ -38,6 +38,16 @@ def test_what_the_answer_may_take_is_known_to_the_limits(config: object, most: i
         made = shaped(PATH, "", orjson.dumps({name: config, "contents": []}))
         seen = look_into(made.body, 64)
         assert (seen.max_tokens, subjects.choices(made.body, seen)) == (most, choices)
+
+
+def test_generations_are_served_beneath_both_versions() -> None:
+    assert usual("POST", "/v1/models/a/b%20c:countTokens") == "/v1beta/models/a/b%20c:countTokens"
+    for method, path in (
+        ("GET", "/v1/models/x:generateContent"),
+        ("POST", "/v1/models/x"),
+        ("POST", "/v1/x:generateContent"),
+    ):
+        assert usual(method, path) == path
 
 
 @pytest.mark.parametrize("path", ["gemini-1", ":generateContent", "gemini-1:embedContent", ""])
