@@ -38,6 +38,7 @@ ANTHROPIC_KINDS = {
     529: "overloaded_error",
 }
 
+WAITED_FOR = frozenset({408, 409, 425, 429, 503, 504})
 GOOGLE_KINDS = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -57,7 +58,11 @@ def error_tree(error: GatewayError, dialect: Dialect, request_id: str) -> Mappin
         return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
     if dialect == "gemini":
         status = GOOGLE_KINDS.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
-        return {"error": {"code": error.status, "message": error.message, "status": status}}
+        told: dict[str, object] = {"code": error.status, "message": error.message, "status": status}
+        if error.retry_after_ms is not None and error.status in WAITED_FOR:  # Gemini CLI reads it here, and no header
+            delay = f"{error.retry_after_ms / 1000:.3f}s"
+            told["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]
+        return {"error": told}
     return {
         "error": {
             "message": error.message,
@@ -131,7 +136,7 @@ def error_headers(exchange: Exchange, error: GatewayError) -> list[tuple[str, st
     """What a reply for an error carries besides its body's own headers."""
     headers = common_headers(exchange)
     headers.append(("x-agw-error", error.code))
-    if error.retry_after_ms is not None and error.status in {408, 409, 425, 429, 503, 504}:
+    if error.retry_after_ms is not None and error.status in WAITED_FOR:
         headers.append(("Retry-After", str(-(-error.retry_after_ms // 1000))))
         headers.append(("retry-after-ms", str(error.retry_after_ms)))
     elif error.status == 503:

@@ -20,13 +20,15 @@ from agw_proxy.errors import (
     UpstreamUnreachable,
 )
 from agw_proxy.types import Call, RawHeaders, Reply
-from agw_proxy.upstreams.retry_after import wait_ms
+from agw_proxy.upstreams.retry_after import told_ms, wait_ms
 
 MAX_ERROR_BYTES = 65536  # an error body beyond this is not a message for people
 RESTING = frozenset({429, 503})  # statuses with which a named time means the whole target
 EARLY_NS = 2_000_000  # what rests does so a little shorter than told: our own next try comes at that very time
 AGAIN = frozenset({408, 409, 425, 429})
 SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+QUOTA = b"type.googleapis.com/google.rpc.QuotaFailure"
+"""Of Google's errors, which say of a day's quota what others have a code for."""
 TOO_DEEP = b'{"error":{"message":"The upstream\'s error is nested too deeply to be shown.","type":"upstream_error"}}'
 STATUS_OF_KIND = {
     "invalid_request_error": 400,
@@ -62,6 +64,8 @@ def error_of(
 ) -> UpstreamError:
     """The same for a body that is here."""
     wait = wait_ms(headers, datetime.fromtimestamp(time.time(), UTC))
+    if wait is None:
+        wait = told_ms(body)
     if status >= 500:
         if status in {503, 529}:
             return UpstreamUnavailable(f"Upstream '{name}' is overloaded or down ({status}).", retry_after_ms=wait)
@@ -82,7 +86,7 @@ def error_of(
         status=status,
         payload=payload,
         retry_after_ms=wait,
-        elsewhere=status == 429 and code in SPENT,
+        elsewhere=status == 429 and (code in SPENT or (QUOTA in body and b"PerDay" in body)),
     )
 
 

@@ -1,4 +1,4 @@
-"""When an upstream says to come back: Retry-After in both forms, retry-after-ms, x-ratelimit-reset-*."""
+"""When an upstream says to come back: Retry-After in both forms, retry-after-ms, x-ratelimit-reset-*, Google's RetryInfo."""
 
 import re
 from collections.abc import Mapping
@@ -13,6 +13,8 @@ UNIT_MS = {"ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
 NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 EPOCH_SECONDS = re.compile(r"\d{10}(?:\.\d{1,9})?")
 EPOCH_MS = re.compile(r"\d{13}")
+RETRY_INFO = b"type.googleapis.com/google.rpc.RetryInfo"
+DELAY = re.compile(rb'"retryDelay"\s*:\s*"(\d{1,9}(?:\.\d{1,9})?)s"')
 
 
 def wait_ms(headers: RawHeaders, now: datetime) -> int | None:
@@ -30,6 +32,12 @@ def wait_ms(headers: RawHeaders, now: datetime) -> int | None:
         if wait is not None:
             return min(max(round(wait), 0), MAX_WAIT_MS)
     return None
+
+
+def told_ms(body: bytes) -> int | None:
+    """The same out of an error's body: Google says it there, in ``google.rpc.RetryInfo``, and in no header."""
+    found = DELAY.search(body) if RETRY_INFO in body else None
+    return None if found is None else min(round(float(found[1]) * 1000.0), MAX_WAIT_MS)
 
 
 def _number(text: str | None, unit_ms: float) -> float | None:

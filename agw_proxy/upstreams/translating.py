@@ -19,6 +19,7 @@ from agw_proxy.dialects.sse import Events
 from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamBroken, UpstreamError, UpstreamInvalid
 from agw_proxy.types import Call, RawHeaders, Reply
 from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, SPENT
+from agw_proxy.upstreams.retry_after import told_ms
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.unwrapped import lost_by
 
@@ -183,6 +184,9 @@ class Translated:
         body = await self._all(MAX_ERROR_BYTES if self.status >= 400 else MAX_ANSWER_BYTES)
         if self.status >= 400:
             self.spent = self.status == 429 and _SPENT.search(body) is not None
+            wait = told_ms(body)
+            if wait is not None:
+                others.append((b"retry-after-ms", b"%d" % wait))
             self._whole = translate.fault(self._spoken, self._form, self.status, body, self._shown.id)
         else:
             try:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.test_translation import UPSTREAMS, upstreams
 from tests.e2e.test_translation_faults import FORMS_OF_CLIENTS, GEMINI, ask, body_of, path_of
-from tests.support.behaviours import event, stream
+from tests.support.behaviours import answer, event, failure, stream
 from tests.support.client import Reply
 from tests.support.gateway import UPSTREAM_KEY, Gateway, Tree, configuration, provider
 from tests.support.providers import SCENES, plays, spoken_at
@@ -241,6 +241,18 @@ def test_a_blocked_prompt_is_an_answer(gateway: Gateway, upstream: Upstream) -> 
     assert (reply.status, reply.complete, reply.body) == (200, True, event(blocked))
     line = gateway.receipt(reply.request_id)
     assert (line["outcome"], line["finish_reason"], line["prompt_tokens"]) == ("ok", "SAFETY", 5)
+
+
+def test_when_to_come_again_crosses_from_google_and_to_it(gateway: Gateway, upstream: Upstream) -> None:
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}
+    busy = {"error": {"code": 429, "message": "busy", "status": "RESOURCE_EXHAUSTED", "details": [info]}}
+    upstream.default = answer(busy, status=429)
+    for client in FORMS_OF_CLIENTS:
+        reply = ask(gateway, client, f"gemini-busy-{client}")  # each rests for so long
+        assert (reply.status, reply.value("retry-after")) == (429, "7"), client
+    upstream.default = failure(503, headers=[("retry-after", "7")])
+    told = ask(gateway, "gemini", "chat-busy")
+    assert (told.status, told.error["details"]) == (503, [{**info, "retryDelay": "7.000s"}])
 
 
 def test_googles_verbs_and_paths(gateway: Gateway, upstream: Upstream) -> None:

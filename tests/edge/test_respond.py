@@ -63,6 +63,13 @@ def test_every_error_has_both_shapes(code: str) -> None:
     assert other["error"]["type"] in {"api_error", *respond.ANTHROPIC_KINDS.values()}
 
 
+def test_google_says_in_the_body_when_to_come_again() -> None:
+    for error, delay in ((Overloaded("x", retry_after_ms=1500), "1.500s"), (InternalError("x"), None)):
+        tree = orjson.loads(orjson.dumps(respond.error_tree(error, "gemini", "req_1")))["error"]
+        told = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
+        assert tree.get("details") == (None if delay is None else [told])
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

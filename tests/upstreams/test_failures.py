@@ -109,6 +109,22 @@ def test_when_to_come_again_is_kept(status: int) -> None:
     assert error(status, described(), retry_after="later").retry_after_ms is None
 
 
+def test_google_says_in_the_body_when_to_come_again_and_what_is_spent() -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
+    told = error(429, described(code=429, details=details))
+    assert isinstance(told, UpstreamRejected)
+    assert (told.retry_after_ms, told.elsewhere) == (30000, False)
+    assert error(429, described(code=429, details=details), retry_after="2").retry_after_ms == 2000
+    for period, spent in (("PerDay", True), ("PerMinute", False)):
+        quota = {
+            "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{"quotaId": f"Requests{period}"}],
+        }
+        told = error(429, described(code=429, details=[quota]))
+        assert isinstance(told, UpstreamRejected)
+        assert told.elsewhere is spent
+
+
 @pytest.mark.parametrize(
     ("found", "same", "other", "unrepeatable"),
     [

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agw_proxy.upstreams.retry_after import MAX_WAIT_MS, wait_ms
+from agw_proxy.upstreams.retry_after import MAX_WAIT_MS, told_ms, wait_ms
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
@@ -123,3 +123,13 @@ VALUES = st.one_of(st.binary(max_size=40), DATES, PLAIN_DATES, st.sampled_from([
 def test_nothing_an_upstream_says_raises_or_leaves_the_bounds(headers: list[tuple[bytes, bytes]]) -> None:
     found = wait_ms(headers, NOW)
     assert found is None or 0 <= found <= MAX_WAIT_MS
+
+
+@pytest.mark.parametrize(
+    ("delay", "expected"),
+    [("2s", 2000), ("0.1234s", 123), ("9999s", MAX_WAIT_MS), ("-1s", None), ("2", None), ("1m", None), ("", None)],
+)
+def test_googles_errors_say_it_in_their_details(delay: str, expected: int | None) -> None:
+    told = b'{"error": {"details": [{"@type": "type.googleapis.com/google.rpc.%s", "retryDelay": "%s"}]}}'
+    assert told_ms(told % (b"RetryInfo", delay.encode())) == expected
+    assert told_ms(told % (b"Help", delay.encode())) is None
