@@ -37,10 +37,20 @@ def test_later_turns_belong_to_the_session_that_they_begin_like(
     assert session({"messages": [begun[0], {"role": "user", "content": first + "!"}]}) != found
 
 
+@pytest.mark.parametrize("system", ["systemInstruction", "system_instruction"])
+def test_a_conversation_in_googles_form_is_known_by_its_beginning(system: str) -> None:
+    begun: list[object] = [{"parts": [{"text": "hi"}], "role": "user"}]
+    more = [{"role": "model", "parts": [{"text": "hello"}]}, {"role": "user", "parts": [{"text": "so"}]}]
+    said = {system: {"parts": [{"text": "Be brief"}]}}
+    found = session({"model": "m", **said, "contents": begun})
+    assert found == session({"contents": begun + more, **said}) != 0
+    assert len({found, session({"contents": begun}), session({"contents": [*more, *begun]})}) == 3
+
+
 @given(st.recursive(TEXT | st.integers() | st.none(), lambda item: st.lists(item) | st.dictionaries(TEXT, item)))
 def test_anything_may_stand_where_a_name_is_looked_for(value: object) -> None:
-    members = "metadata conversation prompt_cache_key messages input system instructions n best_of prompt"
-    for member in members.split():
+    members = "metadata conversation prompt_cache_key messages input system instructions n best_of prompt contents"
+    for member in [*members.split(), "systemInstruction", "system_instruction"]:
         body = json.dumps({member: value}).encode()
         seen = peek(body)
         subjects.session(body, seen, None, 7, True, True)

@@ -47,7 +47,7 @@ cdef inline int known(const unsigned char *name, Py_ssize_t size, bint top) noex
             return NOTED + NOTE_PROMPT
         return STREAM if memcmp(name, <const char *>b"stream", 6) == 0 else NONE
     elif size == 8:
-        if memcmp(name, <const char *>b"messages", 8) == 0:
+        if memcmp(name, <const char *>b"messages", 8) == 0 or memcmp(name, <const char *>b"contents", 8) == 0:
             return NOTED + NOTE_MESSAGES
         return NOTED + NOTE_METADATA if memcmp(name, <const char *>b"metadata", 8) == 0 else NONE
     elif size == 1:
@@ -71,7 +71,11 @@ cdef inline int known(const unsigned char *name, Py_ssize_t size, bint top) noex
     elif size == 14:
         return OPTIONS if memcmp(name, <const char *>b"stream_options", 14) == 0 else NONE
     elif size == 17:
+        if memcmp(name, <const char *>b"systemInstruction", 17) == 0:
+            return NOTED + NOTE_SYSTEM
         return MAX_OUTPUT_TOKENS if memcmp(name, <const char *>b"max_output_tokens", 17) == 0 else NONE
+    elif size == 18:
+        return NOTED + NOTE_SYSTEM if memcmp(name, <const char *>b"system_instruction", 18) == 0 else NONE
     elif size == 21:
         return MAX_COMPLETION_TOKENS if memcmp(name, <const char *>b"max_completion_tokens", 21) == 0 else NONE
     return NONE
