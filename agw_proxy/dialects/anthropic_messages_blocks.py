@@ -100,7 +100,9 @@ def read_block(tree: Tree, where: str, extra: Tree) -> Block | None:
         return _document(tree, where, extra)
     if kind == "search_result":
         return _search_result(tree, where)
-    extra.setdefault(kind, True)  # server tools' calls and results, uploads to containers, compactions
+    if kind == "compaction" and isinstance(tree.get("content"), str):
+        return Text(tree["content"])  # it stands for all that was said before it
+    extra.setdefault(kind, True)  # server tools' calls and results, uploads to containers
     return None
 
 

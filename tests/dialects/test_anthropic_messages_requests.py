@@ -11,6 +11,7 @@ from agw_proxy.dialects.base import (
     File,
     Hosted,
     Malformed,
+    Message,
     Reasoning,
     Request,
     Text,
@@ -371,6 +372,15 @@ def test_members_of_this_api_alone_are_carried() -> None:
     assert {name: tree[name] for name in extra} == extra
     # The Responses API's member of this name is a list.
     written(talk(user(Text("a")), extra={"context_management": []}), "context_management")
+
+
+def test_what_a_compaction_tells_is_not_lost() -> None:
+    def compacted(content: object) -> Any:
+        block = {"type": "compaction", "content": content}
+        return asked(messages=[*HELLO, {"role": "assistant", "content": [block]}, *HELLO])
+
+    assert compacted("They greeted each other.").messages[1] == Message("assistant", [Text("They greeted each other.")])
+    assert compacted(None).extra == {"compaction": True}
 
 
 def test_empty_members_ask_for_nothing() -> None:
