@@ -9,8 +9,10 @@ from urllib.parse import parse_qs, unquote
 
 import orjson
 
+from agw_proxy._hot.keys import DuplicateCredential, credential
 from agw_proxy.edge.counting import COUNTING
 from agw_proxy.errors import InvalidJSON, InvalidParameter, UnknownPath
+from agw_proxy.types import RawHeaders
 
 GOOGLE = "/v1beta/"
 BASE = "/v1beta/models/"
@@ -29,6 +31,22 @@ def usual(method: str, path: str) -> str:
 def asks(headers: Container[str]) -> bool:
     """Whether a request is of a client of Google's, where the path does not say so."""
     return "x-goog-api-key" in headers or "x-goog-api-client" in headers
+
+
+def keyed(headers: RawHeaders, query: str) -> tuple[RawHeaders, str]:
+    """The key out of the query, where Google takes it too, into its header if no header has one; and the query without it."""
+    fields = query.split("&")
+    keys = [field for field in fields if unquote(field.partition("=")[0]) == "key"]
+    if not keys:
+        return headers, query
+    rest = "&".join(field for field in fields if field not in keys)
+    try:
+        if credential(headers) is not None:
+            return headers, rest
+    except DuplicateCredential:
+        return headers, rest  # told by the look-up that follows
+    values = [unquote(field.partition("=")[2]).encode("utf-8", "surrogateescape") for field in keys]
+    return [*headers, *((b"x-goog-api-key", value) for value in values)], rest
 
 
 class Shaped(NamedTuple):

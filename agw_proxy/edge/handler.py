@@ -29,7 +29,7 @@ from agw_proxy.edge.credentials import passed_credentials
 from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.edge.fallbacks import named, with_our_credentials, without
 from agw_proxy.edge.full_lane import Connection
-from agw_proxy.edge.gemini import GOOGLE, asks, shaped, usual
+from agw_proxy.edge.gemini import GOOGLE, asks, keyed, shaped, usual
 from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
@@ -163,6 +163,8 @@ class Handler:
             )
         state = exchange.carried.state if exchange.carried is not None else self._state()
         headers = with_key(request) if upgrade else request.raw_headers
+        if exchange.dialect == "gemini":
+            headers, query = keyed(headers, query)
         authenticate(exchange, headers, endpoint.access, state, knows_keys=endpoint.knows_keys)
         if endpoint.handler is not None:
             response = await self._answer(exchange, request, endpoint, values, query)

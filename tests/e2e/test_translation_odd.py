@@ -332,6 +332,20 @@ def test_a_key_in_googles_query_stays_here(gateway: Gateway, upstream: Upstream)
         assert ("alt=json" in upstream.last.target) == ("alt" in query)
 
 
+def test_a_key_may_come_in_googles_query_alone(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.default = plays(SCENES["text"])
+    key = gateway.key.replace("-", "%2d", 1)
+    for path in (f"{GEMINI}/gemini-1:streamGenerateContent?alt=sse&", f"{GEMINI}/chat-1:generateContent?"):
+        assert gateway.post(f"{path}key={key}", GOOD, key=None).status == 200
+        assert "key" not in upstream.last.target
+        wrong = gateway.post(f"{path}key={key}x", GOOD, key=None)
+        assert (wrong.status, wrong.error["status"]) == (401, "UNAUTHENTICATED")
+        assert gateway.post(f"{path}key={key}&key={key}", GOOD, key=None).status == 400
+        assert gateway.post(f"{path}key={key}", GOOD, key="wrong").status == 401  # the header counts
+    assert gateway.get(f"{GEMINI}?key={key}", key=None).status == 200
+    assert gateway.get(f"/v1/models?key={key}", key=None).status == 401  # it is Google's way alone
+
+
 def test_usage_is_told_to_nobody_who_did_not_ask(gateway: Gateway, upstream: Upstream) -> None:
     upstream.default = plays(SCENES["text"])
     assert b'"usage":{' not in ask(gateway, "chat", "quiet-1", streamed=True).body
