@@ -14,6 +14,7 @@ from tests.support.behaviours import answer
 from tests.support.client import Reply
 from tests.support.gateway import APP_KEY, UPSTREAM_KEY, Gateway, configuration, provider
 from tests.support.providers import SCENES, plays
+from tests.support.published import ready
 from tests.support.upstream import Exchange, Recorded, Upstream
 
 Tree = dict[str, Any]
@@ -102,6 +103,7 @@ class Running:
 
 @pytest.fixture(scope="module", params=["auto", "full"])
 def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+    ready()
     with Upstream(behave) as upstream:
         config = configuration(*entries(upstream.url))
         config["server"]["lane"] = request.param
