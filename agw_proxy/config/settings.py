@@ -27,7 +27,7 @@ from agw_proxy.config.resilience import (
     TimeoutOverride,
     Timeouts,
 )
-from agw_proxy.config.storage import Cache, Idempotency, Redis, Usage
+from agw_proxy.config.storage import Cache, Idempotency, Redis, Store, Usage
 from agw_proxy.config.values import (
     Balance,
     BaseURL,
@@ -54,7 +54,7 @@ from agw_proxy.config.values import (
 )
 
 UNSUPPORTED = (
-    "store", "approvals", "tools", "plugins", "trace", "tls", "cors", "trusted_proxies", "identity", "proxy", "health",
+    "approvals", "tools", "plugins", "trace", "tls", "cors", "trusted_proxies", "identity", "proxy", "health",
 )  # fmt: skip
 """Sections of the contract that a later version brings; until then each is refused by name."""
 
@@ -345,6 +345,7 @@ class Settings(BaseSettings):
     cache: Cache | None = Field(None, description="Answers that are given again; null: none are kept.")
     idempotency: Idempotency = Idempotency()
     usage: Usage = Usage()
+    store: Store | None = Field(None, description="Responses and conversations kept here; null: none are.")
     agents: Agents = Agents()
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()

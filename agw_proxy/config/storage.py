@@ -1,9 +1,9 @@
-"""Settings of what is kept: answers in the cache, answers by Idempotency-Key, usage by day; and of Redis for replicas."""
+"""Settings of what is kept: answers in the cache, by Idempotency-Key and by their ids, usage by day; and of Redis for replicas."""
 
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from agw_proxy.config.resilience import Part
 from agw_proxy.config.values import FilePath, LongerThanZero, Name, Names, Share, Whole
@@ -121,3 +121,28 @@ class Usage(Part):
 
     days: Whole = Field(400, ge=1, le=4000, description="How long they are kept.")
     path: FilePath | None = Field(None, description="SQLite file; null is `usage.db` in the state directory.")
+
+
+class Store(Part):
+    """Responses and conversations, kept here for upstreams that keep none themselves."""
+
+    responses: Literal["translated", "all", "none"] = Field(
+        "translated",
+        description="Whose Responses are kept, unless a request says `store: false`: those of models whose upstream does "
+        "not speak Responses itself (`translated`), `all`, or `none`.",
+    )
+    retention: LongerThanZero = Field(
+        30 * 86400.0, description="How long they are kept since they were made or last continued."
+    )
+    max_mb: Whole = Field(
+        1024,
+        ge=1,
+        le=1_048_576,
+        description="Most that is kept, in MiB; then the oldest of whoever has the most goes.",
+    )
+    path: FilePath | None = Field(None, description="SQLite file; null is `responses.db` in the state directory.")
+
+    @field_validator("responses", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        return {True: "translated", False: "none"}.get(value, value) if isinstance(value, bool) else value
