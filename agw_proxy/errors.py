@@ -100,6 +100,18 @@ class ModelNotFound(CallerError):
     code, status, alias = "caller_model_not_found", 404, "model_not_found"
 
 
+class NotKept(CallerError):
+    """Nothing of this id is kept for the caller: it never was, has been deleted, or its time is over."""
+
+    code, status, alias = "caller_not_kept", 404, "not_found"
+
+
+class PreviousNotFound(CallerError):
+    """The response that a request goes on from is not kept for the caller, or one before it is not."""
+
+    code, alias = "caller_previous_not_found", "previous_response_not_found"
+
+
 class MethodNotAllowed(CallerError):
     """The endpoint exists, with another method. ``allowed`` lists them for the Allow header."""
 
@@ -336,6 +348,12 @@ class LimitsUnavailable(GatewayError):
     """The limits are shared through Redis, which does not answer, and the policy for that is ``fail_closed``."""
 
     code, status, alias, retryable = "gateway_limits_unavailable", 503, "gateway_limits_unavailable", True
+
+
+class StoreUnavailable(GatewayError):
+    """What is kept cannot be read or written now: the disk is full or broken, or another process holds the file."""
+
+    code, status, alias, retryable = "gateway_store_unavailable", 503, "store_unavailable", True
 
 
 class ReloadFailed(GatewayError):

@@ -333,6 +333,8 @@ class Shown(msgspec.Struct):
     include_usage: bool = False
     request: Request | None = None
     """For dialects whose answers repeat parts of it (Responses)."""
+    told: Tree = {}
+    """Members of a Response that the request does not tell, since a store has taken them out of it."""
 
 
 class Untranslatable(Exception):

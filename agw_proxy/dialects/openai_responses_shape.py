@@ -99,6 +99,7 @@ def response_tree(answer_id: str, shown: Shown) -> Tree:
         "truncation": "auto" if extra.get("truncation") == "auto" else "disabled",
         "usage": None,
         "user": asked.user,
+        **shown.told,
     }
 
 
