@@ -141,6 +141,7 @@ class Gateway(Telling):
         from agw_proxy.edge.full_server import Full  # noqa: PLC0415  likewise
         from agw_proxy.edge.handler import Handler  # noqa: PLC0415  likewise
         from agw_proxy.edge.reuse import Reuse  # noqa: PLC0415  likewise
+        from agw_proxy.edge.stored import Storing  # noqa: PLC0415  likewise
 
         handler = Handler(
             matcher=Matcher(endpoints),
@@ -152,6 +153,7 @@ class Gateway(Telling):
             overload=self._overload,
             reuse=Reuse(self.state.settings, self.metrics, self._environ, self._link is None, self._replicas),
             affinity=Affinity(self.state.settings, self._environ, self._replicas),
+            storing=Storing(self.state.settings, self._environ, self.metrics),
             replicas=self._replicas,
         )
         return Full(handler, edge)

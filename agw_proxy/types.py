@@ -43,6 +43,11 @@ class Principal(msgspec.Struct, frozen=True):
     finishes: bool = False
     """Its streams are made to finish where a budget has no more."""
 
+    @property
+    def owner(self) -> str:
+        """Whose is what it makes, and is asked for again by an id: its team's, or its own where it has none."""
+        return f"team:{self.team}" if self.team is not None else f"key:{self.name}"
+
 
 class Usage(msgspec.Struct, frozen=True):
     """Tokens as the upstream reported them; -1 where it did not."""
@@ -55,6 +60,17 @@ class Usage(msgspec.Struct, frozen=True):
     def total(self) -> int:
         """Prompt and completion together, or -1 when neither is known."""
         return -1 if self.prompt < 0 and self.completion < 0 else max(self.prompt, 0) + max(self.completion, 0)
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What a store of answers has to do with a request to Responses."""
+
+    id: str
+    """Of an answer that the gateway writes: unique, of letters and digits; what the answer's ids are made of."""
+    told: Mapping[str, Any]
+    """Members of the answer that the request as it is sent cannot tell."""
+    plain: Callable[[], tuple[bytes, Peek]] | None = None
+    """The request for an upstream that speaks Responses, where what was kept stands in it; None: the body as it is."""
 
 
 class Call(msgspec.Struct):
@@ -80,6 +96,7 @@ class Call(msgspec.Struct):
     """What the body is written in, where it can be translated for an upstream that speaks something else."""
     front: int = 0
     """Bytes at the body's beginning that are the gateway's own, where Google's form needs some (``edge.gemini``)."""
+    stored: Stored | None = None
     memo: dict[str, Any] = {}
     """What one try has worked out that the next ones need, too."""
     asks_usage: bool = False

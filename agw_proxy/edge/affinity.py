@@ -315,7 +315,7 @@ def _choice(state: State) -> bool:
 
 
 def _owner(principal: Principal) -> str:
-    return f"team:{principal.team}" if principal.team is not None else f"key:{principal.name}"
+    return principal.owner
 
 
 def _name(owner: str, what: str) -> bytes:

@@ -54,9 +54,7 @@ class Bodies:
                     if size > self.bounds.max_body_bytes:
                         raise self._too_large()
                     if self.held > self.bounds.max_bodies_bytes:
-                        raise Overloaded(
-                            "Too many request bodies are in memory at once. Try again in a moment.", retry_after_ms=1000
-                        )
+                        raise _crowded()
                     parts.append(chunk)
         except BaseException as error:
             self.held -= size
@@ -70,6 +68,13 @@ class Bodies:
         finally:
             exchange.waited += time.monotonic_ns() - begun
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def swap(self, size: int, other: int) -> int:
+        """A body of ``other`` bytes is held in place of one of ``size``; gives ``other``. Raises Overloaded, and nothing has changed."""
+        if self.held - size + other > self.bounds.max_bodies_bytes:
+            raise _crowded()
+        self.held += other - size
+        return other
 
     def free(self, size: int) -> None:
         """A body of ``size`` bytes is no longer held."""
@@ -145,3 +150,7 @@ def check_json(request: web.BaseRequest) -> None:
             raise UnsupportedMediaType(
                 f"The Content-Encoding {coding[:40]!r} is not accepted; send the JSON uncompressed."
             )
+
+
+def _crowded() -> Overloaded:
+    return Overloaded("Too many request bodies are in memory at once. Try again in a moment.", retry_after_ms=1000)

@@ -34,20 +34,19 @@ from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
 from agw_proxy.edge.raw import addressed
-from agw_proxy.edge.reading import HOST, look_into, target_of
+from agw_proxy.edge.reading import check_head, look_into, target_of
 from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.reuse import Reuse
 from agw_proxy.edge.routing import route
 from agw_proxy.edge.state import State
+from agw_proxy.edge.stored import Storing
 from agw_proxy.edge.websockets import Session, asks_upgrade, with_key
 from agw_proxy.errors import (
     CallerError,
     CallerGone,
     Draining,
     GatewayError,
-    HeadTooLarge,
     InternalError,
-    InvalidHTTP,
     KeyMissing,
     UnknownPath,
     UpgradeRefused,
@@ -77,6 +76,7 @@ class Handler:
         overload: Overload,
         reuse: Reuse,
         affinity: Affinity,
+        storing: Storing,
         replicas: Shared | None = None,
     ) -> None:
         """``state``: the state in force now; asked once a request, so that a reload never changes one under way."""
@@ -89,6 +89,7 @@ class Handler:
         self._overload = overload
         self._reuse = reuse
         self._affinity = affinity
+        self._storing = storing
         self._replicas = replicas
         self._metrics = accounts.metrics
 
@@ -147,7 +148,7 @@ class Handler:
     async def _serve(self, exchange: Exchange, request: web.BaseRequest) -> web.StreamResponse:
         path, query = target_of(request.raw_path)
         path = usual(request.method, path)
-        self._check_head(request)
+        check_head(request, self._bodies.bounds.max_head_bytes)
         if path.startswith(GOOGLE):  # also where nothing is
             exchange.dialect = "gemini"
         endpoint, values = self._matcher.match(request.method, path)
@@ -226,12 +227,18 @@ class Handler:
             upstream, path = addressed(exchange, state, path, request.headers)
         elif not (path.startswith("/v1/") or google):
             raise UnknownPath("Paths of the API begin with /v1/, spelt so.")
+        if upstream is None and not by_model:
+            kept = await self._storing.serve(exchange, request, state, path, query, self._bodies)
+            if kept is not None:
+                return self._told(exchange, kept)
         reads = by_model or (upstream is None and self._affinity.reads(request, state, path))
         if relay.json_only or (reads and kind == "application/json"):
             check_json(request)
             body = await self._bodies.read(request, exchange)
             held = len(body)
         front = 0
+        recalled = None
+        original = body
         try:
             if body is not None:
                 if google:
@@ -241,6 +248,10 @@ class Handler:
                     fallbacks = named(body, seen)
                     body = without(body, seen)
                     seen = look_into(body, state.settings.server.json_depth)
+                original = body
+                recalled = await self._storing.recall(exchange, state, path, body, seen) if by_model else None
+                if recalled is not None:
+                    body, seen, held = recalled.body, recalled.seen, self._bodies.swap(held, len(recalled.body))
             exchange.stream = seen is not None and seen.stream
             exchange.user = label(request.headers, "x-user-id")
             if body is not None and seen is not None:
@@ -257,8 +268,10 @@ class Handler:
             if "x-agw-key" not in request.headers:
                 routed = with_our_credentials(routed, state)
             share = None
-            if body is not None and by_model:
-                share = await self._reuse.look(exchange, request, relay, state, routed, (path, query, body), fallbacks)
+            if original is not None and by_model:
+                asked = path, query, original
+                share = await self._reuse.look(exchange, request, relay, state, routed, asked, fallbacks)
+            original = None
             asking = self._asking(exchange, relay, state, request, path, body if by_model else None, seen)
             routed = await self._limit(exchange, asking, routed)
             counts = relay.form if google and path.endswith(COUNTING) else COUNTING_PATHS.get(path)
@@ -279,6 +292,7 @@ class Handler:
                 dialect=exchange.dialect,
                 form=relay.form if body is not None and by_model else None,
                 front=front,
+                stored=recalled.stored if recalled is not None else None,
                 asks_usage=relay.sse_usage,
                 by_model=exchange.model is not None,
                 repeatable=exchange.model is not None,
@@ -323,9 +337,11 @@ class Handler:
             finally:
                 exchange.upstream_ns = time.monotonic_ns() - begun
                 exchange.waited += exchange.upstream_ns
-            call.body = None
+            call.body = call.stored = None
             await asking.opened(opened)
             await self._affinity.watch(exchange, opened, state, relay, path, routed)
+            if recalled is not None:
+                await recalled.watch(exchange, opened, state)
         finally:
             if body is not None:
                 self._bodies.free(held)
@@ -363,15 +379,6 @@ class Handler:
         exchange.status, exchange.complete, exchange.bytes_out = 200, True, len(body)
         headers = respond.common_headers(exchange)
         return web.Response(body=body, headers=headers, content_type="application/json")
-
-    def _check_head(self, request: web.BaseRequest) -> None:
-        """What aiohttp lets through: a head that is large in all, a Host that is none (RFC 9110 section 7.2)."""
-        if sum(len(name) + len(value) for name, value in request.raw_headers) > self._bodies.bounds.max_head_bytes:
-            raise HeadTooLarge(
-                f"The request's header fields are larger than {self._bodies.bounds.max_head_bytes // 1024} KiB in all (server.max_header_kb)."
-            )
-        if HOST.fullmatch(request.headers.get("Host", "")) is None:
-            raise InvalidHTTP("The Host header is not a host and an optional port (RFC 9110 section 7.2).")
 
     def _asking(
         self,

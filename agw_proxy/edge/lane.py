@@ -114,7 +114,7 @@ def _doors(endpoints: Sequence[Endpoint], state: State) -> Mapping[str, Door]:
                 known_end=relay.known_end,
                 needs_json=relay.json_only,
                 refusals=tuple(
-                    _refusal(service, dialect, endpoint)
+                    _refusal(service, dialect, endpoint, state)
                     for service, dialect in zip(state.services, state.routes.dialects, strict=True)
                 ),
                 operation=OPERATIONS.get(endpoint.name),
@@ -133,7 +133,7 @@ def full_lane_reason(state: State, endpoint: Endpoint, model: str, upstream: int
     service = state.services[upstream]
     if not isinstance(service.upstream, HttpUpstream):
         return "in_process"
-    reason = _refusal(service, state.routes.dialects[upstream], endpoint) or _terms(state, model, upstream)[0]
+    reason = _refusal(service, state.routes.dialects[upstream], endpoint, state) or _terms(state, model, upstream)[0]
     relay = endpoint.relay
     if (
         reason is None
@@ -158,12 +158,14 @@ def remembers(relay: Relay, path: str) -> int:
     return int(relay.form is not None or path in COUNTING_PATHS)
 
 
-def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint) -> str | None:
+def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint, state: State) -> str | None:
     """Why a request from this endpoint to this upstream needs the full lane."""
     relay = endpoint.relay
     if relay is not None and relay.form is not None:
         if relay.form not in service.speaks:
             return "dialect"
+        if relay.form == "responses" and state.settings.store is not None:
+            return "store"
     elif relay is not None and relay.upstream_path and dialect != endpoint.dialect:
         return "dialect"
     if service.by_deployment:

@@ -2,9 +2,11 @@
 
 import re
 
+from aiohttp import web
+
 from agw_proxy._hot.limit import subject
 from agw_proxy._hot.peek import Peek, PeekError, peek
-from agw_proxy.errors import InvalidJSON, InvalidParameter
+from agw_proxy.errors import HeadTooLarge, InvalidHTTP, InvalidJSON, InvalidParameter
 
 PREFIX_BYTES = 512  # of a body: the beginning of a prompt
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -12,6 +14,19 @@ ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 HOST = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::(?:[0-5]?\d{0,4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]))?"
 )
+
+
+def check_head(request: web.BaseRequest, max_bytes: int) -> None:
+    """What aiohttp lets through: a head that is large in all, a Host that is none (RFC 9110 section 7.2).
+
+    Raises HeadTooLarge, InvalidHTTP.
+    """
+    if sum(len(name) + len(value) for name, value in request.raw_headers) > max_bytes:
+        raise HeadTooLarge(
+            f"The request's header fields are larger than {max_bytes // 1024} KiB in all (server.max_header_kb)."
+        )
+    if HOST.fullmatch(request.headers.get("Host", "")) is None:
+        raise InvalidHTTP("The Host header is not a host and an optional port (RFC 9110 section 7.2).")
 
 
 def look_into(body: bytes, depth: int) -> Peek:

@@ -151,7 +151,10 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
             wire = as_gemini(call, target.model)
         elif spoken is None:
             model = target.model if call.by_model and target.model != seen.model else None
-            wire = msgspec.structs.replace(call, body=rewrite(call.body, seen, model, strip))
+            body = call.body
+            if call.stored is not None and call.stored.plain is not None:
+                body, seen = call.stored.plain()
+            wire = msgspec.structs.replace(call, body=rewrite(body, seen, model, strip))
     dropped: tuple[str, ...] = ()
     spent = False
     if spoken is None:

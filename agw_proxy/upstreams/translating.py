@@ -60,8 +60,14 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
         body=written.body,
     )
     reply = await service.upstream.open(target, wire)
+    stored = call.stored
     shown = Shown(
-        id=_plain(call.request_id), model=request.model, now=int(time.time()), include_usage=True, request=request
+        id=_plain(call.request_id) if stored is None else stored.id,
+        model=request.model,
+        now=int(time.time()),
+        include_usage=True,
+        request=request,
+        told={} if stored is None else dict(stored.told),
     )
     dropped = dict.fromkeys((*written.dropped, *lost_by(reply)))
     made = Translated(reply, service.upstream.name, spoken, call.form, shown, told(tuple(dropped)))

@@ -1,0 +1,284 @@
+"""Responses that the gateway keeps itself, so that a conversation goes on over whatever upstream (docs/responses.md).
+
+Before the route: what a request goes on from is put back into it. Behind the answer: it is kept. And what is asked for by
+its id, and is kept here, is answered from here.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import web
+
+from agw_proxy._hot.peek import Peek
+from agw_proxy.api.responses import PATH
+from agw_proxy.api.stored_responses import NOUNS, About, about, item_of, not_kept, ours, resolved, seed, serve
+from agw_proxy.config.devkey import state_dir
+from agw_proxy.config.settings import Settings
+from agw_proxy.config.storage import Store
+from agw_proxy.dialects.base import Malformed
+from agw_proxy.dialects.openai_responses_kept import portable, sent, taken_apart, with_history
+from agw_proxy.edge.affinity import UPSTREAM_HEADER, may_ask
+from agw_proxy.edge.body import Bodies
+from agw_proxy.edge.exchange import Exchange
+from agw_proxy.edge.keeping import Keeping, keep_whole
+from agw_proxy.edge.reading import look_into
+from agw_proxy.edge.state import State
+from agw_proxy.errors import BodyTooLarge, GatewayError, InvalidParameter, PreviousNotFound, StoreUnavailable
+from agw_proxy.policy.routes import shown
+from agw_proxy.store.responses import Item, Past, Responses, Turn
+from agw_proxy.store.responses_file import Missing, StoreAway, TooLong
+from agw_proxy.types import Principal, Stored
+from agw_proxy.upstreams.opening import Opened, content_type
+
+Tree = dict[str, Any]
+
+PATHS = frozenset({PATH, f"{PATH}/input_tokens"})
+FILE = "responses.db"
+MAX_QUERY_FIELDS = 100
+
+
+class Counted(Protocol):
+    """Who hears of what could not be kept."""
+
+    def dropped(self, what: str, count: int = 1) -> None:
+        """``what`` is from a closed set."""
+        ...
+
+
+class Storing:
+    """Of one worker; outlives reloads. Its file is opened when there is something to keep or to look for."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], counted: Counted) -> None:
+        """``environ``: says where the state directory is."""
+        self._folder = state_dir(settings.server.state_dir, environ)
+        self._counted = counted
+        self._opened: tuple[Store, Responses] | None = None
+
+    def _kept(self, state: State) -> Responses | None:
+        """The file of the settings in force; None where nothing is kept."""
+        store = state.settings.store
+        if store is None or store.responses == "none":
+            return None
+        if self._opened is None or self._opened[0] != store:
+            path = store.path or self._folder / FILE
+            self._opened = store, Responses(path, store.max_mb << 20, store.retention)
+        return self._opened[1]
+
+    async def serve(
+        self, exchange: Exchange, request: web.BaseRequest, state: State, path: str, query: str, bodies: Bodies
+    ) -> bytes | None:
+        """What is answered from here; None: an upstream is to be asked.
+
+        Raises NotKept for what nobody could have, CallerError, StoreUnavailable.
+        """
+        kept, principal = self._kept(state), exchange.principal
+        asked = about(request.method, path)
+        if kept is None or principal is None or asked is None or UPSTREAM_HEADER in request.headers:
+            return None
+        held = 0
+        try:
+            if asked.id and not await kept.knows(principal.owner, asked.id):
+                _check_elsewhere(state, principal, asked)
+                return None
+            body = b""
+            if asked.method == "POST" and asked.part != "cancel":
+                body = await bodies.read(request, exchange)
+                held = len(body)
+                look_into(body or b"{}", state.settings.server.json_depth)
+            return await serve(kept, principal.owner, asked, _fields(query), body)
+        except StoreAway:
+            raise away() from None
+        finally:
+            bodies.free(held)
+
+    async def recall(self, exchange: Exchange, state: State, path: str, body: bytes, seen: Peek) -> "Recalled | None":
+        """The request with what it goes on from, and what of its answer is to be kept; None: neither.
+
+        Raises PreviousNotFound and NotKept for what no upstream of the model could know either, BodyTooLarge,
+        InvalidParameter, StoreUnavailable.
+        """
+        kept, principal = self._kept(state), exchange.principal
+        if kept is None or principal is None or path not in PATHS or state.settings.store is None:
+            return None
+        tree = _object(body)
+        if tree is None:
+            return None
+        made = Recalled(kept, principal.owner, tree, self._counted, everything=state.settings.store.responses == "all")
+        try:
+            await made.look(body, seen, state.settings.server)
+        except Missing as missing:
+            if ours(missing.what) or not any_native(state, principal, seen.model):
+                raise made.lost(missing.what) from None
+            return None
+        except TooLong:
+            most = state.settings.server.max_body_mb
+            raise BodyTooLarge(
+                f"What this request goes on from has more turns than can be put back, or is larger than {most} MiB "
+                "(server.max_body_mb): begin anew."
+            ) from None
+        except Malformed as error:
+            raise InvalidParameter(error.message, param=error.param) from None
+        except StoreAway:
+            raise away() from None
+        return made if made.wanted else None
+
+
+class Recalled:
+    """One request: what it has become, and what is to become of its answer (``keeping.Keeper``)."""
+
+    def __init__(self, kept: Responses, owner: str, tree: Tree, counted: Counted, *, everything: bool) -> None:
+        """``everything``: answers of upstreams are kept that keep them, too."""
+        self._kept, self._owner, self._counted = kept, owner, counted
+        self._everything = everything
+        self._tree = tree
+        self._previous = _id(tree, "previous_response_id")
+        self._conversation = _id(tree, "conversation")
+        self._lists = tree.get("store") is not False
+        self._appends = False
+        self._rebuilt = False
+        self._past = Past()
+        self._asked: list[Item] = []
+        self.told: Tree = {}
+        self.body = self.original = b""
+        """As it goes on, and as it came."""
+        self.seen: Peek | None = None
+        self.stored = Stored("", {})
+
+    async def look(self, body: bytes, seen: Peek, server: Any) -> None:
+        """Find what it refers to, and put it in. Raises Malformed, Missing, TooLong, StoreAway, and what ``look_into`` raises."""
+        if self._previous is not None and self._conversation is not None:
+            raise Malformed("'previous_response_id' and 'conversation' exclude each other.", "conversation")
+        most, depth = server.max_body_mb << 20, server.json_depth
+        if self._previous is not None or self._conversation is not None:
+            self._past = await self._kept.past(
+                self._owner, self._previous, self._conversation, (), max(most - len(body), 0)
+            )
+        came = sent(self._tree.get("input"))
+        own = await resolved(self._kept, self._owner, came, strict=False)
+        self._rebuilt = bool(self._previous or self._conversation) or own != came
+        self._asked = [item_of(tree) for tree in own] if self._lists or self._conversation is not None else []
+        shows: Tree = {"previous_response_id": self._previous} if self._previous is not None else {}
+        shows |= {"conversation": {"id": self._conversation}} if self._conversation is not None else {}
+        plain: Callable[[], tuple[bytes, Peek]] | None = None
+        self.original, self.body, self.seen = body, body, seen
+        if self._rebuilt:
+            self.told = {**shows, "store": self._lists}
+            encoded = [orjson.dumps(tree) for tree in own]
+            self.body = with_history(self._tree, self._past.items, encoded)
+            if len(self.body) > most:
+                raise TooLong
+            self.seen = look_into(self.body, depth)
+            named = {id(tree) for tree, before in zip(own, came, strict=True) if tree is not before}
+            plain = functools.cache(functools.partial(self._plain, own, named, depth))
+        self.stored = Stored(seed(), {**shows, "store": self._lists}, plain)
+
+    def _plain(self, own: list[Tree], named: set[int], depth: int) -> tuple[bytes, Peek]:
+        """The request for an upstream that speaks Responses and knows nothing of what was kept. ``named``: of ``own``, what was."""
+        past = [orjson.dumps(item) for item in portable([orjson.loads(item) for item in self._past.items])]
+        trees = [each for tree in own for each in (portable([tree]) if id(tree) in named else [tree])]
+        # Kept here, and whole: the upstream need not keep it again.
+        tree = self._tree if self._tree.get("background") is True else {**self._tree, "store": False}
+        body = with_history(tree, past, [orjson.dumps(tree) for tree in trees])
+        return body, look_into(body, depth)
+
+    @property
+    def wanted(self) -> bool:
+        """Something is to be done about this request."""
+        return self._lists or self._rebuilt
+
+    def lost(self, what: str) -> GatewayError:
+        """What to raise where nobody has what it goes on from."""
+        if self._conversation is not None:
+            return not_kept(shown(what), "Conversation")
+        return PreviousNotFound(f"Previous response with id '{shown(what)}' not found.", param="previous_response_id")
+
+    async def watch(self, exchange: Exchange, opened: Opened, state: State) -> None:
+        """Have the answer kept on its way, where it is to be. Raises UpstreamError where it breaks before it has begun to go out."""
+        native = "responses" in state.services[opened.target.upstream].speaks
+        self._lists = self._lists and (not native or self._rebuilt or self._everything)
+        self._appends = self._conversation is not None and exchange.reuse is None
+        self.told = self.told if native else {}
+        self.body = self.original = b""
+        self._tree, self._past = {}, self._past._replace(items=())
+        self.stored = Stored("", {})
+        if exchange.endpoint != "responses" or not (self._lists or self._appends or self.told):
+            return
+        try:
+            if opened.stream is not None:
+                keeping = Keeping(opened.reply, self)
+                opened.first = await keeping.see(opened.first)
+                opened.reply = keeping
+            elif content_type(opened.reply) != b"application/json" or opened.reply.status != 200:
+                return
+            elif not await keep_whole(opened, self):
+                exchange.notes.append(("x-agw-dropped", "store"))
+        except BaseException:
+            opened.abandon()
+            raise
+
+    async def keep(self, response: Tree) -> bool:
+        """See ``Keeper``."""
+        apart = taken_apart(response, self.told)
+        what = response.get("id")
+        if apart is None or not isinstance(what, str) or not (self._lists or self._appends):
+            return True
+        head, output = apart
+        items = [*self._asked, *(item_of(tree, answered=True) for tree in output)]
+        before = self._previous if self._conversation is None or self._past.upto < 0 else self._conversation
+        turn = Turn(what, before, self._past.upto, head, items)
+        appends = self._conversation if self._appends else None
+        try:
+            await self._kept.keep(self._owner, turn, self._past.chain, appends, listed=self._lists)
+        except StoreAway:
+            self._counted.dropped("response")
+            return False
+        return True
+
+
+def any_native(state: State, principal: Principal, model: str | None) -> bool:
+    """An upstream of the model speaks Responses itself, and may know what is not kept here. A model that is none is the router's to refuse."""
+    if model is None:
+        return True
+    try:
+        route = state.routes.find(model, principal)
+    except GatewayError:
+        return True
+    return any("responses" in state.services[target.upstream].speaks for target in (*route.targets, *route.fallbacks))
+
+
+def away() -> StoreUnavailable:
+    """What to raise where the store does not answer."""
+    return StoreUnavailable("What is kept for Responses cannot be read or written now. Try again.", retry_after_ms=1000)
+
+
+def _check_elsewhere(state: State, principal: Principal, asked: About) -> None:
+    """Not kept here: an upstream may have it that speaks Responses, and that the key may use all of. Raises NotKept."""
+    for service, upstream in () if ours(asked.id) else state.pairs():
+        if "responses" in service.speaks and may_ask(state, upstream.name, principal):
+            return
+    raise not_kept(shown(asked.id), NOUNS[asked.kind])
+
+
+def _fields(query: str) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
+    except ValueError:
+        raise InvalidParameter(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None
+
+
+def _id(tree: Tree, name: str) -> str | None:
+    found = tree.get(name)
+    if isinstance(found, dict):
+        found = found.get("id")
+    return found if isinstance(found, str) and found else None
+
+
+def _object(body: bytes) -> Tree | None:
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return tree if isinstance(tree, dict) else None
