@@ -139,7 +139,7 @@ def _default(info: FieldInfo) -> str:
         quoted = ", ".join(f'"{item}"' for item in default)
         return f"`[{quoted}]`"
     if isinstance(default, float):
-        return f"`{default:g}`"
+        return f"`{default:.15g}`"
     return "`{}`" if default == {} else f"`{default}`"
 
 

@@ -270,7 +270,8 @@ class Handler:
             share = None
             if original is not None and by_model:
                 asked = path, query, original
-                share = await self._reuse.look(exchange, request, relay, state, routed, asked, fallbacks)
+                keeps = recalled is not None and recalled.keeps
+                share = await self._reuse.look(exchange, request, relay, state, routed, asked, fallbacks, keeps=keeps)
             original = None
             asking = self._asking(exchange, relay, state, request, path, body if by_model else None, seen)
             routed = await self._limit(exchange, asking, routed)

@@ -79,10 +79,12 @@ class Reuse:
         routed: Routed,
         asked: tuple[str, str, bytes],
         fallbacks: tuple[str, ...],
+        *,
+        keeps: bool = False,
     ) -> Found | None:
         """How this request gets its answer, None for by itself. ``asked``: path, query and body without ``fallbacks``.
 
-        Raises NotCached, IdempotencyConflict and InvalidParameter.
+        ``keeps``: its answer is kept by an id of its own. Raises NotCached, IdempotencyConflict and InvalidParameter.
         """
         caching, route = self._caching, routed.route
         if exchange.principal is None or exchange.carried is not None:
@@ -96,7 +98,7 @@ class Reuse:
         model = state.models.get(route.name)
         if caching is None or not serves(caching.settings, route.name, model.cache if model is not None else None):
             return order
-        if order is not None or own or fallbacks:
+        if order is not None or own or fallbacks or keeps:
             # An order runs once, and is not answered by what others got; what the caller's own credential has paid for
             # is the caller's; and whom somebody names as a fallback may be nobody else's.
             exchange.cache = "bypass"

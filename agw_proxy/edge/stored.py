@@ -123,7 +123,7 @@ class Storing:
             raise InvalidParameter(error.message, param=error.param) from None
         except StoreAway:
             raise away() from None
-        return made if made.wanted else None
+        return made
 
 
 class Recalled:
@@ -185,9 +185,9 @@ class Recalled:
         return body, look_into(body, depth)
 
     @property
-    def wanted(self) -> bool:
-        """Something is to be done about this request."""
-        return self._lists or self._rebuilt
+    def keeps(self) -> bool:
+        """An answer of its own is kept: nobody else's will do."""
+        return self._lists
 
     def lost(self, what: str) -> GatewayError:
         """What to raise where nobody has what it goes on from."""
@@ -199,7 +199,9 @@ class Recalled:
         """Have the answer kept on its way, where it is to be. Raises UpstreamError where it breaks before it has begun to go out."""
         native = "responses" in state.services[opened.target.upstream].speaks
         self._lists = self._lists and (not native or self._rebuilt or self._everything)
-        self._appends = self._conversation is not None and exchange.reuse is None
+        self._appends = self._conversation is not None
+        if exchange.reuse is not None:  # by who has asked for it first
+            self._lists = self._appends = False
         self.told = self.told if native else {}
         self.body = self.original = b""
         self._tree, self._past = {}, self._past._replace(items=())

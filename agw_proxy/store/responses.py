@@ -223,6 +223,7 @@ class Responses:
             found = self._item(file, owner, thing.n, what)
             if remove:
                 file.execute("DELETE FROM item WHERE thing = ? AND id = ?", (thing.n, what))
+                file.execute("UPDATE thing SET size = size - ? WHERE n = ?", (len(found.body), thing.n))
             return found.body
 
         return await (self._file.write(work, 0) if remove else self._file.read(work))
