@@ -48,6 +48,9 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
     if call.form is None or not isinstance(call.body, bytes):
         raise ValueError("only a whole body in a known form can be translated")
     request = _read(call.form, call)
+    stored = call.stored
+    if stored is not None and request.store:
+        request.store = None  # done here
     try:
         written = translate.write_request(request, spoken, target.model, service.quirks, ask_usage=service.stream_usage)
     except Untranslatable as error:
@@ -60,7 +63,6 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
         body=written.body,
     )
     reply = await service.upstream.open(target, wire)
-    stored = call.stored
     shown = Shown(
         id=_plain(call.request_id) if stored is None else stored.id,
         model=request.model,

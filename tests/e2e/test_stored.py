@@ -197,6 +197,15 @@ def test_an_item_may_be_named_instead_of_sent(running: Gateway, upstream: Upstre
     assert words(upstream) == ["Hello world", "two"]
 
 
+@pytest.mark.parametrize("spoken", ["chat", "messages", "gemini"])
+def test_to_keep_it_is_nothing_that_the_upstream_is_asked_for(
+    running: Gateway, upstream: Upstream, spoken: str
+) -> None:
+    reply = turn(running, model=f"{spoken}-x", input="one", store=True)
+    assert (reply.status, reply.json["store"], reply.value("x-agw-dropped")) == (200, True, None)
+    assert b"store" not in upstream.requests[-1].body
+
+
 def test_what_is_not_to_be_kept_is_not(running: Gateway) -> None:
     made = turn(running, model="chat-x", input="one", store=False).json
     assert made["store"] is False
