@@ -141,7 +141,7 @@ class Gateway(Telling):
         from agw_proxy.edge.full_server import Full  # noqa: PLC0415  likewise
         from agw_proxy.edge.handler import Handler  # noqa: PLC0415  likewise
         from agw_proxy.edge.reuse import Reuse  # noqa: PLC0415  likewise
-        from agw_proxy.edge.stored import Storing  # noqa: PLC0415  likewise
+        from agw_proxy.edge.storing import Storing  # noqa: PLC0415  likewise
 
         handler = Handler(
             matcher=Matcher(endpoints),

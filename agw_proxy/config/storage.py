@@ -142,6 +142,11 @@ class Store(Part):
     )
     path: FilePath | None = Field(None, description="SQLite file; null is `responses.db` in the state directory.")
 
+    @property
+    def keeps(self) -> bool:
+        """Something may be kept."""
+        return self.responses != "none"
+
     @field_validator("responses", mode="before")
     @classmethod
     def _switch(cls, value: object) -> object:

@@ -39,7 +39,7 @@ from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.reuse import Reuse
 from agw_proxy.edge.routing import route
 from agw_proxy.edge.state import State
-from agw_proxy.edge.stored import Storing
+from agw_proxy.edge.storing import Storing
 from agw_proxy.edge.websockets import Session, asks_upgrade, with_key
 from agw_proxy.errors import (
     CallerError,

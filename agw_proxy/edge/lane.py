@@ -164,7 +164,7 @@ def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint, state: Stat
     if relay is not None and relay.form is not None:
         if relay.form not in service.speaks:
             return "dialect"
-        if relay.form == "responses" and state.settings.store is not None:
+        if relay.form == "responses" and state.settings.store is not None and state.settings.store.keeps:
             return "store"
     elif relay is not None and relay.upstream_path and dialect != endpoint.dialect:
         return "dialect"

@@ -5,7 +5,7 @@ its id, and is kept here, is answered from here.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -13,14 +13,11 @@ import orjson
 from aiohttp import web
 
 from agw_proxy._hot.peek import Peek
-from agw_proxy.api.responses import PATH
 from agw_proxy.api.stored_responses import NOUNS, About, about, item_of, not_kept, ours, resolved, seed, serve
-from agw_proxy.config.devkey import state_dir
-from agw_proxy.config.settings import Settings
-from agw_proxy.config.storage import Store
+from agw_proxy.config.settings import Server
 from agw_proxy.dialects.base import Malformed
 from agw_proxy.dialects.openai_responses_kept import portable, sent, taken_apart, with_history
-from agw_proxy.edge.affinity import UPSTREAM_HEADER, may_ask
+from agw_proxy.edge.affinity import may_ask
 from agw_proxy.edge.body import Bodies
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.keeping import Keeping, keep_whole
@@ -35,8 +32,6 @@ from agw_proxy.upstreams.opening import Opened, content_type
 
 Tree = dict[str, Any]
 
-PATHS = frozenset({PATH, f"{PATH}/input_tokens"})
-FILE = "responses.db"
 MAX_QUERY_FIELDS = 100
 
 
@@ -48,82 +43,62 @@ class Counted(Protocol):
         ...
 
 
-class Storing:
-    """Of one worker; outlives reloads. Its file is opened when there is something to keep or to look for."""
+async def answered(
+    kept: Responses, exchange: Exchange, request: web.BaseRequest, state: State, path: str, query: str, bodies: Bodies
+) -> bytes | None:
+    """What is answered from here to a request for something that may be kept; None: an upstream is to be asked.
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str], counted: Counted) -> None:
-        """``environ``: says where the state directory is."""
-        self._folder = state_dir(settings.server.state_dir, environ)
-        self._counted = counted
-        self._opened: tuple[Store, Responses] | None = None
-
-    def _kept(self, state: State) -> Responses | None:
-        """The file of the settings in force; None where nothing is kept."""
-        store = state.settings.store
-        if store is None or store.responses == "none":
+    Raises NotKept for what nobody could have, CallerError, StoreUnavailable.
+    """
+    principal, asked = exchange.principal, about(request.method, path)
+    if principal is None or asked is None:
+        return None
+    held = 0
+    try:
+        if asked.id and not await kept.knows(principal.owner, asked.id):
+            _check_elsewhere(state, principal, asked)
             return None
-        if self._opened is None or self._opened[0] != store:
-            path = store.path or self._folder / FILE
-            self._opened = store, Responses(path, store.max_mb << 20, store.retention)
-        return self._opened[1]
+        body = b""
+        if asked.method == "POST" and asked.part != "cancel":
+            body = await bodies.read(request, exchange)
+            held = len(body)
+            look_into(body or b"{}", state.settings.server.json_depth)
+        return await serve(kept, principal.owner, asked, _fields(query), body)
+    except StoreAway:
+        raise away() from None
+    finally:
+        bodies.free(held)
 
-    async def serve(
-        self, exchange: Exchange, request: web.BaseRequest, state: State, path: str, query: str, bodies: Bodies
-    ) -> bytes | None:
-        """What is answered from here; None: an upstream is to be asked.
 
-        Raises NotKept for what nobody could have, CallerError, StoreUnavailable.
-        """
-        kept, principal = self._kept(state), exchange.principal
-        asked = about(request.method, path)
-        if kept is None or principal is None or asked is None or UPSTREAM_HEADER in request.headers:
-            return None
-        held = 0
-        try:
-            if asked.id and not await kept.knows(principal.owner, asked.id):
-                _check_elsewhere(state, principal, asked)
-                return None
-            body = b""
-            if asked.method == "POST" and asked.part != "cancel":
-                body = await bodies.read(request, exchange)
-                held = len(body)
-                look_into(body or b"{}", state.settings.server.json_depth)
-            return await serve(kept, principal.owner, asked, _fields(query), body)
-        except StoreAway:
-            raise away() from None
-        finally:
-            bodies.free(held)
+async def recall(
+    kept: Responses, exchange: Exchange, state: State, body: bytes, seen: Peek, counted: Counted, *, everything: bool
+) -> "Recalled | None":
+    """The request with what it goes on from, and what of its answer is to be kept; None: neither.
 
-    async def recall(self, exchange: Exchange, state: State, path: str, body: bytes, seen: Peek) -> "Recalled | None":
-        """The request with what it goes on from, and what of its answer is to be kept; None: neither.
-
-        Raises PreviousNotFound and NotKept for what no upstream of the model could know either, BodyTooLarge,
-        InvalidParameter, StoreUnavailable.
-        """
-        kept, principal = self._kept(state), exchange.principal
-        if kept is None or principal is None or path not in PATHS or state.settings.store is None:
-            return None
-        tree = _object(body)
-        if tree is None:
-            return None
-        made = Recalled(kept, principal.owner, tree, self._counted, everything=state.settings.store.responses == "all")
-        try:
-            await made.look(body, seen, state.settings.server)
-        except Missing as missing:
-            if ours(missing.what) or not any_native(state, principal, seen.model):
-                raise made.lost(missing.what) from None
-            return None
-        except TooLong:
-            most = state.settings.server.max_body_mb
-            raise BodyTooLarge(
-                f"What this request goes on from has more turns than can be put back, or is larger than {most} MiB "
-                "(server.max_body_mb): begin anew."
-            ) from None
-        except Malformed as error:
-            raise InvalidParameter(error.message, param=error.param) from None
-        except StoreAway:
-            raise away() from None
-        return made
+    ``everything``: see ``Recalled``. Raises PreviousNotFound and NotKept for what no upstream of the model could know
+    either, BodyTooLarge, InvalidParameter, StoreUnavailable.
+    """
+    tree, principal = _object(body), exchange.principal
+    if tree is None or principal is None:
+        return None
+    made = Recalled(kept, principal.owner, tree, counted, everything=everything)
+    try:
+        await made.look(body, seen, state.settings.server)
+    except Missing as missing:
+        if ours(missing.what) or not any_native(state, principal, seen.model):
+            raise made.lost(missing.what) from None
+        return None
+    except TooLong:
+        most = state.settings.server.max_body_mb
+        raise BodyTooLarge(
+            f"What this request goes on from has more turns than can be put back, or is larger than {most} MiB "
+            "(server.max_body_mb): begin anew."
+        ) from None
+    except Malformed as error:
+        raise InvalidParameter(error.message, param=error.param) from None
+    except StoreAway:
+        raise away() from None
+    return made
 
 
 class Recalled:
@@ -147,7 +122,7 @@ class Recalled:
         self.seen: Peek | None = None
         self.stored = Stored("", {})
 
-    async def look(self, body: bytes, seen: Peek, server: Any) -> None:
+    async def look(self, body: bytes, seen: Peek, server: Server) -> None:
         """Find what it refers to, and put it in. Raises Malformed, Missing, TooLong, StoreAway, and what ``look_into`` raises."""
         if self._previous is not None and self._conversation is not None:
             raise Malformed("'previous_response_id' and 'conversation' exclude each other.", "conversation")

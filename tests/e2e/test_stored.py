@@ -22,7 +22,8 @@ TURN = "/v1/responses"
 
 
 def config(url: str, **sections: object) -> Tree:
-    made = configuration(*upstreams(url), **{"store": {}, **sections})
+    patient = {"connect": "20s", "first_byte": "20s", "between_bytes": "20s", "total": "40s"}
+    made = configuration(*upstreams(url), **{"store": {}, "timeouts": patient, **sections})
     targets = [{"upstream": spoken, "model": f"{spoken}-x"} for spoken in ("messages", "responses")]
     made["models"] = [{"name": "mixed", "targets": targets, "balance": "first"}]
     made["keys"][0]["team"] = "crew"
@@ -51,7 +52,7 @@ def turn(gateway: Gateway, *, key: str = "", **members: object) -> Any:
 
 
 def client(gateway: Gateway, key: str = "") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key or gateway.key, max_retries=0, timeout=10)
+    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key or gateway.key, max_retries=0, timeout=40)
 
 
 def file_of(gateway: Gateway) -> Path:
@@ -111,7 +112,7 @@ async def test_calls_and_their_results_go_on_too_asynchronously(running: Gateway
         for name in ("get_weather", "get_time")
     ]
     upstream.default = plays(TOOLS)
-    async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key=running.key, max_retries=0, timeout=10) as sdk:
+    async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key=running.key, max_retries=0, timeout=40) as sdk:
         made = await sdk.responses.create(model="messages-x", input="How is it?", tools=tools)
         calls = [item for item in made.output if item.type == "function_call"]
         outputs: Any = [
@@ -160,6 +161,9 @@ def test_what_an_upstream_keeps_itself_is_left_to_it(running: Gateway, upstream:
     reply = turn(running, model="responses-x", input="one")
     assert running.receipt(reply.request_id)["lane_reason"] == "store"
     asked = {"model": "responses-x", "input": "two", "previous_response_id": "resp_theirs"}
+    turn(running, **asked)
+    assert upstream.requests[-1].json == asked
+    asked = {"model": "responses-x", "input": [{"type": "item_reference", "id": "msg_theirs"}]}
     turn(running, **asked)
     assert upstream.requests[-1].json == asked
     upstream.script(answer({"id": "resp_theirs", "object": "response"}))
@@ -259,6 +263,9 @@ def test_a_conversation_gathers_what_is_said_in_it(running: Gateway, upstream: U
         sdk.conversations.items.create(begun.id, items=[{"role": "developer", "content": "three"}])
         changed = sdk.conversations.update(begun.id, metadata={"topic": "letters"})
         assert (sdk.conversations.retrieve(begun.id), changed.metadata) == (changed, {"topic": "letters"})
+        sdk.responses.create(model="chat-x", input="five", conversation=begun.id, store=False)
+        items = sdk.conversations.items.list(begun.id, limit=2)
+        assert [item.content[0].text for item in items.data] == ["Hello world", "five"]
         # The response goes on from what there was, not from what has been said since.
         sdk.responses.create(model="messages-x", input="four", previous_response_id=made.id)
         assert words(upstream) == ["one", "Hello world", "four"]

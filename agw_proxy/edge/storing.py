@@ -1,0 +1,78 @@
+"""Whether there is a store for Responses, and its file. What is done with it, ``stored`` does: imported only where there is one."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from agw_proxy._hot.peek import Peek
+from agw_proxy.api.responses import PATH
+from agw_proxy.config.devkey import state_dir
+from agw_proxy.config.settings import Settings
+from agw_proxy.edge.affinity import UPSTREAM_HEADER
+from agw_proxy.edge.body import Bodies
+from agw_proxy.edge.exchange import Exchange
+from agw_proxy.edge.state import State
+from agw_proxy.observe.metrics import Metrics
+
+if TYPE_CHECKING:
+    from agw_proxy.edge.stored import Recalled
+    from agw_proxy.store.responses import Responses
+
+PATHS = frozenset({PATH, f"{PATH}/input_tokens"})
+BELOW = (f"{PATH}/", "/v1/conversations")
+FILE = "responses.db"
+
+
+class Storing:
+    """Of one worker; outlives reloads. Its file is opened when there is something to keep or to look for."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], metrics: Metrics) -> None:
+        """``environ``: says where the state directory is."""
+        self._folder = state_dir(settings.server.state_dir, environ)
+        self._metrics = metrics
+        self._opened: tuple[object, Responses] | None = None
+
+    async def serve(
+        self, exchange: Exchange, request: web.BaseRequest, state: State, path: str, query: str, bodies: Bodies
+    ) -> bytes | None:
+        """See ``stored.answered``."""
+        if not path.startswith(BELOW) or UPSTREAM_HEADER in request.headers:
+            return None
+        kept = await self._kept(state)
+        if kept is None:
+            return None
+        from agw_proxy.edge.stored import answered  # noqa: PLC0415  likewise
+
+        return await answered(kept, exchange, request, state, path, query, bodies)
+
+    async def recall(self, exchange: Exchange, state: State, path: str, body: bytes, seen: Peek) -> "Recalled | None":
+        """See ``stored.recall``."""
+        kept = await self._kept(state) if path in PATHS else None
+        if kept is None or state.settings.store is None:
+            return None
+        from agw_proxy.edge.stored import recall  # noqa: PLC0415  likewise
+
+        everything = state.settings.store.responses == "all"
+        return await recall(kept, exchange, state, body, seen, self._metrics, everything=everything)
+
+    async def _kept(self, state: State) -> "Responses | None":
+        """The file of the settings in force; None where nothing is kept."""
+        store = state.settings.store
+        if store is None or not store.keeps:
+            return None
+        if "agw_proxy.edge.stored" not in sys.modules:
+            await asyncio.get_running_loop().run_in_executor(None, _import)
+        from agw_proxy.store.responses import Responses  # noqa: PLC0415  SQLite only where it is needed
+
+        meant = (store.path, store.max_mb, store.retention)
+        if self._opened is None or self._opened[0] != meant:
+            path = store.path or self._folder / FILE
+            self._opened = meant, Responses(path, store.max_mb << 20, store.retention)
+        return self._opened[1]
+
+
+def _import() -> None:
+    from agw_proxy.edge import stored  # noqa: F401, PLC0415  it brings a dialect
