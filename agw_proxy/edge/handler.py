@@ -8,7 +8,6 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Mapping
-from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -34,7 +33,7 @@ from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
 from agw_proxy.edge.raw import addressed
-from agw_proxy.edge.reading import check_head, look_into, target_of
+from agw_proxy.edge.reading import check_head, fields_of, look_into, target_of
 from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.reuse import Reuse
 from agw_proxy.edge.routing import route
@@ -42,7 +41,6 @@ from agw_proxy.edge.state import State
 from agw_proxy.edge.storing import Storing
 from agw_proxy.edge.websockets import Session, asks_upgrade, with_key
 from agw_proxy.errors import (
-    CallerError,
     CallerGone,
     Draining,
     GatewayError,
@@ -57,8 +55,6 @@ from agw_proxy.types import Asked, Attempt, Call, Control, Routed
 from agw_proxy.upstreams.attempts import open_first
 from agw_proxy.upstreams.failures import verdict
 from agw_proxy.upstreams.ways import PLAIN
-
-MAX_QUERY_FIELDS = 100
 
 
 class Handler:
@@ -200,11 +196,7 @@ class Handler:
             raise UnknownPath("Nothing is served here.")
         body = b"" if request.method in {"GET", "HEAD"} else await self._bodies.read(request, exchange)
         try:
-            try:
-                fields = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
-            except ValueError:
-                raise CallerError(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None
-            asked = Asked(exchange.principal, values, fields, body, exchange.dialect)
+            asked = Asked(exchange.principal, values, fields_of(query), body, exchange.dialect)
             made = await endpoint.handler(self._control, asked)
         finally:
             self._bodies.free(len(body))
@@ -238,7 +230,6 @@ class Handler:
             held = len(body)
         front = 0
         recalled = None
-        original = body
         try:
             if body is not None:
                 if google:
@@ -248,7 +239,6 @@ class Handler:
                     fallbacks = named(body, seen)
                     body = without(body, seen)
                     seen = look_into(body, state.settings.server.json_depth)
-                original = body
                 recalled = await self._storing.recall(exchange, state, path, body, seen) if by_model else None
                 if recalled is not None:
                     body, seen, held = recalled.body, recalled.seen, self._bodies.swap(held, len(recalled.body))
@@ -268,11 +258,10 @@ class Handler:
             if "x-agw-key" not in request.headers:
                 routed = with_our_credentials(routed, state)
             share = None
-            if original is not None and by_model:
-                asked = path, query, original
+            if body is not None and by_model:
+                asked = path, query, body if recalled is None else recalled.original
                 keeps = recalled is not None and recalled.keeps
                 share = await self._reuse.look(exchange, request, relay, state, routed, asked, fallbacks, keeps=keeps)
-            original = None
             asking = self._asking(exchange, relay, state, request, path, body if by_model else None, seen)
             routed = await self._limit(exchange, asking, routed)
             counts = relay.form if google and path.endswith(COUNTING) else COUNTING_PATHS.get(path)

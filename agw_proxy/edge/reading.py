@@ -1,13 +1,15 @@
 """What is read off a request before anything is decided: its target, its Host, the look into its JSON."""
 
 import re
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from agw_proxy._hot.limit import subject
 from agw_proxy._hot.peek import Peek, PeekError, peek
-from agw_proxy.errors import HeadTooLarge, InvalidHTTP, InvalidJSON, InvalidParameter
+from agw_proxy.errors import CallerError, HeadTooLarge, InvalidHTTP, InvalidJSON, InvalidParameter
 
+MAX_QUERY_FIELDS = 100
 PREFIX_BYTES = 512  # of a body: the beginning of a prompt
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
@@ -27,6 +29,14 @@ def check_head(request: web.BaseRequest, max_bytes: int) -> None:
         )
     if HOST.fullmatch(request.headers.get("Host", "")) is None:
         raise InvalidHTTP("The Host header is not a host and an optional port (RFC 9110 section 7.2).")
+
+
+def fields_of(query: str) -> dict[str, str]:
+    """The fields of a query, the last of each name. Raises CallerError for too many."""
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
+    except ValueError:
+        raise CallerError(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None
 
 
 def look_into(body: bytes, depth: int) -> Peek:

@@ -7,7 +7,6 @@ its id, and is kept here, is answered from here.
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
@@ -21,7 +20,7 @@ from agw_proxy.edge.affinity import may_ask
 from agw_proxy.edge.body import Bodies
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.keeping import Keeping, keep_whole
-from agw_proxy.edge.reading import look_into
+from agw_proxy.edge.reading import fields_of, look_into
 from agw_proxy.edge.state import State
 from agw_proxy.errors import BodyTooLarge, GatewayError, InvalidParameter, PreviousNotFound, StoreUnavailable
 from agw_proxy.policy.routes import shown
@@ -31,8 +30,6 @@ from agw_proxy.types import Principal, Stored
 from agw_proxy.upstreams.opening import Opened, content_type
 
 Tree = dict[str, Any]
-
-MAX_QUERY_FIELDS = 100
 
 
 class Counted(Protocol):
@@ -63,7 +60,7 @@ async def answered(
             body = await bodies.read(request, exchange)
             held = len(body)
             look_into(body or b"{}", state.settings.server.json_depth)
-        return await serve(kept, principal.owner, asked, _fields(query), body)
+        return await serve(kept, principal.owner, asked, fields_of(query), body)
     except StoreAway:
         raise away() from None
     finally:
@@ -237,13 +234,6 @@ def _check_elsewhere(state: State, principal: Principal, asked: About) -> None:
         if "responses" in service.speaks and may_ask(state, upstream.name, principal):
             return
     raise not_kept(shown(asked.id), NOUNS[asked.kind])
-
-
-def _fields(query: str) -> dict[str, str]:
-    try:
-        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
-    except ValueError:
-        raise InvalidParameter(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None
 
 
 def _id(tree: Tree, name: str) -> str | None:

@@ -160,7 +160,7 @@ def test_a_conversation_may_go_on_at_an_upstream_that_speaks_responses(running: 
 def test_what_an_upstream_keeps_itself_is_left_to_it(running: Gateway, upstream: Upstream) -> None:
     reply = turn(running, model="responses-x", input="one")
     assert running.receipt(reply.request_id)["lane_reason"] == "store"
-    asked = {"model": "responses-x", "input": "two", "previous_response_id": "resp_theirs"}
+    asked: Any = {"model": "responses-x", "input": "two", "previous_response_id": "resp_theirs"}
     turn(running, **asked)
     assert upstream.requests[-1].json == asked
     asked = {"model": "responses-x", "input": [{"type": "item_reference", "id": "msg_theirs"}]}
