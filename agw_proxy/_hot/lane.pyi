@@ -53,6 +53,7 @@ class Door:
         operation: str | None,
         counts_only: bool = False,
         remembers: int = 0,
+        recalls: bool = False,
     ) -> None: ...
 
 class Origin:

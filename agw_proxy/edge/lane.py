@@ -12,15 +12,18 @@ from agw_proxy._hot.lane import Caller, Door, Names, Origin, Policy
 from agw_proxy._hot.route import Globs
 from agw_proxy.api.endpoint import Endpoint, Relay
 from agw_proxy.api.passthrough import COUNTING_PATHS
+from agw_proxy.api.responses import PATH as RESPONSES
 from agw_proxy.config.settings import Model
 from agw_proxy.config.storage import Cache
 from agw_proxy.edge.headers import KEPT_IN, KEPT_PREFIXES, SAFE_OUT, SAFE_OUT_PREFIXES
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import OPERATIONS
-from agw_proxy.policy.affinity import marked, spread
+from agw_proxy.policy.affinity import marked, recalls, spread
 from agw_proxy.types import Dialect
 from agw_proxy.upstreams.http import HttpUpstream
 from agw_proxy.upstreams.service import Service
+
+STORED_PATHS = frozenset({RESPONSES, f"{RESPONSES}/input_tokens"})
 
 
 def names() -> Names:
@@ -120,6 +123,7 @@ def _doors(endpoints: Sequence[Endpoint], state: State) -> Mapping[str, Door]:
                 operation=OPERATIONS.get(endpoint.name),
                 counts_only=path in COUNTING_PATHS,
                 remembers=remembers(relay, path),
+                recalls=stored(state, path),
             )
             if relay.model_paths is None:
                 doors[path] = door
@@ -141,7 +145,15 @@ def full_lane_reason(state: State, endpoint: Endpoint, model: str, upstream: int
         and marked(body, spreads(state).get(model, 0), remembers(relay, endpoint.path))
     ):
         return "affinity"
+    if reason is None and stored(state, endpoint.path) and recalls(body):
+        return "store"
     return reason
+
+
+def stored(state: State, path: str) -> bool:
+    """A request there may go on from what the gateway keeps itself."""
+    store = state.settings.store
+    return store is not None and store.keeps and path in STORED_PATHS
 
 
 def spreads(state: State) -> Mapping[str, int]:
@@ -160,11 +172,11 @@ def remembers(relay: Relay, path: str) -> int:
 
 def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint, state: State) -> str | None:
     """Why a request from this endpoint to this upstream needs the full lane."""
-    relay = endpoint.relay
+    relay, store = endpoint.relay, state.settings.store
     if relay is not None and relay.form is not None:
         if relay.form not in service.speaks:
             return "dialect"
-        if relay.form == "responses" and state.settings.store is not None and state.settings.store.keeps:
+        if relay.form == "responses" and store is not None and store.responses == "all":
             return "store"
     elif relay is not None and relay.upstream_path and dialect != endpoint.dialect:
         return "dialect"

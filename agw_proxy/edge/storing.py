@@ -14,6 +14,7 @@ from agw_proxy.config.settings import Settings
 from agw_proxy.edge.affinity import UPSTREAM_HEADER
 from agw_proxy.edge.body import Bodies
 from agw_proxy.edge.exchange import Exchange
+from agw_proxy.edge.lane import STORED_PATHS
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import Metrics
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from agw_proxy.edge.stored import Recalled
     from agw_proxy.store.responses import Responses
 
-PATHS = frozenset({PATH, f"{PATH}/input_tokens"})
 BELOW = (f"{PATH}/", "/v1/conversations")
 FILE = "responses.db"
 
@@ -50,7 +50,7 @@ class Storing:
 
     async def recall(self, exchange: Exchange, state: State, path: str, body: bytes, seen: Peek) -> "Recalled | None":
         """See ``stored.recall``."""
-        kept = await self._kept(state) if path in PATHS else None
+        kept = await self._kept(state) if path in STORED_PATHS else None
         if kept is None or state.settings.store is None:
             return None
         from agw_proxy.edge.stored import recall  # noqa: PLC0415  likewise

@@ -31,6 +31,8 @@ MARKS = (
 )  # fmt: skip
 """What in a body sends a request to the full lane: the first ones refer to something, the last ones may bring something."""
 MARKS_OF_HISTORY = 10
+RECALLS = (b'"previous_response_id"', b'"conversation"', b'"item_reference"')
+"""What in a body sends a request to the full lane where the gateway keeps Responses itself."""
 HEAD_BYTES = 4096
 
 _FIRST_ID = re.compile(rb'"id"\s*:\s*"([!#-\[\]-~]{1,256})"')
@@ -135,6 +137,11 @@ def marked(body: bytes, level: int, remembers: int) -> bool:
     if level == remembers == 2:
         return True
     return any(mark in body for mark in (MARKS if level == 2 else MARKS[:MARKS_OF_HISTORY]))
+
+
+def recalls(body: bytes) -> bool:
+    """A request may go on from what the gateway keeps itself; as ``_hot.lane`` decides."""
+    return any(mark in body for mark in RECALLS)
 
 
 def _made(tree: Tree) -> Iterator[object]:

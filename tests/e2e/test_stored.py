@@ -11,6 +11,7 @@ import openai
 import orjson
 import pytest
 
+from agw_proxy.policy.affinity import RECALLS, recalls
 from tests.e2e.test_translation import upstreams
 from tests.support.behaviours import answer, stream
 from tests.support.gateway import Gateway, Tree, configuration
@@ -159,7 +160,7 @@ def test_a_conversation_may_go_on_at_an_upstream_that_speaks_responses(running: 
 
 def test_what_an_upstream_keeps_itself_is_left_to_it(running: Gateway, upstream: Upstream) -> None:
     reply = turn(running, model="responses-x", input="one")
-    assert running.receipt(reply.request_id)["lane_reason"] == "store"
+    assert running.receipt(reply.request_id)["lane"] == "fast"
     asked: Any = {"model": "responses-x", "input": "two", "previous_response_id": "resp_theirs"}
     turn(running, **asked)
     assert upstream.requests[-1].json == asked
@@ -169,6 +170,18 @@ def test_what_an_upstream_keeps_itself_is_left_to_it(running: Gateway, upstream:
     upstream.script(answer({"id": "resp_theirs", "object": "response"}))
     there = {"x-agw-upstream": "responses"}
     assert running.get(f"{TURN}/resp_theirs", headers=there).json["id"] == "resp_theirs"
+
+
+def test_both_lanes_look_for_what_may_be_kept_here(running: Gateway, upstream: Upstream) -> None:
+    for mark in (*RECALLS, b'"input_reference"'):
+        body = b'{"model": "responses-x", "input": "x", "metadata": {' + mark + b': "y"}}'
+        reply = running.post(TURN, body, headers={"content-type": "application/json"})
+        assert reply.status == 200, reply.body
+        told = running.receipts(reply.request_id)[0].get("lane_reason")
+        assert told == ("store" if recalls(body) else None), body
+    asked: Any = {"model": "responses-x", "input": "x", "previous_response_id": "resp_1"}
+    explained = running.post("/explain", {"path": TURN, "request": asked}, key=running.admin_key)
+    assert b'"store"' in explained.body
 
 
 def test_nobody_else_has_it_but_the_team(running: Gateway, upstream: Upstream) -> None:
@@ -387,6 +400,7 @@ def test_an_answer_whose_last_event_is_short_is_kept_by_what_came_before(changin
     assert whole in frames
     head, _, last = frames.rpartition(b"event: response.completed")
     upstream.script(stream([head + b"event: response.completed" + last.replace(whole, b"[]")]))
-    turn(changing, model="responses-x", input="one", stream=True)
+    reply = turn(changing, model="responses-x", input="one", stream=True)
+    assert changing.receipt(reply.request_id)["lane_reason"] == "store"
     kept: Any = changing.get(f"{TURN}/resp_1").json
     assert kept["output"][0]["content"][0]["text"] == "Hello world"

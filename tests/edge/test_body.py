@@ -2,14 +2,18 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
 from aiohttp import ClientConnectionResetError
 from aiohttp.test_utils import make_mocked_request
 
+from agw_proxy._hot.lane import Lane
 from agw_proxy.edge.body import Bodies, check_json
-from agw_proxy.errors import UnsupportedMediaType
+from agw_proxy.edge.exchange import Bounds
+from agw_proxy.errors import Overloaded, UnsupportedMediaType
 from tests.edge.inprocess import Running, serving
 from tests.support.gateway import APP_KEY, Tree
 from tests.support.upstream import Upstream
@@ -175,3 +179,16 @@ async def test_a_client_that_goes_while_it_is_told_to_go_on_is_no_defect(
         await running.raw(head.encode())
         line = await running.receipt()
     assert (line["outcome"], line["status"]) == ("caller_gone", 499)
+
+
+def test_a_body_that_grows_is_held_as_what_it_has_become() -> None:
+    lane = SimpleNamespace(held=10)
+    bounds = Bounds(max_head_bytes=1, max_body_bytes=100, max_bodies_bytes=100, body_seconds=1.0, json_depth=8)
+    bodies = Bodies(bounds, cast("Lane", lane))
+    assert bodies.swap(10, 30) == 30
+    assert bodies.swap(30, 5) == 5
+    with pytest.raises(Overloaded):
+        bodies.swap(5, 101)
+    assert lane.held == 5
+    bodies.free(5)
+    assert lane.held == 0

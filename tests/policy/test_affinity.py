@@ -12,11 +12,13 @@ from agw_proxy.policy.affinity import (
     MARKS_OF_HISTORY,
     MAX_IDS,
     MAX_SIGNATURES,
+    RECALLS,
     Refers,
     first_id,
     kind_of,
     marked,
     opens,
+    recalls,
     referred,
     spread,
     tells,
@@ -125,6 +127,13 @@ def test_models_are_spread_over_upstreams_or_not() -> None:
     routes = [table.find(name) for name in ("one", "spare", "both", "anything")]
     assert [spread(route, 2) for route in routes if route is not None] == [0, 1, 2, 0]
     assert [spread(route, 1) for route in routes if route is not None] == [0] * 4, "who makes nothing is none"
+
+
+def test_what_may_go_on_from_something_kept_is_known_by_its_names() -> None:
+    for mark in RECALLS:
+        assert recalls(b'{"model": "m", "input": [{"type":' + mark + b"}]}")
+        assert not recalls(b'{"text": ' + orjson.dumps(f"say {mark.decode()}") + b"}")
+    assert not recalls(b'{"model": "m", "input": "x", "store": true}')
 
 
 def test_only_what_may_refer_to_something_is_sent_to_the_full_lane() -> None:

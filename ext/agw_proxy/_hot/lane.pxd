@@ -105,6 +105,7 @@ cdef class Door:
     cdef bint asks_usage, known_end, needs_json
     cdef bint anthropic                 # in its dialect
     cdef bint counts_only               # it counts tokens and uses none
+    cdef bint recalls                   # bodies may refer to what the gateway keeps itself
     cdef int remembers                  # 1: bodies may refer to what an upstream has made; 2: answers are such things
     cdef tuple refusals                 # by upstream number: None, or the reason why not from this endpoint
     cdef str operation                  # of the GenAI metrics, or None

@@ -23,6 +23,12 @@ MARKS[12] = b'"reasoning_effort"'
 cdef enum:
     MARKS_OF_HISTORY = 10
     MARKS_OF_ALL = 13
+    MARKS_OF_STORE = 3
+# What may be kept by the gateway itself. The same as ``policy.affinity.RECALLS``.
+cdef const char *RECALLS[3]
+RECALLS[0] = b'"previous_response_id"'
+RECALLS[1] = b'"conversation"'
+RECALLS[2] = b'"item_reference"'
 
 
 cdef str refusal_of(Downstream d, Way way, const unsigned char *body):
@@ -31,14 +37,16 @@ cdef str refusal_of(Downstream d, Way way, const unsigned char *body):
         return None
     if way.refusal is not None:
         return way.refusal
-    return "affinity" if way.marks and marked(body, d.seen.size, way.marks) else None
+    if way.door.recalls and marked(body, d.seen.size, RECALLS, MARKS_OF_STORE):
+        return "store"
+    return "affinity" if way.marks and marked(body, d.seen.size, MARKS, way.marks) else None
 
 
-cdef bint marked(const unsigned char *body, Py_ssize_t size, int count) noexcept nogil:
-    """One of the first ``count`` marks stands in the body."""
+cdef bint marked(const unsigned char *body, Py_ssize_t size, const char **marks, int count) noexcept nogil:
+    """One of the first ``count`` of ``marks`` stands in the body."""
     cdef int i
     for i in range(count):
-        if memmem(body, size, MARKS[i], strlen(MARKS[i])) != NULL:
+        if memmem(body, size, marks[i], strlen(marks[i])) != NULL:
             return True
     return False
 

@@ -25,12 +25,12 @@ cdef class Door:
     def __cinit__(
         self, str name not None, str dialect not None, *, upstream_path, default_model, bint asks_usage,
         bint known_end, bint needs_json, tuple refusals not None, operation, bint counts_only=False,
-        int remembers=0,
+        int remembers=0, bint recalls=False,
     ):
         """``known_end``: a stream without its last event is broken. ``counts_only``: it counts tokens and uses none.
 
-        ``remembers``: see ``edge.lane.remembers``. ``refusals``: by upstream number why a request from here goes by the
-        full lane, or None.
+        ``recalls``: see ``policy.affinity.recalls``. ``remembers``: see ``edge.lane.remembers``. ``refusals``: by
+        upstream number why a request from here goes by the full lane, or None.
         """
         self.name = name
         self.dialect = dialect
@@ -42,6 +42,7 @@ cdef class Door:
         self.anthropic = dialect == "anthropic"
         self.counts_only = counts_only
         self.remembers = remembers
+        self.recalls = recalls
         self.refusals = refusals
         self.operation = operation
 
