@@ -122,6 +122,11 @@ class Server(Part):
     write_seconds: LongerThanZero = Field(
         60.0, description="How long a client may read nothing of its answer; over it the connection is cut."
     )
+    ping_seconds: Duration = Field(
+        15.0,
+        description="A stream that waits for its first token gets a heartbeat after so long, and again; 0: none. "
+        "In the full lane, and not in Gemini's form.",
+    )
     keepalive_seconds: LongerThanZero = Field(75.0, description="How long an idle client connection stays open.")
     state_dir: FilePath | None = Field(
         None, description="Directory for the generated key; null is `$XDG_STATE_HOME/agw` or `~/.local/state/agw`."

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +16,9 @@ from agw_proxy.edge.finishing import Ending
 from agw_proxy.edge.state import State
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamError, UpstreamRejected
 from agw_proxy.types import Attempt, Dialect, Lane, Principal, Receipt, Usage
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 NOTHING = Usage(0, 0, 0)
 
@@ -63,6 +67,8 @@ class Exchange:
         self.error: GatewayError | None = None
         self.ending: GatewayError | None = None
         """Why the gateway itself ends this exchange (drain); set before its task is cancelled."""
+        self.fail: Callable[[GatewayError], web.StreamResponse] | None = None
+        """Ends an answer of which nothing but heartbeats has gone out."""
         self.complete = False
         """The last bytes of the answer are on their way: nothing that happens now changes the outcome."""
         self.body_error: GatewayError | None = None

@@ -30,6 +30,7 @@ from agw_proxy.edge.fallbacks import named, with_our_credentials, without
 from agw_proxy.edge.full_lane import Connection
 from agw_proxy.edge.gemini import GOOGLE, asks, keyed, shaped, usual
 from agw_proxy.edge.headers import label, towards_upstream
+from agw_proxy.edge.heartbeat import Heartbeat
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
 from agw_proxy.edge.raw import addressed
@@ -129,9 +130,11 @@ class Handler:
                 exchange.carry_on(carried)
         return exchange
 
-    def refuse(self, exchange: Exchange, request: web.BaseRequest, error: GatewayError) -> web.Response:
+    def refuse(self, exchange: Exchange, request: web.BaseRequest, error: GatewayError) -> web.StreamResponse:
         """The reply for an error; an unread body ends the connection after it."""
         exchange.error = error
+        if exchange.fail is not None:
+            return exchange.fail(error)
         exchange.status = error.status
         unread = request.body_exists and not request.content.is_eof()
         body = respond.error_body(error, exchange.dialect, exchange.request_id)
@@ -323,7 +326,8 @@ class Handler:
                     failed=carried.error if carried is not None else None,
                     spent=(begun - exchange.started) / 1e9 if carried is not None else 0.0,
                 )
-                opened = await (first() if share is None else share.open(asking.paying(first, routed)))
+                beat = Heartbeat(request, exchange, relay.form, state.settings.server.ping_seconds)
+                opened = await beat.opened(first() if share is None else share.open(asking.paying(first, routed)))
             finally:
                 exchange.upstream_ns = time.monotonic_ns() - begun
                 exchange.waited += exchange.upstream_ns
@@ -348,6 +352,7 @@ class Handler:
             secrets=service.secrets,
             write_seconds=state.settings.server.write_seconds,
             finisher=asking.finisher() if opened.stream is not None else None,
+            heartbeat=beat,
         )
         exchange.streaming = opened.stream is not None
         self._metrics.streams(1 if exchange.streaming else 0)

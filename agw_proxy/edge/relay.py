@@ -6,8 +6,6 @@ dialect and the connection ends without the last chunk.
 
 import asyncio
 import contextlib
-import socket
-import struct
 import time
 from collections.abc import Sequence
 
@@ -17,6 +15,8 @@ from agw_proxy._hot.sse import Document, EventTooLong, Stream
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.finishing import Ending, Finisher
 from agw_proxy.edge.headers import towards_client
+from agw_proxy.edge.heartbeat import STREAM_HEADERS, Heartbeat
+from agw_proxy.edge.relayed import Relayed, reset
 from agw_proxy.edge.respond import common_headers, error_event, last_words
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamBroken, UpstreamError, UpstreamFailed
 from agw_proxy.policy.limits import limited
@@ -26,19 +26,6 @@ from agw_proxy.upstreams.opening import BODILESS, Opened, unframed_json
 LAST_CHUNK_SECONDS = (
     0.25  # after [DONE] the upstream's last chunk is nearly here; its connection is worth so long a wait
 )
-LINGER = struct.pack("ii", 1, 0)
-
-
-class Relayed(web.StreamResponse):
-    """A response that can end broken: without the last chunk, and by a reset where the end of the body is the close."""
-
-    broken = False
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """See ``web.StreamResponse``."""
-        if self.broken:
-            raise ConnectionResetError("the stream broke and must not look finished")
-        await super().write_eof(data)
 
 
 class Pump:
@@ -54,14 +41,17 @@ class Pump:
         secrets: Sequence[str],
         write_seconds: float,
         finisher: Finisher | None = None,
+        heartbeat: Heartbeat,
     ) -> None:
-        """``finisher``: ends the stream where it must. ``known_end``: this endpoint's streams have a terminator, so an end without it is a broken stream.
+        """``heartbeat``: may have begun the answer. ``finisher``: ends the stream where it must.
 
+        ``known_end``: this endpoint's streams have a terminator, so an end without it is a broken stream.
         ``secrets``: taken out of errors within a stream. ``write_seconds``: how long the client may read nothing.
         """
         self._secrets = secrets
         self._write_seconds = write_seconds
         self._finisher = finisher
+        self._heartbeat = heartbeat
         self._writing_since = 0.0
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(write_seconds, self._watch)
@@ -74,6 +64,7 @@ class Pump:
         self._whole = False
         self._known_end = known_end
         self._response = self._make_response()
+        exchange.fail = None  # from now on failures are told here
 
     async def run(self) -> web.StreamResponse:
         """Send the whole answer. Raises CancelledError when the client goes; the reply is closed in any case."""
@@ -169,7 +160,7 @@ class Pump:
                 await self._write(chunk)
             # Comments and pings keep the connection alive, not the answer: they do not put the silence clock off.
             progress, known = stream.progress > known, stream.progress
-            chunk = stream.feed(await reply.read(progress=progress))
+            chunk = stream.feed(await self._heartbeat.token(reply.read(progress=progress), stream, self._write))
         self._account()
         if stream.failed:
             exchange.error = UpstreamFailed("The upstream ended its answer as a failed one.")
@@ -242,16 +233,8 @@ class Pump:
             if last and response.prepared:
                 await self._write(last)
         if self._request.version < (1, 1):
-            self._reset()
+            reset(self._request)
         return response
-
-    def _reset(self) -> None:
-        """A close-delimited client learns of the break only by a reset: no lingering for the socket's close."""
-        transport = self._request.transport
-        found = transport.get_extra_info("socket") if transport is not None else None
-        if found is not None:
-            with contextlib.suppress(OSError):
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
 
     def _account(self) -> None:
         """Everything is known: settle before the last bytes, so that whoever has read them sees it counted."""
@@ -271,6 +254,8 @@ class Pump:
         exchange, reply = self._exchange, self._reply
         exchange.connect_ms = reply.connect_ms
         exchange.head_at = time.monotonic_ns()
+        if self._heartbeat.response is not None:
+            return self._heartbeat.response
         grant = exchange.grant
         response = Relayed(status=reply.status)
         headers = response.headers
@@ -279,8 +264,8 @@ class Pump:
         for name, value in common_headers(exchange):
             headers[name] = value
         if self._stream is not None:
-            headers["Cache-Control"] = "no-cache"
-            headers["X-Accel-Buffering"] = "no"
+            for name in ("Cache-Control", "X-Accel-Buffering"):
+                headers[name] = STREAM_HEADERS[name]
         headers["X-Content-Type-Options"] = "nosniff"
         length = next((value for name, value in reply.headers if name.lower() == b"content-length"), None)
         if reply.status in BODILESS or self._request.method == "HEAD":

@@ -14,7 +14,7 @@ from aiohttp.http import StreamWriter, WebSocketWriter
 from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy.edge.full_lane import Connection
-from agw_proxy.edge.relay import Relayed
+from agw_proxy.edge.relayed import Relayed
 from agw_proxy.edge.websockets import Accepted
 
 

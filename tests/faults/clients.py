@@ -116,7 +116,7 @@ ROWS = (
     Fault(
         "last-chunk",
         "A broken answer never gets its last chunk, so that a client that looks at the framing alone sees it, too.",
-        "agw_proxy/edge/relay.py: `Relayed.write_eof`; the lane's end of a stream",
+        "agw_proxy/edge/relayed.py: `Relayed.write_eof`; the lane's end of a stream",
         json=Scene("left", (raw(CUT_CHUNKED),), client=read_to_the_end, begun=True, outcome="upstream_broken"),
         sse=Scene(
             "left", (stream(words()[:3], ending="fin"),), client=read_to_the_end, begun=True, outcome="upstream_broken"

@@ -1,0 +1,132 @@
+"""Heartbeats: a stream's client that waits for the first token hears every few seconds that somebody is there.
+
+Proxies, and clients of their own accord, cut connections on which nothing comes. While an upstream thinks, comments go
+out (of Anthropic's form: ``ping`` events), which every client passes over. The first one is the beginning of the answer:
+its status is 200 from then on, and what fails later is told within the stream. Nothing of an upstream's has gone out
+by then, so that other tries and other upstreams stay allowed.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from aiohttp import web
+
+from agw_proxy._hot.sse import Stream
+from agw_proxy.config.values import Spoken
+from agw_proxy.edge.exchange import Exchange
+from agw_proxy.edge.relayed import Relayed
+from agw_proxy.edge.respond import common_headers, error_event
+from agw_proxy.errors import GatewayError, UpstreamInvalid
+from agw_proxy.upstreams.opening import Opened
+
+T = TypeVar("T")
+SILENT: "web.RequestKey[bool]" = web.RequestKey("silent", bool)
+"""Of a request whose client needs no heartbeats: its connection has some of its own."""
+Write = Callable[[bytes], Awaitable[None]]
+
+COMMENT = b": ping\n\n"
+PINGS: Mapping[Spoken, bytes] = {
+    "chat": COMMENT,
+    "responses": COMMENT,
+    "messages": b'event: ping\ndata: {"type": "ping"}\n\n',
+}
+"""By the caller's form. Google's SDKs take nothing but ``data`` lines: they get none."""
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Heartbeat:
+    """Of one exchange. ``response``: the answer, once a heartbeat has begun it."""
+
+    def __init__(self, request: web.BaseRequest, exchange: Exchange, form: Spoken | None, seconds: float) -> None:
+        """``form``: of the caller. ``seconds``: between two beats; 0 for none.
+
+        HTTP/1.0 gets none: it could not tell a stream that has failed from one that is over.
+        """
+        self._request, self._exchange = request, exchange
+        self._ping = PINGS.get(form) if form is not None and exchange.stream else None
+        told = seconds > 0 and request.version >= (1, 1) and request.get(SILENT) is None
+        self._seconds = seconds if told and self._ping is not None else 0.0
+        self._since = time.monotonic_ns()
+        self.response: Relayed | None = None
+
+    async def opened(self, answer: Awaitable[Opened]) -> Opened:
+        """The upstream's answer. Raises what it does, and UpstreamInvalid for one that does not go on from a heartbeat."""
+        opened = await self.during(answer, self._begin)
+        if self.response is not None and (opened.stream is None or opened.reply.status != 200):
+            opened.abandon()
+            raise UpstreamInvalid("The upstream was asked for a stream, and answered with none.")
+        return opened
+
+    async def token(self, chunk: Awaitable[bytes], stream: Stream, write: Write) -> bytes:
+        """The next bytes of an answer under way. ``write`` passes heartbeats on, between its events alone."""
+        if stream.content:
+            return await chunk
+
+        async def beat(ping: bytes) -> None:
+            if stream.at_boundary:
+                await write(ping)
+
+        return await self.during(chunk, beat)
+
+    async def during(self, work: Awaitable[T], beat: Write) -> T:
+        """Await ``work``, with heartbeats by ``beat`` after each time without it."""
+        ping = self._ping
+        if ping is None or not self._seconds:
+            return await work
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        beating: list[asyncio.Task[None]] = []
+
+        async def go_on() -> None:
+            with contextlib.suppress(ConnectionError):  # of the client's end whoever waits for the answer hears
+                while not over.is_set():
+                    await beat(ping)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(self._seconds):
+                            await over.wait()
+
+        def late() -> None:
+            beating.append(loop.create_task(go_on()))
+
+        timer = loop.call_later(self._seconds, late)
+        try:
+            return await work
+        finally:
+            timer.cancel()
+            over.set()
+            for task in beating:  # never two writers at once
+                await task
+
+    async def _begin(self, ping: bytes) -> None:
+        response = self.response
+        if response is None:
+            exchange = self._exchange
+            response = self.response = Relayed(headers=STREAM_HEADERS)
+            waited = time.monotonic_ns() - self._since
+            exchange.waited += waited  # for the upstream: it is no time of the gateway's
+            for name, value in common_headers(exchange):
+                response.headers[name] = value
+            exchange.waited -= waited  # told again, with the rest of it, by who waits
+            exchange.head_at = 0
+            exchange.status = response.status
+            exchange.fail = self._fail
+            response.enable_chunked_encoding()
+            await response.prepare(self._request)
+        await response.write(ping)
+
+    def _fail(self, error: GatewayError) -> web.StreamResponse:
+        """The answer, which ends as a broken stream: no status can tell of ``error`` any more."""
+        response, exchange = self.response, self._exchange
+        if response is None:
+            raise ValueError("no heartbeat has gone out")
+        exchange.fail = None
+        response.broken = True
+        response.last_words = error_event(error, exchange.dialect, exchange.request_id)
+        return response

@@ -1,0 +1,97 @@
+"""Heartbeats before a stream's first token, in one process: who gets them, and how they end."""
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.edge.inprocess import Running, serving
+from tests.support.behaviours import failure, gate, silence, stream
+from tests.support.fake_openai import spoken
+from tests.support.gateway import APP_KEY, Tree, chat_body
+from tests.support.upstream import Upstream
+
+COMMENT = b": ping\n\n"
+
+
+@pytest.fixture
+def beating(config: Tree) -> Tree:
+    """Heartbeats at once, and an upstream that may be silent for long."""
+    config["server"] |= {"ping_seconds": "10ms", "lane": "full"}
+    config["timeouts"] = {"connect": "5s", "first_byte": "60s", "between_bytes": "60s", "total": "120s"}
+    config["retries"] = {"attempts": 1}
+    return config
+
+
+def asking(version: str) -> bytes:
+    """A streamed chat."""
+    body = orjson.dumps(chat_body(stream=True))
+    head = f"POST /v1/chat/completions HTTP/{version}\r\nHost: x\r\nAuthorization: Bearer {APP_KEY}\r\n"
+    return head.encode() + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+async def test_a_heartbeat_begins_the_answer_and_nothing_of_it_counts(
+    beating: Tree, upstream: Upstream, tmp_path: Path
+) -> None:
+    go, behaviour = gate(stream(spoken()))
+    upstream.script(behaviour)
+    async with serving(beating, tmp_path) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
+        writer.write(asking("1.1"))
+        async with asyncio.timeout(10):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await reader.readuntil(COMMENT)
+            go.set()
+            rest = await reader.readuntil(b"[DONE]\n\n")
+        writer.close()
+        line = await running.receipt()
+    assert b"data: " in rest
+    assert (line["outcome"], line["bytes_out"]) == ("ok", len(b"".join(spoken())))
+    assert line["overhead_us"] < line["duration_ms"] * 1000
+
+
+async def test_a_drain_ends_an_answer_of_nothing_but_heartbeats_as_a_broken_one(
+    beating: Tree, upstream: Upstream, tmp_path: Path
+) -> None:
+    beating["server"]["drain_seconds"] = "50ms"
+    upstream.script(silence())
+    async with serving(beating, tmp_path) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
+        writer.write(asking("1.1"))
+        async with asyncio.timeout(20):
+            await reader.readuntil(COMMENT)
+            await running.stop()
+            rest = await reader.read()
+        writer.close()
+        receipts: list[Tree] = running.receipts()
+    assert rest.count(b"event: error\n") == 1
+    assert not rest.endswith(b"0\r\n\r\n")
+    assert [(line["status"], line["outcome"]) for line in receipts] == [(200, "gateway_draining")]
+
+
+async def test_an_http_1_0_client_gets_none_and_so_a_real_status(
+    beating: Tree, upstream: Upstream, tmp_path: Path
+) -> None:
+    go, behaviour = gate(failure(503, "worn out"))
+    upstream.script(behaviour)
+    async with serving(beating, tmp_path) as running:
+        asked = asyncio.create_task(running.send(asking("1.0")))
+        await running.until(lambda: upstream.requests)
+        await both(running, upstream)
+        go.set()
+        assert (await asked).status == 503
+
+
+async def both(running: Running, upstream: Upstream) -> None:
+    """As long as another stream takes for some heartbeats."""
+    go, behaviour = gate(stream(spoken()))
+    upstream.script(behaviour)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
+    writer.write(asking("1.1"))
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await reader.readuntil(COMMENT)
+        go.set()
+        await reader.readuntil(b"[DONE]")
+    writer.close()
