@@ -54,6 +54,8 @@ class Relay(msgspec.Struct, frozen=True):
     """The path names the upstream, and what is behind that name goes there as it came."""
     socket: bool = False
     """A WebSocket, whose model stands in the query."""
+    turns: bool = False
+    """GET may ask for a WebSocket, whose messages are requests of POST."""
     form: Spoken | None = None
     """What a generation is asked for in here (POST only): an upstream that speaks another form gets it translated."""
 

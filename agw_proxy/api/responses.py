@@ -1,4 +1,7 @@
-"""OpenAI's Responses: relayed as they come; a stream has to end with ``response.completed``, ``.incomplete`` or ``.failed``."""
+"""OpenAI's Responses: relayed as they come; a stream has to end with ``response.completed``, ``.incomplete`` or ``.failed``.
+
+Over a WebSocket (an upgrade on GET) each message of the client's is such a request, see ``edge.turns``.
+"""
 
 from agw_proxy.api.endpoint import Relay
 from agw_proxy.api.passthrough import relayed, with_others
@@ -12,6 +15,7 @@ _RELAY = Relay(
     known_end=True,
     model_paths=frozenset({PATH}),
     form="responses",
+    turns=True,
 )
 
 ENDPOINTS = with_others(relayed("POST", "responses", PATH, _RELAY))

@@ -122,6 +122,11 @@ class Server(Part):
     write_seconds: LongerThanZero = Field(
         60.0, description="How long a client may read nothing of its answer; over it the connection is cut."
     )
+    responses_websocket: bool = Field(
+        True,
+        description="Serve the Responses API over a WebSocket too (an upgrade on `GET /v1/responses`); false: 426, so "
+        "that clients fall back to HTTP at once.",
+    )
     ping_seconds: Duration = Field(
         15.0,
         description="A stream that waits for its first token gets a heartbeat after so long, and again; 0: none. "

@@ -9,6 +9,7 @@ from agw_proxy._hot.lane import Downstream
 from agw_proxy._hot.limit import Grant
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.headers import request_id, trace_id
+from agw_proxy.errors import Draining
 from agw_proxy.observe.alerts import Alerts
 from agw_proxy.observe.log import Log, now_text
 from agw_proxy.observe.metrics import Metrics
@@ -27,6 +28,7 @@ class Accounts:
         self.log = log
         self.active: set[Exchange] = set()
         self.draining = False
+        self._parked: set[Exchange] = set()
         self._idle: asyncio.Event | None = None
 
     async def idle(self, seconds: float) -> None:
@@ -62,6 +64,22 @@ class Accounts:
         self.active.add(exchange)
         self.metrics.requests(1)
         return exchange
+
+    def park(self, exchange: Exchange) -> None:
+        """It only waits for its client's next words: a drain ends it at once, not after ``drain_seconds``."""
+        if self.draining:
+            exchange.end(Draining("This gateway is shutting down."))
+        else:
+            self._parked.add(exchange)
+
+    def leave(self, exchange: Exchange) -> None:
+        """It is at work, or over."""
+        self._parked.discard(exchange)
+
+    def end_parked(self) -> None:
+        """The drain begins."""
+        for exchange in list(self._parked):
+            exchange.end(Draining("This gateway is shutting down."))
 
     def defect(self, exchange: Exchange, defect: Exception) -> None:
         """Tell the log of one of ours."""

@@ -40,7 +40,9 @@ from agw_proxy.edge.reuse import Reuse
 from agw_proxy.edge.routing import route
 from agw_proxy.edge.state import State
 from agw_proxy.edge.storing import Storing
-from agw_proxy.edge.websockets import Session, asks_upgrade, with_key
+from agw_proxy.edge.turn import EXCHANGE
+from agw_proxy.edge.turns import Turns, check_served
+from agw_proxy.edge.websockets import Session, with_key
 from agw_proxy.errors import (
     CallerGone,
     Draining,
@@ -48,7 +50,6 @@ from agw_proxy.errors import (
     InternalError,
     KeyMissing,
     UnknownPath,
-    UpgradeRefused,
     UpstreamError,
     UpstreamReset,
 )
@@ -123,6 +124,7 @@ class Handler:
         """Start the account of an exchange."""
         protocol = request.protocol
         exchange = self._accounts.begin(request.headers, request.method, request.remote)
+        request[EXCHANGE] = exchange
         if isinstance(protocol, Connection):
             exchange.lane_reason = protocol.downstream.reason
             carried = protocol.take_carried()
@@ -156,18 +158,16 @@ class Handler:
             exchange.dialect = "anthropic"
         elif endpoint.by_asker and endpoint.handler is not None and asks(request.headers):
             exchange.dialect = "gemini"
-        upgrade = asks_upgrade(request)
-        if upgrade and not (endpoint.relay is not None and endpoint.relay.socket):
-            raise UpgradeRefused(
-                "This gateway serves no WebSocket or other upgrade here. Use plain HTTP; streams come as server-sent events."
-            )
         state = exchange.carried.state if exchange.carried is not None else self._state()
+        upgrade = check_served(request, endpoint, state)
         headers = with_key(request) if upgrade else request.raw_headers
         if exchange.dialect == "gemini":
             headers, query = keyed(headers, query)
         authenticate(exchange, headers, endpoint.access, state, knows_keys=endpoint.knows_keys)
         if endpoint.handler is not None:
             response = await self._answer(exchange, request, endpoint, values, query)
+        elif upgrade and endpoint.relay is not None and endpoint.relay.turns:
+            response = await Turns(self, exchange, request, state, self._bodies, self._accounts).serve()
         elif endpoint.relay is not None:
             carried = exchange.carried
             begun = carried is not None and carried.error is not None  # before the drain, by the fast lane

@@ -151,6 +151,7 @@ class Edge:
     async def drain(self, seconds: float) -> int:
         """Accept nothing new, let what runs finish for ``seconds``, end the rest with an error; gives how many those were."""
         self.accounts.draining = True
+        self.accounts.end_parked()
         for server in self._listening:
             server.close()
         for path in self._paths:

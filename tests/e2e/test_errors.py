@@ -147,7 +147,7 @@ def test_the_wrong_method_is_405_with_allow_and_an_unknown_path_404(gateway: Gat
 
 def test_an_upgrade_is_refused_with_426_so_that_coding_tools_fall_back_at_once(gateway: Gateway) -> None:
     upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
-    reply = gateway.get("/v1/responses", headers={**upgrade, "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="})
+    reply = gateway.get("/v1/embeddings/x", headers={**upgrade, "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="})
     assert_error(reply, 426)
 
 

@@ -217,8 +217,8 @@ def test_a_handshake_that_is_none_reaches_no_upstream(
     assert upstream.dialogs == []
 
 
-def test_an_upgrade_anywhere_else_is_426_at_once_also_on_responses(gateway: Gateway) -> None:
-    for path in ("/v1/responses", "/v1/chat/completions/x", "/v1/files"):
+def test_an_upgrade_anywhere_else_is_426_at_once(gateway: Gateway) -> None:
+    for path in ("/v1/models", "/v1/chat/completions/x", "/v1/files"):
         assert gateway.get(path, headers=UPGRADE).status == 426
 
 

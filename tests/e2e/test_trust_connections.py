@@ -148,9 +148,9 @@ def test_an_offer_of_h2c_is_passed_over(gateway: Gateway, upstream: Upstream) ->
         assert upstream.last.values(name) == []
 
 
-def test_a_websocket_is_426(gateway: Gateway, upstream: Upstream) -> None:
+def test_a_websocket_where_none_is_served_is_426(gateway: Gateway, upstream: Upstream) -> None:
     offer = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: AAAA")
-    assert answer_to(gateway, head("GET /v1/responses", *offer)).status == 426
+    assert answer_to(gateway, head("GET /v1/files", *offer)).status == 426
     assert answer_to(gateway, with_length(CHAT, JSON_TYPE, *offer)).status == 426
     assert upstream.requests == []
 
