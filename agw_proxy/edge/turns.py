@@ -103,6 +103,8 @@ class Turns:
         self._chains = Chains(Kept(bodies))
         self._asked: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
         self._said: asyncio.Queue[Message] = asyncio.Queue(MAX_UNSENT)
+        self._idle = True
+        """No turn is under way: a client that just goes has got all that it asked for."""
         self._until = asyncio.get_running_loop().time() + MAX_SESSION_SECONDS
         found = with_key(request)
         self._key = found[-1][1] if len(found) > len(request.raw_headers) else None
@@ -156,7 +158,7 @@ class Turns:
         except asyncio.CancelledError:
             error = exchange.cancelled()
             if isinstance(error, CallerGone):
-                exchange.error = error
+                exchange.complete = self._idle
                 raise
             end = End(error, (AWAY, b""), None, "gateway")
         finally:
@@ -164,7 +166,7 @@ class Turns:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             self._chains.clear()
-        exchange.error = end.error
+        exchange.error = None if self._idle and isinstance(end.error, CallerGone) else end.error
         exchange.complete = True
         await _close(client, end)
         return accepted
@@ -174,9 +176,11 @@ class Turns:
         code = BROKEN
         try:
             while True:
+                self._idle = True
                 self._accounts.park(self._exchange)
                 data = await self._asked.get()
                 self._accounts.leave(self._exchange)
+                self._idle = False
                 if asyncio.get_running_loop().time() >= self._until:
                     told = {"type": "invalid_request_error", "code": OUT_OF_TIME}
                     told["message"] = "This WebSocket has been open for 60 minutes. Connect anew to go on."

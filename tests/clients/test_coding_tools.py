@@ -51,13 +51,25 @@ def test_codex_does_a_task(
     shown(upstream, run(*command, env=exports("codex", gateway, model), cwd=work), gateway)
 
 
-def test_codex_with_its_built_in_provider_gives_up_the_websocket_at_once(
-    gateway: Gateway, upstream: Upstream, run: Run, work: Path
+@over_all
+def test_codex_with_its_built_in_provider_does_it_over_a_websocket(
+    gateway: Gateway, upstream: Upstream, run: Run, work: Path, spoken: str
 ) -> None:
     upstream.default = does_task(SECRET, (("exec_command", {"cmd": "cat note.txt"}),), own="responses")
-    command = ("codex", "exec", "-m", "chat-1", "-c", f'openai_base_url="{gateway.url}/v1"', "--skip-git-repo-check")
+    command = (
+        "codex",
+        "exec",
+        "-m",
+        f"{spoken}-1",
+        "-c",
+        f'openai_base_url="{gateway.url}/v1"',
+        "--skip-git-repo-check",
+    )
     env = {"CODEX_API_KEY": gateway.key}
     shown(upstream, run(*command, "--dangerously-bypass-approvals-and-sandbox", TASK, env=env, cwd=work), gateway)
+    sockets = [line for line in gateway.logs() if line.get("endpoint") == "responses_get"]
+    assert sockets
+    assert {line["status"] for line in sockets} == {101}
 
 
 @over_all

@@ -268,7 +268,10 @@ async def test_an_upstream_that_fails_is_an_error_event_with_a_status_and_no_mor
 
 
 async def test_a_client_that_leaves_cancels_its_turn(gateway: Gateway, upstream: Upstream) -> None:
-    before = len(receipts(gateway, "responses"))
+    def left(endpoint: str) -> int:
+        return len([line for line in receipts(gateway, endpoint) if line["outcome"] == "caller_gone"])
+
+    before = left("responses"), left("responses_get")
     upstream.script(silence(), silence())
     async with talking(gateway) as talk:
         await talk.say(model="chat-1", input="x")
@@ -280,9 +283,8 @@ async def test_a_client_that_leaves_cancels_its_turn(gateway: Gateway, upstream:
         transport = talk.ws._response.connection.transport  # type: ignore[union-attr]
         transport.abort()  # type: ignore[union-attr]
         await asyncio.to_thread(upstream.wait_gone, asked)
-    gateway.until(lambda: len(receipts(gateway, "responses")) >= before + 2, "no receipts")
-    found = receipts(gateway, "responses")[before:]
-    assert [line["outcome"] for line in found] == ["caller_gone"] * 2
+    gateway.until(lambda: left("responses") >= before[0] + 2, "no receipts of its turns")
+    gateway.until(lambda: left("responses_get") >= before[1] + 1, "no receipt of its own")
 
 
 async def test_what_is_no_event_is_told_and_what_is_too_big_ends_the_connection(
@@ -309,6 +311,20 @@ async def test_a_chain_that_has_grown_too_long_is_not_sent(gateway: Gateway, ups
         told = await talk.turn(model="chat-1", input="y" * 600_000, store=False, previous_response_id=known)
         assert told["status"] == 413
     assert len(upstream.requests) == 1
+
+
+async def test_a_client_that_just_goes_between_turns_has_got_what_it_asked_for(
+    gateway: Gateway, upstream: Upstream
+) -> None:
+    before = len(receipts(gateway, "responses_get"))
+    async with talking(gateway) as talk:
+        assert (await talk.turn(model="chat-1", input="x"))["type"] == "response.completed"
+        transport = talk.ws._response.connection.transport  # type: ignore[union-attr]
+        transport.abort()  # type: ignore[union-attr]
+    gateway.until(lambda: len(receipts(gateway, "responses_get")) > before, "no receipt")
+    fence = gateway.get("/health", key=None)
+    gateway.receipts(fence.request_id)
+    assert receipts(gateway, "responses_get")[-1]["outcome"] == "ok"
 
 
 def test_a_request_without_a_proper_upgrade_is_told_so(gateway: Gateway) -> None:
