@@ -33,7 +33,7 @@ from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.heartbeat import Heartbeat
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
-from agw_proxy.edge.raw import addressed
+from agw_proxy.edge.raw import addressed, without_keys
 from agw_proxy.edge.reading import check_head, fields_of, look_into, target_of
 from agw_proxy.edge.relay import Pump
 from agw_proxy.edge.reuse import Reuse
@@ -277,7 +277,7 @@ class Handler:
             call = Call(
                 method=request.method,
                 path=path if relay.raw else relay.upstream_path or path.removeprefix("/v1"),
-                query=query,
+                query=without_keys(query, state.keys.knows),
                 headers=towards_upstream(request.headers),
                 body=body,
                 seen=seen,

@@ -1,8 +1,8 @@
-"""Reads a path that names its upstream: ``/passthrough/{upstream}/{rest}``."""
+"""Reads what goes on as it came: a path that names its upstream (``/passthrough/{upstream}/{rest}``), and the query."""
 
 import re
-from collections.abc import Mapping
-from urllib.parse import unquote
+from collections.abc import Callable, Mapping
+from urllib.parse import unquote, unquote_to_bytes
 
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.state import State
@@ -30,3 +30,17 @@ def addressed(exchange: Exchange, state: State, path: str, headers: Mapping[str,
     if _SLASH.search(rest) or _DOTS.search(unquote(rest)):
         raise UnknownPath("An encoded slash, a backslash or a dot segment is not relayed; send the path resolved.")
     return name, f"/{rest}"
+
+
+def without_keys(query: str, knows: Callable[[bytes], bool]) -> str:
+    """The query without fields that hold one of the gateway's own keys, as Google's clients send theirs: it ends here.
+
+    ``knows``: whether a value is one.
+    """
+    if not query:
+        return query
+    return "&".join(field for field in query.split("&") if not knows(_value(field)))
+
+
+def _value(field: str) -> bytes:
+    return unquote_to_bytes(field.partition("=")[2].replace("+", " ")).strip()

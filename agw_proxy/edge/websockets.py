@@ -27,6 +27,7 @@ from agw_proxy.edge.fallbacks import with_our_credentials
 from agw_proxy.edge.full_lane import Connection
 from agw_proxy.edge.headers import label, towards_client, towards_upstream
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
+from agw_proxy.edge.raw import without_keys
 from agw_proxy.edge.realtime import Book, error_message, is_delta
 from agw_proxy.edge.respond import common_headers
 from agw_proxy.edge.routing import route
@@ -266,7 +267,7 @@ class Session:
         call = Call(
             method="GET",
             path=relay.upstream_path,
-            query=query,
+            query=without_keys(query, state.keys.knows),
             headers=towards_upstream(request.headers),
             body=None,
             seen=None,

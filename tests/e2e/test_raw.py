@@ -171,3 +171,21 @@ def test_events_pass_untouched(gateway: Gateway, upstream: Upstream) -> None:
     assert reply.body == b"".join(events)
     assert reply.value("content-type") == "text/event-stream"
     assert reply.complete
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "target"),
+    [
+        ("POST", "/v1/chat/completions?key={}&a=b", "/v1/chat/completions?a=b"),
+        ("POST", "/v1/chat/completions?beta=true", "/v1/chat/completions?beta=true"),
+        ("GET", "/v1/files?limit=2&api_key={}", "/v1/files?limit=2"),
+        ("GET", "/passthrough/google/models?key={}&pageSize=5", "/v1beta/models?pageSize=5"),
+    ],
+)
+def test_the_callers_key_in_the_query_stays_here_in_both_lanes(
+    gateway: Gateway, upstream: Upstream, method: str, path: str, target: str
+) -> None:
+    body = {"model": "gpt-4o", "messages": []} if method == "POST" else None
+    reply = request(gateway.url, method, path.format(APP_KEY), body, bearer(APP_KEY))
+    assert reply.status == 200
+    assert upstream.last.target == target

@@ -1,8 +1,5 @@
 # Part of lane.pyx: what in a body may have been made by one upstream, so that the full lane has to find out by which.
 
-cdef extern from "string.h" nogil:
-    void *memmem(const void *text, size_t size, const void *sought, size_t sought_size)
-
 # Names of members as they stand in a body, with their quotes: within a text the closing one would be escaped. The last
 # ones say that the answer may bring something to be remembered: they count where a model's targets are at several
 # upstreams. The same as ``policy.affinity.MARKS``.

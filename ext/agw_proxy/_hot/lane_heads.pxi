@@ -1,5 +1,8 @@
 # Part of lane.pyx: heads, read by name and put together in scratch memory.
 
+cdef extern from "string.h" nogil:
+    void *memmem(const void *text, size_t size, const void *sought, size_t sought_size)
+
 cdef enum Flag:
     KEPT = 1        # of a request: stays on this side of the gateway
     SAFE = 2        # of an answer: goes to the client
@@ -365,3 +368,9 @@ cdef bint kept_by_prefix(Names names, const unsigned char *name, Py_ssize_t size
         if size >= prefix.size and name_is(name, prefix.size, <const char *>prefix.text, prefix.size):
             return True
     return False
+
+
+cdef bint queried(const unsigned char *text, const RequestHead *head, const Span *key) noexcept nogil:
+    """The caller's key stands in the query too, from where it must not go on."""
+    cdef Py_ssize_t size = head.target_size - head.path_size
+    return size > key.length and memmem(text + head.target_at + head.path_size, size, key.start, key.length) != NULL
