@@ -22,7 +22,7 @@ from agw_proxy.dialects import (
     openai_responses_requests,
     openai_responses_streams,
 )
-from agw_proxy.dialects.base import Losses, Malformed, Reader, Request, Shown, Tree, Untranslatable, Writer
+from agw_proxy.dialects.base import Answer, Losses, Malformed, Reader, Request, Shown, Tree, Untranslatable, Writer
 from agw_proxy.dialects.features import decide
 
 
@@ -86,8 +86,8 @@ def _dumped(tree: Tree) -> bytes:
         raise Untranslatable("The request is nested too deeply to be translated.") from None
 
 
-def answer(spoken: Spoken, form: Spoken, body: bytes, shown: Shown) -> bytes:
-    """A whole answer of an upstream that speaks ``spoken``, for a caller who speaks ``form``. Raises Malformed."""
+def read_answer(spoken: Spoken, body: bytes) -> Answer:
+    """A whole answer of an upstream that speaks ``spoken``. Raises Malformed."""
     try:
         tree = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -96,7 +96,13 @@ def answer(spoken: Spoken, form: Spoken, body: bytes, shown: Shown) -> bytes:
         raise Malformed("The answer is not a JSON object.")
     if spoken == "responses" and not isinstance(tree.get("output"), list):
         raise Malformed("The answer has no output.")  # it would read as one that says nothing
-    made: Tree = _PARTS[form].answers.write_answer(_PARTS[spoken].answers.read_answer(tree), shown)
+    found: Answer = _PARTS[spoken].answers.read_answer(tree)
+    return found
+
+
+def answer(spoken: Spoken, form: Spoken, body: bytes, shown: Shown) -> bytes:
+    """The same for a caller who speaks ``form``. Raises Malformed."""
+    made: Tree = _PARTS[form].answers.write_answer(read_answer(spoken, body), shown)
     return orjson.dumps(made)
 
 

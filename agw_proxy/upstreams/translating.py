@@ -15,10 +15,11 @@ from agw_proxy._hot.route import Target
 from agw_proxy.config.values import Spoken
 from agw_proxy.dialects import translate
 from agw_proxy.dialects.base import Event, Finish, Malformed, Request, Shown, Untranslatable
+from agw_proxy.dialects.played import played
 from agw_proxy.dialects.sse import Events
 from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamBroken, UpstreamError, UpstreamInvalid
 from agw_proxy.types import Call, RawHeaders, Reply
-from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, SPENT
+from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, SPENT, STATUS_OF_KIND
 from agw_proxy.upstreams.retry_after import told_ms
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.unwrapped import lost_by
@@ -71,8 +72,8 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
         request=request,
         told={} if stored is None else dict(stored.told),
     )
-    dropped = dict.fromkeys((*written.dropped, *lost_by(reply)))
-    made = Translated(reply, service.upstream.name, spoken, call.form, shown, told(tuple(dropped)))
+    dropped = told(tuple(dict.fromkeys((*written.dropped, *lost_by(reply)))))
+    made = Translated(reply, service.upstream.name, spoken, call.form, shown, dropped, stream=request.stream)
     try:
         await made.begin()
     except BaseException:
@@ -99,6 +100,21 @@ def told(dropped: tuple[str, ...]) -> tuple[str, ...]:
     Some are words of the caller's own (the type of an unknown item).
     """
     return tuple(_UNFIT.sub("?", name)[:MAX_DROPPED_CHARS] for name in dropped[:MAX_DROPPED])
+
+
+def status_of(body: bytes) -> int | None:
+    """The status that an answer should have had, of a body that reports an error in any form; None: it reports none."""
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    error = tree.get("error") if isinstance(tree, dict) else None
+    if not isinstance(error, dict):
+        return None
+    code = error.get("code")
+    if isinstance(code, int) and 400 <= code <= 599:
+        return code
+    return STATUS_OF_KIND.get(str(code), STATUS_OF_KIND.get(str(error.get("type")), 502))
 
 
 def _read(form: Spoken, call: Call) -> Request:
@@ -148,9 +164,18 @@ class Translated:
     """An answer in the caller's form."""
 
     def __init__(
-        self, reply: Reply, name: str, spoken: Spoken, form: Spoken, shown: Shown, dropped: tuple[str, ...]
+        self,
+        reply: Reply,
+        name: str,
+        spoken: Spoken,
+        form: Spoken,
+        shown: Shown,
+        dropped: tuple[str, ...],
+        *,
+        stream: bool,
     ) -> None:
-        """``reply``: in the upstream's form ``spoken``. ``name``: of the upstream."""
+        """``reply``: in the upstream's form ``spoken``. ``name``: of the upstream. ``stream``: the caller wants one."""
+        self._stream = stream
         self._reply, self._name = reply, name
         self._spoken, self._form, self._shown = spoken, form, shown
         self.status = reply.status
@@ -184,28 +209,47 @@ class Translated:
             if name.lower() not in {b"content-type", b"content-length", b"transfer-encoding", b"content-encoding"}
         ]
         if self.status < 400 and kind == b"text/event-stream":
+            if not self._stream:
+                raise UpstreamInvalid(f"Upstream '{self._name}' answered with a stream, which nobody asked for.")
             self._events = Events()
             self._reader = translate.reader(self._spoken)
             self._writer = translate.writer(self._form, self._shown)
             self.headers = [*others, (b"content-type", b"text/event-stream")]
             return
         body = await self._all(MAX_ERROR_BYTES if self.status >= 400 else MAX_ANSWER_BYTES)
-        if self.status >= 400:
+        made = self._made(body) if self.status < 400 else None
+        if made is None:
             self.spent = self.status == 429 and _SPENT.search(body) is not None
             wait = told_ms(body)
             if wait is not None:
                 others.append((b"retry-after-ms", b"%d" % wait))
-            self._whole = translate.fault(self._spoken, self._form, self.status, body, self._shown.id)
-        else:
-            try:
-                self._whole = translate.answer(self._spoken, self._form, body, self._shown)
-            except (Malformed, orjson.JSONEncodeError) as error:
+            made = translate.fault(self._spoken, self._form, self.status, body, self._shown.id)
+        self._whole = made
+        streams = self._stream and self.status < 400
+        self.headers = [
+            *others, (b"content-type", b"text/event-stream" if streams else b"application/json"),
+            (b"content-length", b"%d" % len(made)),
+        ]  # fmt: skip
+
+    def _made(self, body: bytes) -> bytes | None:
+        """The whole answer for the caller, told as a stream where one was asked for.
+
+        None: it is an error (some report one with a good status); ``status`` is what it should have been.
+        """
+        try:
+            if not self._stream:
+                return translate.answer(self._spoken, self._form, body, self._shown)
+            writer = translate.writer(self._form, self._shown)
+            answer = translate.read_answer(self._spoken, body)
+            return b"".join([writer.write(event) for event in played(answer)])
+        except (Malformed, orjson.JSONEncodeError) as error:
+            status = status_of(body)
+            if status is None:
                 raise UpstreamInvalid(
                     f"Upstream '{self._name}' answered with what its dialect does not know: {error}"
                 ) from None
-        self.headers = [
-            *others, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(self._whole)),
-        ]  # fmt: skip
+            self.status = status
+            return None
 
     async def _all(self, most: int) -> bytes:
         pieces: list[bytes] = []
