@@ -59,7 +59,18 @@ class Heartbeat:
 
     async def opened(self, answer: Awaitable[Opened]) -> Opened:
         """The upstream's answer. Raises what it does, and UpstreamInvalid for one that does not go on from a heartbeat."""
-        opened = await self.during(answer, self._begin)
+        found: list[Opened] = []
+
+        async def kept() -> Opened:
+            found.append(await answer)
+            return found[0]
+
+        try:
+            opened = await self.during(kept(), self._begin)
+        except BaseException:
+            for unwanted in found:  # it came, and the last heartbeat was cut short
+                unwanted.abandon()
+            raise
         if self.response is not None and (opened.stream is None or opened.reply.status != 200):
             opened.abandon()
             raise UpstreamInvalid("The upstream was asked for a stream, and answered with none.")

@@ -135,9 +135,10 @@ def tree_of(text: bytes) -> Tree:
     return tree if isinstance(tree, dict) else {}
 
 
-def request_of(origin: web.BaseRequest, key: bytes | None, tree: Tree, writer: AbstractStreamWriter) -> web.BaseRequest:
+def request_of(
+    origin: web.BaseRequest, key: bytes | None, tree: Tree, body: bytes, writer: AbstractStreamWriter
+) -> web.BaseRequest:
     """The request for a turn. ``origin``: the one for the connection. ``key``: where it came in no header."""
-    body = orjson.dumps(tree)
     headers: CIMultiDict[str] = CIMultiDict(
         (name, value)
         for name, value in origin.headers.items()

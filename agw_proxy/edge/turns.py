@@ -5,6 +5,7 @@ serves it: the upstream is asked over HTTP. The connection has its own Receipt, 
 """
 
 import asyncio
+import contextlib
 import math
 import secrets
 import time
@@ -172,24 +173,27 @@ class Turns:
         return accepted
 
     async def _work(self) -> None:
-        """Turn by turn. A defect here ends the connection as a failed one."""
-        code = BROKEN
+        """Turn by turn, to the close. A defect here ends the connection as a failed one."""
         try:
-            while True:
-                self._idle = True
-                self._accounts.park(self._exchange)
-                data = await self._asked.get()
-                self._accounts.leave(self._exchange)
-                self._idle = False
-                if asyncio.get_running_loop().time() >= self._until:
-                    told = {"type": "invalid_request_error", "code": OUT_OF_TIME}
-                    told["message"] = "This WebSocket has been open for 60 minutes. Connect anew to go on."
-                    await self._tell(error_event(400, told, None))
-                    code = AWAY
-                    return
-                await self._event(data)
-        finally:
-            await self._said.put(Message(WSMsgType.CLOSE, b"", code))
+            code = await self._turns()
+        except Exception as defect:  # noqa: BLE001  the client must hear of it, and the log too
+            self._accounts.defect(self._exchange, defect)
+            code = BROKEN
+        await self._said.put(Message(WSMsgType.CLOSE, b"", code))
+
+    async def _turns(self) -> int:
+        while True:
+            self._idle = True
+            self._accounts.park(self._exchange)
+            data = await self._asked.get()
+            self._accounts.leave(self._exchange)
+            self._idle = False
+            if asyncio.get_running_loop().time() >= self._until:
+                told = {"type": "invalid_request_error", "code": OUT_OF_TIME}
+                told["message"] = "This WebSocket has been open for 60 minutes. Connect anew to go on."
+                await self._tell(error_event(400, told, None))
+                return AWAY
+            await self._event(data)
 
     async def _tell(self, event: bytes) -> None:
         await self._said.put(Message(WSMsgType.TEXT, event))
@@ -217,29 +221,34 @@ class Turns:
             if generate is False:
                 await self._prepare(tree, lane, items)
                 return
+            tree["stream"] = True
+            body = orjson.dumps(tree)
         except GatewayError as error:
             await self._tell(error_of(error, lane))
             return
-        tree["stream"] = True
-        failed = await self._turn(tree, lane, items)
+        except orjson.JSONEncodeError:  # it takes deeper trees in than it gives out
+            await self._tell(error_of(InvalidJSON("A message is nested too deeply."), lane))
+            return
+        failed = await self._turn(tree, body, lane, items)
         if failed is not None:
             self._chains.forget(before)
             await self._tell(failed)
 
-    async def _turn(self, tree: Tree, lane: str | None, items: tuple[bytes, ...]) -> bytes | None:
-        """Serve it; the event by which it has failed."""
+    async def _turn(self, tree: Tree, body: bytes, lane: str | None, items: tuple[bytes, ...]) -> bytes | None:
+        """Serve it (``body`` is ``tree``); the event by which it has failed."""
         request: web.BaseRequest
 
         def ended(response: Tree, done: list[object]) -> None:
             native, stored = self._native(request[EXCHANGE]), tree.get("store") is not False
             output = response.get("output") or done
-            answer = answered(output if isinstance(output, list) else [], native=native, stored=stored)
             identity = response.get("id")
-            if isinstance(identity, str):
-                self._chains.end(lane or "", identity, (*items, *answer), there=native and stored)
+            with contextlib.suppress(orjson.JSONEncodeError):  # likewise: it is not remembered
+                answer = answered(output if isinstance(output, list) else [], native=native, stored=stored)
+                if isinstance(identity, str):
+                    self._chains.end(lane or "", identity, (*items, *answer), there=native and stored)
 
         frames = Frames(self._tell, lane, ended)
-        request = request_of(self._request, self._key, tree, frames)
+        request = request_of(self._request, self._key, tree, body, frames)
         try:
             response = await self._serve(request)
         except ConnectionError:
@@ -247,8 +256,8 @@ class Turns:
         except Exception:  # noqa: BLE001  a defect, of which the handler has told the log
             return error_of(InternalError("The gateway failed within an answer."), lane)
         if isinstance(response, web.Response):
-            body = response.body if isinstance(response.body, bytes) else b""
-            return error_event(response.status, reported(body), lane, told_headers(response))
+            told = response.body if isinstance(response.body, bytes) else b""
+            return error_event(response.status, reported(told), lane, told_headers(response))
         error = request[EXCHANGE].error
         if frames.failed is not None:
             return error_event(error.status if error is not None else 502, reported(frames.failed), lane)

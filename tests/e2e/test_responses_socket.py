@@ -313,6 +313,38 @@ async def test_a_chain_that_has_grown_too_long_is_not_sent(gateway: Gateway, ups
     assert len(upstream.requests) == 1
 
 
+async def test_a_client_that_reads_nothing_holds_its_upstream_and_leaves_nothing_behind(
+    gateway: Gateway, upstream: Upstream
+) -> None:
+    delta = event({"type": "response.output_text.delta", "delta": "x" * 10_000}, "response.output_text.delta")
+    upstream.script(stream([delta] * 3000))
+    before = len(receipts(gateway, "responses_get"))
+    async with talking(gateway) as talk:
+        await talk.say(model="responses-1", input="x")
+        asked = (await asyncio.to_thread(upstream.wait, 1))[0]
+        held = -1
+        while asked.accepted != held or not held:  # until no more is taken for a while
+            held = asked.accepted
+            await asyncio.sleep(0.3)
+        assert not asked.finished
+        transport = talk.ws._response.connection.transport  # type: ignore[union-attr]
+        transport.abort()  # type: ignore[union-attr]
+        await asyncio.to_thread(upstream.wait_gone, asked)
+    gateway.until(lambda: len(receipts(gateway, "responses_get")) > before, "the connection has not ended")
+
+
+async def test_what_is_nested_too_deeply_is_refused_and_the_connection_stays(
+    gateway: Gateway, upstream: Upstream
+) -> None:
+    async with talking(gateway) as talk:
+        for depth in (100, 300, 1000, 5000):
+            text = '{"type": "response.create", "model": "chat-1", "input": ' + "[" * depth + "]" * depth + "}"
+            await talk.ws.send_str(text)
+            told = await talk.event()
+            assert (told["status"], told["error"]["code"]) == (400, "invalid_json"), told
+        assert (await talk.turn(model="chat-1", input="x"))["type"] == "response.completed"
+
+
 async def test_a_client_that_just_goes_between_turns_has_got_what_it_asked_for(
     gateway: Gateway, upstream: Upstream
 ) -> None:

@@ -2,10 +2,19 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any, cast
 
 import orjson
 import pytest
+from aiohttp.http import HttpVersion11
+from aiohttp.test_utils import make_mocked_request
 
+from agw_proxy._hot.route import Target
+from agw_proxy._hot.sse import Stream
+from agw_proxy.edge.answers import Entry, Replay
+from agw_proxy.edge.exchange import Exchange
+from agw_proxy.edge.heartbeat import Heartbeat
+from agw_proxy.upstreams.opening import Opened
 from tests.edge.inprocess import Running, serving
 from tests.support.behaviours import failure, gate, silence, stream
 from tests.support.fake_openai import spoken
@@ -13,6 +22,7 @@ from tests.support.gateway import APP_KEY, Tree, chat_body
 from tests.support.upstream import Upstream
 
 COMMENT = b": ping\n\n"
+TARGET = cast("Target", object())  # whose answer it is does not matter here
 
 
 @pytest.fixture
@@ -95,3 +105,39 @@ async def both(running: Running, upstream: Upstream) -> None:
         go.set()
         await reader.readuntil(b"[DONE]")
     writer.close()
+
+
+class Stuck(Heartbeat):
+    """A heartbeat that the client does not take."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.begun = asyncio.Event()
+
+    async def _begin(self, ping: bytes) -> None:
+        self.begun.set()
+        await asyncio.Event().wait()
+
+
+async def test_an_answer_that_comes_while_a_heartbeat_is_stuck_is_given_back_when_the_client_goes() -> None:
+    request: Any = make_mocked_request("POST", "/", version=HttpVersion11)
+    exchange = Exchange("req_1", "POST", None)
+    exchange.stream = True
+    beat = Stuck(request, exchange, "chat", 0.001)
+    reply = Replay(Entry(0.0, 200, (), b"", stream=True))
+    closed: list[bool] = []
+    reply.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    come = asyncio.Event()
+
+    async def answer() -> Opened:
+        await beat.begun.wait()
+        come.set()
+        return Opened(reply, TARGET, Stream(), b"")
+
+    task = asyncio.create_task(beat.opened(answer()))
+    await come.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == [True]
