@@ -229,7 +229,7 @@ class Exchange:
 
         They hold the request's body and the error itself, a circle that the collector would find much later.
         """
-        error = self.error
+        error, self.fail = self.error, None
         if error is not None:
             error.__traceback__ = error.__context__ = error.__cause__ = None
 

@@ -40,7 +40,7 @@ from agw_proxy.edge.reuse import Reuse
 from agw_proxy.edge.routing import route
 from agw_proxy.edge.state import State
 from agw_proxy.edge.storing import Storing
-from agw_proxy.edge.turn import EXCHANGE
+from agw_proxy.edge.turn import Frames
 from agw_proxy.edge.turns import Turns, check_served
 from agw_proxy.edge.websockets import Session, with_key
 from agw_proxy.errors import (
@@ -124,7 +124,8 @@ class Handler:
         """Start the account of an exchange."""
         protocol = request.protocol
         exchange = self._accounts.begin(request.headers, request.method, request.remote)
-        request[EXCHANGE] = exchange
+        if isinstance(request.writer, Frames):
+            request.writer.exchange = exchange
         if isinstance(protocol, Connection):
             exchange.lane_reason = protocol.downstream.reason
             carried = protocol.take_carried()

@@ -25,9 +25,8 @@ from agw_proxy.errors import GatewayError
 
 Tree = dict[str, Any]
 Send = Callable[[bytes], Awaitable[None]]
+Ended = Callable[[Exchange | None, Tree, list[object]], None]
 
-EXCHANGE: "web.RequestKey[Exchange]" = web.RequestKey("exchange", Exchange)
-"""Of a turn: its account, once it has begun."""
 OF_THE_UPGRADE = HOP_BY_HOP | {
     "accept", "content-length", "content-type", "content-encoding", "expect", "idempotency-key", "x-request-id",
 }  # fmt: skip
@@ -46,12 +45,14 @@ class Frames(AbstractStreamWriter):
     An event that says that the turn has failed is kept in ``failed``: it is the last one, and its status is known later.
     """
 
-    def __init__(self, send: Send, lane: str | None, ended: Callable[[Tree, list[object]], None]) -> None:
+    def __init__(self, send: Send, lane: str | None, ended: Ended) -> None:
         """``lane``: each event names it, where the turn does.
 
         ``ended``: hears of a response that has ended well (whole, or cut at its longest length) and of its items, before
         the client does.
         """
+        self.exchange: Exchange | None = None
+        """The turn's account, once it has begun."""
         self._send = send
         self._ended = ended
         self._mark = b"" if lane is None else b',"stream_id":' + orjson.dumps(lane) + b"}"
@@ -112,7 +113,7 @@ class Frames(AbstractStreamWriter):
         if name == "response.output_item.done":
             self._items.append(tree.get("item"))
         if name in LAST and name != "response.failed" and isinstance(tree.get("response"), dict):
-            self._ended(tree["response"], self._items)
+            self._ended(self.exchange, tree["response"], self._items)
         await self._send(self._marked(event))
 
     def _marked(self, event: bytes) -> bytes:

@@ -25,7 +25,6 @@ from agw_proxy.edge.full_lane import Connection
 from agw_proxy.edge.respond import common_headers
 from agw_proxy.edge.state import State
 from agw_proxy.edge.turn import (
-    EXCHANGE,
     Frames,
     Tree,
     error_event,
@@ -236,10 +235,9 @@ class Turns:
 
     async def _turn(self, tree: Tree, body: bytes, lane: str | None, items: tuple[bytes, ...]) -> bytes | None:
         """Serve it (``body`` is ``tree``); the event by which it has failed."""
-        request: web.BaseRequest
 
-        def ended(response: Tree, done: list[object]) -> None:
-            native, stored = self._native(request[EXCHANGE]), tree.get("store") is not False
+        def ended(turn: Exchange | None, response: Tree, done: list[object]) -> None:
+            native, stored = self._native(turn), tree.get("store") is not False
             output = response.get("output") or done
             identity = response.get("id")
             with contextlib.suppress(orjson.JSONEncodeError):  # likewise: it is not remembered
@@ -258,16 +256,16 @@ class Turns:
         if isinstance(response, web.Response):
             told = response.body if isinstance(response.body, bytes) else b""
             return error_event(response.status, reported(told), lane, told_headers(response))
-        error = request[EXCHANGE].error
+        error = frames.exchange.error if frames.exchange is not None else None
         if frames.failed is not None:
             return error_event(error.status if error is not None else 502, reported(frames.failed), lane)
         if frames.streams:
             return None
         return error_of(UpstreamInvalid("The upstream was asked for a stream, and answered with none."), lane)
 
-    def _native(self, turn: Exchange) -> bool:
+    def _native(self, turn: Exchange | None) -> bool:
         """Whoever has answered speaks Responses itself."""
-        name = turn.trail[-1].upstream if turn.trail else None
+        name = turn.trail[-1].upstream if turn is not None and turn.trail else None
         return any(service.upstream.name == name and "responses" in service.speaks for service in self._state.services)
 
     async def _prepare(self, tree: Tree, lane: str | None, items: tuple[bytes, ...]) -> None:

@@ -6,6 +6,7 @@ import orjson
 import pytest
 from multidict import CIMultiDict
 
+from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.turn import Frames, error_event, error_of, reported
 from agw_proxy.errors import InvalidParameter
 
@@ -24,7 +25,8 @@ class Kept:
     async def send(self, message: bytes) -> None:
         self.sent.append(message)
 
-    def note(self, response: Tree, items: list[object]) -> None:
+    def note(self, exchange: Exchange | None, response: Tree, items: list[object]) -> None:
+        assert exchange is None
         self.ended.append((response, items))
 
 
