@@ -1,0 +1,78 @@
+"""The gateway's side of a WebSocket with turns: what a relay's clocks and messages find there."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import orjson
+import pytest
+from aiohttp import WSMsgType
+from aiohttp.test_utils import make_mocked_request
+
+from agw_proxy.edge.accounts import Accounts
+from agw_proxy.edge.body import Bodies
+from agw_proxy.edge.exchange import Bounds, Exchange
+from agw_proxy.edge.turns import MAX_SESSION_SECONDS, OUT_OF_TIME, Kept, Turns
+from agw_proxy.upstreams.websocket import AWAY
+
+
+NOTHING: Any = None
+"""What none of this comes to."""
+
+
+def bodies(held: int = 0) -> Bodies:
+    """All that is held, of at most 4000 bytes."""
+    return Bodies(Bounds(32768, 1000, 4000, 1.0, 64), cast("Any", SimpleNamespace(held=held)))
+
+
+def turns() -> Turns:
+    """Of a connection that serves nothing: no message gets that far."""
+    request = make_mocked_request("GET", "/v1/responses", headers={"Authorization": "Bearer x"})
+    accounts = Accounts(NOTHING, NOTHING)
+    return Turns(NOTHING, Exchange("r", "GET", None), request, NOTHING, bodies(), accounts)
+
+
+async def test_a_ping_of_the_relays_own_is_answered_so_that_a_long_turn_is_not_cut() -> None:
+    side = turns()
+    await side.send(WSMsgType.PING, b"x")
+    await side.send(WSMsgType.PING, b"y")  # what waits already is a sign of life
+    assert (await side.receive()).kind is WSMsgType.PONG
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(side.receive(), 0)
+
+
+async def test_one_message_waits_and_then_no_more_are_taken() -> None:
+    side = turns()
+    await side.send(WSMsgType.TEXT, b"{}")
+    second = asyncio.ensure_future(side.send(WSMsgType.TEXT, b"{}"))
+    await asyncio.sleep(0)
+    assert not second.done()
+    work = asyncio.ensure_future(side._work())
+    for _ in range(2):
+        assert orjson.loads((await side.receive()).data)["status"] == 400
+    await second
+    work.cancel()
+
+
+async def test_after_its_time_a_connection_ends_by_the_code_on_which_clients_connect_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    side = turns()
+    monkeypatch.setattr(side, "_until", side._until - MAX_SESSION_SECONDS)
+    await side.send(WSMsgType.TEXT, b"{}")
+    work = asyncio.ensure_future(side._work())
+    told = orjson.loads((await side.receive()).data)
+    assert (told["type"], told["status"], told["error"]["code"]) == ("error", 400, OUT_OF_TIME)
+    last = await side.receive()
+    assert (last.kind, last.code) == (WSMsgType.CLOSE, AWAY)
+    await work
+
+
+def test_what_is_remembered_takes_no_more_than_half_of_what_bodies_may() -> None:
+    held = bodies(1500)
+    kept = Kept(held)
+    assert kept.room == 500
+    kept.keep(300)
+    assert (held.held, kept.room) == (1800, 200)
+    kept.keep(-300)
+    assert held.held == 1500
