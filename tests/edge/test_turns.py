@@ -15,7 +15,6 @@ from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.edge.turns import MAX_SESSION_SECONDS, OUT_OF_TIME, Kept, Turns
 from agw_proxy.upstreams.websocket import AWAY
 
-
 NOTHING: Any = None
 """What none of this comes to."""
 
