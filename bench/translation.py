@@ -144,7 +144,7 @@ async def relayed(pieces: Sequence[bytes]) -> None:
 async def translated(pieces: Sequence[bytes], spoken: Spoken, form: Spoken) -> None:
     """Read through both halves, and by the scanner. Raises RuntimeError for a stream that has not come through whole."""
     shown = Shown(id="req_1", model="near-model", now=1700000000, include_usage=True)
-    reply, stream = Translated(Memory(pieces), "memory", spoken, form, shown, ()), Stream()
+    reply, stream = Translated(Memory(pieces), "memory", spoken, form, shown, (), stream=True), Stream()
     await reply.begin()
     while not reply.ended:
         stream.feed(await reply.read())

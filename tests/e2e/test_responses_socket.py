@@ -1,6 +1,7 @@
 """Responses over a WebSocket: turns through the whole policy, for any upstream, and what happens when something goes wrong."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -375,7 +376,7 @@ async def test_a_drain_ends_idle_connections_at_once_and_running_turns_in_time(s
         async with talking(gateway) as idle, talking(gateway) as busy:
             await busy.say(model="chat-1", input="x")
             await asyncio.to_thread(shared_upstream.wait, 1)
-            gateway.process.terminate()
+            gateway.process.send_signal(signal.SIGTERM)
             assert (await idle.event())["error"]["code"] == "gateway_draining"
             assert await idle.end() == 1001
             go.set()
