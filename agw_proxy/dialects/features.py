@@ -32,7 +32,18 @@ class Feature(msgspec.Struct, frozen=True):
 
 FEATURES = (
     # What would change the answer's meaning, or what the caller relies on: refused.
-    Feature("n", "Several choices of one answer.", responses="refused", messages="refused", gemini="refused"),
+    Feature(
+        "n", "Several choices: one answer is translated.",
+        chat="refused", responses="refused", messages="refused", gemini="refused",
+    ),
+    Feature(
+        "suffix", "Completions: the text behind the gap.",
+        chat="refused", responses="refused", messages="refused", gemini="refused",
+    ),
+    Feature(
+        "echo", "Completions: the prompt in front of the answer.",
+        chat="refused", responses="refused", messages="refused", gemini="refused",
+    ),
     Feature(
         "previous_response_id", "An answer that only its upstream, or a store, knows.",
         chat="refused", messages="refused", gemini="refused",
@@ -55,6 +66,10 @@ FEATURES = (
     Feature("mcp_servers", "MCP servers that the provider asks.", chat="refused", responses="refused", gemini="refused"),
     Feature("cachedContent", "A prompt kept at the provider.", chat="refused", responses="refused", messages="refused"),
     # What tunes the answer: dropped, and told.
+    Feature(
+        "best_of", "Completions: the best of several tries.",
+        chat="dropped", responses="dropped", messages="dropped", gemini="dropped",
+    ),
     Feature("hosted_tools", "Tools that the provider runs itself.", chat="dropped", responses="dropped", messages="dropped", gemini="dropped"),
     Feature("temperature", "Above 1 it is sent as 1 to Anthropic.", messages="dropped"),
     Feature("top_k", "", chat="dropped", responses="dropped"),

@@ -63,7 +63,7 @@ def read_request(tree: Tree) -> Request:
         temperature=number(tree, "temperature"),
         top_p=number(tree, "top_p"),
         top_k=whole(tree, "top_k"),
-        stop=_stops(tree.get("stop")),
+        stop=read_stops(tree.get("stop")),
         stream=flag(tree, "stream") or False,
         include_usage=flag(options, "include_usage", "stream_options") or False,
         n=whole(tree, "n", least=1) or 1,
@@ -90,7 +90,8 @@ def _bound(tree: Tree) -> int | None:
     return old if new is None else new
 
 
-def _stops(value: Any) -> list[str]:
+def read_stops(value: Any) -> list[str]:
+    """The member ``stop``: a string, or strings. Raises Malformed."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -206,7 +207,7 @@ def write_request(
         # Always, so that usage is known; the writer of the stream leaves it out for those who have not asked.
         tree["stream_options"] = {"include_usage": True}
     if request.n != 1:
-        tree["n"] = request.n
+        losses.of("n")
     if request.logprobs is not None:
         tree["logprobs"] = True
         tree["top_logprobs"] = min(request.logprobs, MAX_TOP_LOGPROBS)
