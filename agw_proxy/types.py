@@ -11,7 +11,7 @@ from agw_proxy._hot.route import Globs, Route, Target
 from agw_proxy.config.allowances import Budget
 from agw_proxy.config.resilience import Timeouts
 from agw_proxy.config.values import Dialect as Provider
-from agw_proxy.config.values import Spoken
+from agw_proxy.config.values import Form
 from agw_proxy.errors import GatewayError
 from agw_proxy.states import UpstreamState
 
@@ -92,7 +92,7 @@ class Call(msgspec.Struct):
     seen: Peek | None
     request_id: str
     dialect: Dialect = "openai"
-    form: Spoken | None = None
+    form: Form | None = None
     """What the body is written in, where it can be translated for an upstream that speaks something else."""
     front: int = 0
     """Bytes at the body's beginning that are the gateway's own, where Google's form needs some (``edge.gemini``)."""

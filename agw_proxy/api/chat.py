@@ -67,9 +67,11 @@ ENDPOINTS = (
         method="POST",
         path="/v1/completions",
         access="key",
-        relay=Relay("/completions", needs_model=True, json_only=True, sse_usage=True, known_end=True),
+        relay=Relay(
+            "/completions", needs_model=True, json_only=True, sse_usage=True, known_end=True, form="completions"
+        ),
         summary="Continue a text",
-        description="The older form, for models that still have it.",
+        description="The older form. Where the model's upstream does not have it, one text is put as a question in the form that it has.",
         tag="Models at work",
         request=_COMPLETION,
         responses=_ANSWERS,

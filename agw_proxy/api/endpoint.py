@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from agw_proxy.config.values import Spoken
+from agw_proxy.config.values import Form
 from agw_proxy.errors import GatewayError, MethodNotAllowed, UnknownPath
 from agw_proxy.types import Dialect, LocalHandler
 
@@ -56,7 +56,7 @@ class Relay(msgspec.Struct, frozen=True):
     """A WebSocket, whose model stands in the query."""
     turns: bool = False
     """GET may ask for a WebSocket, whose messages are requests of POST."""
-    form: Spoken | None = None
+    form: Form | None = None
     """What a generation is asked for in here (POST only): an upstream that speaks another form gets it translated."""
 
 

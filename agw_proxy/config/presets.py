@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from agw_proxy.config.values import Spoken
+from agw_proxy.config.values import Form
 
 if TYPE_CHECKING:
     from agw_proxy.config.settings import Upstream
@@ -32,13 +32,16 @@ class Preset(msgspec.Struct, frozen=True):
 
     name: str
     base_url: str
-    speaks: tuple[Spoken, ...] = ("chat",)
+    speaks: tuple[Form, ...] = ("chat",)
     quirks: Quirks = Quirks()
     dialect: str = "openai"
 
 
 PRESETS = (
-    Preset("openai", "https://api.openai.com/v1", ("chat", "responses"), Quirks(max_tokens="max_completion_tokens")),
+    Preset(
+        "openai", "https://api.openai.com/v1", ("chat", "responses", "completions"),
+        Quirks(max_tokens="max_completion_tokens"),
+    ),
     Preset("anthropic", "https://api.anthropic.com", ("messages",), dialect="anthropic"),
     Preset("gemini", "https://generativelanguage.googleapis.com/v1beta", ("gemini",), dialect="gemini"),
     Preset(
@@ -46,7 +49,7 @@ PRESETS = (
         "https://generativelanguage.googleapis.com/v1beta/openai",
         quirks=Quirks(omits=("seed", "logit_bias", "logprobs", "top_logprobs", "metadata", "store", "verbosity", "user")),
     ),
-    Preset("openrouter", "https://openrouter.ai/api/v1", ("chat", "responses", "messages")),
+    Preset("openrouter", "https://openrouter.ai/api/v1", ("chat", "responses", "messages", "completions")),
     Preset(
         "groq", "https://api.groq.com/openai/v1", ("chat", "responses"),
         Quirks(max_tokens="max_completion_tokens", omits=("logit_bias", "logprobs", "top_logprobs", "metadata", "store")),
@@ -66,23 +69,29 @@ PRESETS = (
             reasoning="reasoning_content",
         ),
     ),
-    Preset("xai", "https://api.x.ai/v1", ("chat", "responses", "messages"), Quirks(omits=("metadata", "store", "logit_bias"))),
-    Preset("together", "https://api.together.xyz/v1", quirks=Quirks(omits=("metadata", "store", "verbosity", "service_tier"))),
-    Preset("ollama", "http://127.0.0.1:11434/v1", ("chat", "responses", "messages")),
-    Preset("lmstudio", "http://127.0.0.1:1234/v1", ("chat", "responses", "messages")),
-    Preset("vllm", "http://127.0.0.1:8000/v1", ("chat", "responses", "messages")),
-    Preset("llamacpp", "http://127.0.0.1:8080/v1", ("chat", "responses", "messages")),
+    Preset(
+        "xai", "https://api.x.ai/v1", ("chat", "responses", "messages", "completions"),
+        Quirks(omits=("metadata", "store", "logit_bias")),
+    ),
+    Preset(
+        "together", "https://api.together.xyz/v1", ("chat", "completions"),
+        Quirks(omits=("metadata", "store", "verbosity", "service_tier")),
+    ),
+    Preset("ollama", "http://127.0.0.1:11434/v1", ("chat", "responses", "messages", "completions")),
+    Preset("lmstudio", "http://127.0.0.1:1234/v1", ("chat", "responses", "messages", "completions")),
+    Preset("vllm", "http://127.0.0.1:8000/v1", ("chat", "responses", "messages", "completions")),
+    Preset("llamacpp", "http://127.0.0.1:8080/v1", ("chat", "responses", "messages", "completions")),
 )  # fmt: skip
 BY_NAME = {preset.name: preset for preset in PRESETS}
 _BY_HOST = {
     urlsplit(preset.base_url).hostname: preset for preset in reversed(PRESETS) if preset.base_url.startswith("https")
 }
 NAMES = tuple(BY_NAME)
-DIALECTS: dict[str, tuple[Spoken, ...]] = {
-    "openai": ("chat",),
+DIALECTS: dict[str, tuple[Form, ...]] = {
+    "openai": ("chat", "completions"),  # who has no older completions says so better than a guess of ours
     "anthropic": ("messages",),
     "gemini": ("gemini",),
-    "azure": ("chat", "responses"),
+    "azure": ("chat", "responses", "completions"),
     "bedrock": ("messages",),
     "vertex": ("gemini",),
 }
@@ -97,7 +106,7 @@ def preset_of(upstream: "Upstream") -> Preset | None:
     return found if found is not None and found.dialect == upstream.dialect else None
 
 
-def speaks_of(upstream: "Upstream") -> tuple[Spoken, ...]:
+def speaks_of(upstream: "Upstream") -> tuple[Form, ...]:
     """The forms in which it may be asked, the one to translate into first."""
     if upstream.speaks:
         return upstream.speaks

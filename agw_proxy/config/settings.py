@@ -45,7 +45,7 @@ from agw_proxy.config.values import (
     Name,
     Names,
     Port,
-    Spoken,
+    Speaks,
     UpstreamName,
     Whole,
     Workers,
@@ -154,11 +154,12 @@ class Upstream(Part):
         description="What it is: brings `base_url` and `dialect`, the forms that it speaks, and its quirks. "
         "null: known by its name or the host of its address, else nothing is.",
     )
-    speaks: tuple[Spoken, ...] = Field(
+    speaks: Speaks = Field(
         (),
-        max_length=4,
+        max_length=5,
         description="In which forms a generation may be asked of it, the one to translate into first: `chat`, "
-        "`responses`, `messages`, `gemini`. Empty: those of its preset, else of its dialect (`chat` for `openai`).",
+        "`responses`, `messages`, `gemini`; behind these `completions`, the older form. Empty: those of its preset, "
+        "else of its dialect (`chat` and `completions` for `openai`).",
     )
     api_version: Name | None = Field(
         None,

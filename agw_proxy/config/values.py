@@ -267,6 +267,13 @@ def _texts(value: Any) -> Any:
     return value
 
 
+def forms(value: "tuple[Form, ...]") -> "tuple[Form, ...]":
+    """Take the forms in which an upstream may be asked: nothing is translated into completions, so they are not the first."""
+    if value[:1] == ("completions",):
+        raise ValueError("expected chat, responses, messages or gemini first: requests in other forms become that one")
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Duration = Annotated[float, BeforeValidator(duration)]
 LongerThanZero = Annotated[Duration, Field(gt=0)]
@@ -289,4 +296,7 @@ FilePath = Annotated[Path, AfterValidator(_path)]
 Dialect = Literal["openai", "anthropic", "gemini", "azure", "bedrock", "vertex"]
 Spoken = Literal["chat", "responses", "messages", "gemini"]
 """The wire forms of a generation: OpenAI's two, Anthropic's and Google's."""
+Form = Literal["chat", "responses", "messages", "gemini", "completions"]
+"""Those in which a caller may ask: OpenAI's older completions as well, into which nothing is translated."""
+Speaks = Annotated[tuple[Form, ...], AfterValidator(forms)]
 Balance = Literal["weighted", "first", "least_busy", "fastest"]

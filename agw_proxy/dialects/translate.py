@@ -7,7 +7,7 @@ import msgspec
 import orjson
 
 from agw_proxy.config.presets import Quirks
-from agw_proxy.config.values import Spoken
+from agw_proxy.config.values import Form, Spoken
 from agw_proxy.dialects import (
     anthropic_messages_answers,
     anthropic_messages_requests,
@@ -18,6 +18,7 @@ from agw_proxy.dialects import (
     openai_chat_answers,
     openai_chat_requests,
     openai_chat_streams,
+    openai_completions,
     openai_responses_answers,
     openai_responses_requests,
     openai_responses_streams,
@@ -32,11 +33,12 @@ class _Parts(NamedTuple):
     streams: ModuleType
 
 
-_PARTS: dict[Spoken, _Parts] = {
+_PARTS: dict[Form, _Parts] = {
     "chat": _Parts(openai_chat_requests, openai_chat_answers, openai_chat_streams),
     "responses": _Parts(openai_responses_requests, openai_responses_answers, openai_responses_streams),
     "messages": _Parts(anthropic_messages_requests, anthropic_messages_answers, anthropic_messages_streams),
     "gemini": _Parts(gemini_requests, gemini_answers, gemini_streams),
+    "completions": _Parts(openai_completions, openai_completions, openai_completions),  # a caller's form only
 }
 
 
@@ -47,7 +49,7 @@ class Written(NamedTuple):
     dropped: tuple[str, ...]
 
 
-def read_request(form: Spoken, body: bytes) -> Request:
+def read_request(form: Form, body: bytes) -> Request:
     """Read a caller's request; one in Google's form has model, stream and counts in front. Raises Malformed, Untranslatable."""
     tree = orjson.loads(body)
     if not isinstance(tree, dict):
@@ -100,13 +102,13 @@ def read_answer(spoken: Spoken, body: bytes) -> Answer:
     return found
 
 
-def answer(spoken: Spoken, form: Spoken, body: bytes, shown: Shown) -> bytes:
+def answer(spoken: Spoken, form: Form, body: bytes, shown: Shown) -> bytes:
     """The same for a caller who speaks ``form``. Raises Malformed."""
     made: Tree = _PARTS[form].answers.write_answer(read_answer(spoken, body), shown)
     return orjson.dumps(made)
 
 
-def fault(spoken: Spoken, form: Spoken, status: int, body: bytes, request_id: str) -> bytes:
+def fault(spoken: Spoken, form: Form, status: int, body: bytes, request_id: str) -> bytes:
     """An error answer likewise; of any bytes."""
     made: Tree = _PARTS[form].answers.write_fault(_PARTS[spoken].answers.read_fault(status, body), request_id)
     return orjson.dumps(made)
@@ -118,7 +120,7 @@ def reader(spoken: Spoken) -> Reader:
     return made
 
 
-def writer(form: Spoken, shown: Shown) -> Writer:
+def writer(form: Form, shown: Shown) -> Writer:
     """What writes a stream to a caller."""
     made: Writer = _PARTS[form].streams.Writer(shown)
     return made

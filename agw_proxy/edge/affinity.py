@@ -17,7 +17,7 @@ from agw_proxy._hot.route import Target
 from agw_proxy.api.endpoint import Relay
 from agw_proxy.config.devkey import state_dir
 from agw_proxy.config.settings import Settings
-from agw_proxy.config.values import Spoken
+from agw_proxy.config.values import Form
 from agw_proxy.dialects.base import Malformed, unsealed
 from agw_proxy.dialects.sse import Events
 from agw_proxy.edge.canonical import digest
@@ -156,7 +156,7 @@ class Affinity:
         return None
 
     async def bind(
-        self, exchange: Exchange, state: State, routed: Routed, body: bytes | None, form: Spoken | None
+        self, exchange: Exchange, state: State, routed: Routed, body: bytes | None, form: Form | None
     ) -> tuple[Routed, bool]:
         """The plan by what the request refers to; True: nobody but the upstream in it may be asked.
 
@@ -198,7 +198,7 @@ class Affinity:
         by_model = exchange.model is not None
         ids = relay.form == "responses" if by_model else tells(path)
         everyone = {target.upstream for target in (*routed.route.targets, *routed.route.fallbacks)}
-        signatures = by_model and relay.form is not None and len(everyone) > 1
+        signatures = by_model and relay.form not in (None, "completions") and len(everyone) > 1
         here = opened.target.upstream < len(state.services) - 1  # not the echo model, which keeps nothing
         kind = content_type(opened.reply)
         good = 200 <= opened.reply.status < 300 and kind in {b"application/json", b"text/event-stream"}
@@ -342,9 +342,9 @@ def _rests_ms(targets: Sequence[Target]) -> int:
     return min(waits, default=1000)
 
 
-def _likely(routed: Routed, state: State, signature: str, form: Spoken | None) -> Routed:
+def _likely(routed: Routed, state: State, signature: str, form: Form | None) -> Routed:
     """Nobody remembers the signature: those in front who speak the form that it is from."""
-    if form is None:
+    if form is None or form == "completions":  # in which there are none
         return routed
     spoken, _ = unsealed(signature, form)
     order = sorted(routed.plan, key=lambda target: spoken not in state.services[target.upstream].speaks)

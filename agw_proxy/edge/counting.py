@@ -5,14 +5,14 @@ import orjson
 
 from agw_proxy._hot.route import Target
 from agw_proxy._hot.tokens import count
-from agw_proxy.config.values import Spoken
+from agw_proxy.config.values import Form
 from agw_proxy.edge.state import State
 from agw_proxy.types import Routed
 
 COUNTING = ":countTokens"
 
 
-def counted(state: State, target: Target, form: Spoken, body: bytes) -> bytes:
+def counted(state: State, target: Target, form: Form, body: bytes) -> bytes:
     """The answer in the caller's form.
 
     Anthropic API reference, "Count tokens in a Message"; OpenAI's "Get input token counts"; Gemini's "countTokens".
@@ -26,7 +26,7 @@ def counted(state: State, target: Target, form: Spoken, body: bytes) -> bytes:
     return orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})
 
 
-def able(state: State, routed: Routed, form: Spoken) -> Routed | None:
+def able(state: State, routed: Routed, form: Form) -> Routed | None:
     """The plan without the targets that cannot be asked in this form, which must not be asked for a generation instead.
 
     None where the first one cannot: its count is an estimate.

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from agw_proxy.config.values import Spoken
+from agw_proxy.config.values import Form
 from agw_proxy.edge.headers import (
     CREDENTIALS,
     HOP_BY_HOP,
@@ -93,10 +93,10 @@ def _configured(service: Service) -> list[Line]:
 
 def _translated(service: Service) -> Tree | None:
     """What comes on top for requests in a form that the upstream does not speak; None: it speaks all."""
-    forms = [form for form in get_args(Spoken) if form not in service.speaks]
+    forms = [form for form in get_args(Form) if form not in service.speaks]
     if not forms:
         return None
-    spoken = service.speaks[0]
+    spoken = service.into
     added = [header for header, _ in ADDED[spoken]]
     never = [_line("header", header, "Tells of the body as the caller wrote it.") for header in sorted(OF_A_BODY)]
     never += [_line("prefix", prefix, "Means something in the caller's own form only.") for prefix in OF_A_DIALECT]

@@ -167,7 +167,7 @@ def remembers(relay: Relay, path: str) -> int:
     """2: an answer from here may be referred to later; 1: a request may refer to what was made before; 0: neither."""
     if relay.form == "responses":
         return 2
-    return int(relay.form is not None or path in COUNTING_PATHS)
+    return int(relay.form not in (None, "completions") or path in COUNTING_PATHS)
 
 
 def _refusal(service: Service, dialect: Dialect, endpoint: Endpoint, state: State) -> str | None:

@@ -143,7 +143,7 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
     strip = False
     wire = call
     form = call.form
-    spoken = service.speaks[0] if form is not None and form not in service.speaks else None
+    spoken = service.into if form is not None and form not in service.speaks else None
     if seen is not None and isinstance(call.body, bytes):
         told = service.stream_usage or spoken is not None  # who translates tells it always
         strip = call.asks_usage and told and seen.stream and not seen.include_usage

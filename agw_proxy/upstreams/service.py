@@ -6,7 +6,7 @@ import msgspec
 
 from agw_proxy.config.presets import Quirks
 from agw_proxy.config.resilience import Retries, Timeouts
-from agw_proxy.config.values import Spoken
+from agw_proxy.config.values import Form, Spoken
 from agw_proxy.types import Upstream
 from agw_proxy.upstreams.health import Health
 from agw_proxy.upstreams.keyring import Keyring
@@ -27,7 +27,7 @@ class Service(msgspec.Struct, frozen=True):
     """``key``, ``passthrough`` (it is asked with the caller's own provider credentials) or ``none``."""
     stream_usage: bool
     """Streams are asked to report usage, also where the caller did not ask."""
-    speaks: tuple[Spoken, ...] = ("chat",)
+    speaks: tuple[Form, ...] = ("chat", "completions")
     """The forms in which it may be asked, the one to translate into first."""
     quirks: Quirks = Quirks()
     by_deployment: bool = False
@@ -36,6 +36,12 @@ class Service(msgspec.Struct, frozen=True):
     """Where it has several."""
     places: Places | None = None
     """Where only so many requests may run at once; ``upstream.open`` takes and gives them, the fast lane does itself."""
+
+    @property
+    def into(self) -> Spoken:
+        """The form into which requests in others are translated."""
+        first = self.speaks[0]
+        return "chat" if first == "completions" else first
 
 
 async def retire(service: Service, seconds: float) -> None:

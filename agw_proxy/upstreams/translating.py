@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from agw_proxy._hot.route import Target
-from agw_proxy.config.values import Spoken
+from agw_proxy.config.values import Form, Spoken
 from agw_proxy.dialects import translate
 from agw_proxy.dialects.base import Event, Finish, Malformed, Request, Shown, Untranslatable
 from agw_proxy.dialects.played import played
@@ -117,7 +117,7 @@ def status_of(body: bytes) -> int | None:
     return STATUS_OF_KIND.get(str(code), STATUS_OF_KIND.get(str(error.get("type")), 502))
 
 
-def _read(form: Spoken, call: Call) -> Request:
+def _read(form: Form, call: Call) -> Request:
     """The request, read once for all tries."""
     found = call.memo.get(_REQUEST)
     if isinstance(found, Request):
@@ -132,9 +132,9 @@ def _read(form: Spoken, call: Call) -> Request:
     return request
 
 
-def _as_called(param: str | None, form: Spoken) -> str | None:
+def _as_called(param: str | None, form: Form) -> str | None:
     """Where in the request, as its caller calls it: a writer knows turns as ``messages``, and not whose they are."""
-    turns = {"responses": "input", "gemini": "contents"}.get(form)
+    turns = {"responses": "input", "gemini": "contents", "completions": "prompt"}.get(form)
     return turns if turns is not None and param is not None and param.startswith("messages") else param
 
 
@@ -168,7 +168,7 @@ class Translated:
         reply: Reply,
         name: str,
         spoken: Spoken,
-        form: Spoken,
+        form: Form,
         shown: Shown,
         dropped: tuple[str, ...],
         *,

@@ -147,6 +147,7 @@ def test_a_refused_key_points_to_the_command_that_makes_one(folder: Folder) -> N
         ({"name": "a/b"}, "name"),
         ({"name": ".a"}, "name"),
         ({"dialect": "cobol"}, "dialect"),
+        ({"speaks": ["completions", "chat"]}, "speaks"),
         ({"auth": "yes"}, "auth"),
         ({"api_key": "a b"}, "api_key"),
         ({"api_key": "a\r\nb"}, "api_key"),

@@ -298,4 +298,4 @@ def test_the_page_is_for_admins_and_of_upstreams_that_are_there(running: Running
     assert sources["*"] == "caller"
     assert {line["header"]: line["from"] for line in pages["login"]["sent"]}["authorization"] == "caller"
     assert "authorization" not in {line["header"] for line in pages["bare"]["sent"]}
-    assert pages["messages"]["translated"]["forms"] == ["chat", "responses", "gemini"]
+    assert pages["messages"]["translated"]["forms"] == ["chat", "responses", "gemini", "completions"]

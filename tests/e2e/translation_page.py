@@ -11,6 +11,7 @@ from pathlib import Path
 from agw_proxy.config.presets import PRESETS
 from agw_proxy.dialects.features import FEATURES
 from tests.e2e.test_translation import CLIENTS, UPSTREAMS
+from tests.e2e.test_translation_completions import PLAYED
 from tests.support.providers import SCENES
 
 TITLES = {
@@ -18,13 +19,14 @@ TITLES = {
     "responses": "Responses",
     "messages": "Messages",
     "gemini": "Gemini",
+    "completions": "Completions (older)",
 }
 GEMINI_SCENES = ("text", "tools", "cut")
 
 
 def played(client: str) -> str:
     """What is played in each cell of a row."""
-    scenes = list(SCENES) if client in CLIENTS else GEMINI_SCENES
+    scenes = list(SCENES) if client in CLIENTS else PLAYED if client == "completions" else GEMINI_SCENES
     return f"{len(scenes)} scenes, plain and streamed"
 
 

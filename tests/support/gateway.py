@@ -45,7 +45,7 @@ def provider(url: str, name: str = "fake", **more: object) -> Tree:
     models = ["gpt-*", "text-embedding-*", "omni-moderation-*"]
     entry = {"name": name, "dialect": "openai", "base_url": f"{url}/v1", "api_key": UPSTREAM_KEY, "models": models}
     entry["speaks"] = {"anthropic": ["messages"], "gemini": ["gemini"]}.get(
-        str(more.get("dialect")), ["chat", "responses", "messages"]
+        str(more.get("dialect")), ["chat", "responses", "messages", "completions"]
     )
     return {**entry, **more}
 
