@@ -22,6 +22,7 @@ from agw_proxy.dialects import (
     openai_responses_answers,
     openai_responses_requests,
     openai_responses_streams,
+    tool_names,
 )
 from agw_proxy.dialects.base import Answer, Losses, Malformed, Reader, Request, Shown, Tree, Untranslatable, Writer
 from agw_proxy.dialects.features import decide
@@ -66,7 +67,7 @@ def read_request(form: Form, body: bytes) -> Request:
 def write_request(request: Request, target: Spoken, model: str, quirks: Quirks, *, ask_usage: bool = True) -> Written:
     """Write it for a target that calls the model ``model``. Raises Untranslatable."""
     losses = Losses(target, decide)
-    asked = msgspec.structs.replace(request, model=model)
+    asked = tool_names.renamed(msgspec.structs.replace(request, model=model), target)
     if target == "chat":
         tree = openai_chat_requests.write_request(
             asked, losses, max_tokens_name=quirks.max_tokens, reasoning_name=quirks.reasoning
@@ -88,7 +89,7 @@ def _dumped(tree: Tree) -> bytes:
         raise Untranslatable("The request is nested too deeply to be translated.") from None
 
 
-def read_answer(spoken: Spoken, body: bytes) -> Answer:
+def read_answer(spoken: Spoken, body: bytes, shown: Shown) -> Answer:
     """A whole answer of an upstream that speaks ``spoken``. Raises Malformed."""
     try:
         tree = orjson.loads(body)
@@ -99,12 +100,12 @@ def read_answer(spoken: Spoken, body: bytes) -> Answer:
     if spoken == "responses" and not isinstance(tree.get("output"), list):
         raise Malformed("The answer has no output.")  # it would read as one that says nothing
     found: Answer = _PARTS[spoken].answers.read_answer(tree)
-    return found
+    return tool_names.restored(found, tool_names.own_names(shown.request, spoken))
 
 
 def answer(spoken: Spoken, form: Form, body: bytes, shown: Shown) -> bytes:
     """The same for a caller who speaks ``form``. Raises Malformed."""
-    made: Tree = _PARTS[form].answers.write_answer(read_answer(spoken, body), shown)
+    made: Tree = _PARTS[form].answers.write_answer(read_answer(spoken, body, shown), shown)
     return orjson.dumps(made)
 
 
@@ -114,10 +115,11 @@ def fault(spoken: Spoken, form: Form, status: int, body: bytes, request_id: str)
     return orjson.dumps(made)
 
 
-def reader(spoken: Spoken) -> Reader:
-    """What reads a stream of an upstream."""
+def reader(spoken: Spoken, request: Request | None = None) -> Reader:
+    """What reads a stream of an upstream. ``request``: what it answers, by which its tools are called."""
     made: Reader = _PARTS[spoken].streams.Reader()
-    return made
+    names = tool_names.own_names(request, spoken)
+    return tool_names.Restoring(made, names) if names else made
 
 
 def writer(form: Form, shown: Shown) -> Writer:

@@ -212,7 +212,7 @@ class Translated:
             if not self._stream:
                 raise UpstreamInvalid(f"Upstream '{self._name}' answered with a stream, which nobody asked for.")
             self._events = Events()
-            self._reader = translate.reader(self._spoken)
+            self._reader = translate.reader(self._spoken, self._shown.request)
             self._writer = translate.writer(self._form, self._shown)
             self.headers = [*others, (b"content-type", b"text/event-stream")]
             return
@@ -240,7 +240,7 @@ class Translated:
             if not self._stream:
                 return translate.answer(self._spoken, self._form, body, self._shown)
             writer = translate.writer(self._form, self._shown)
-            answer = translate.read_answer(self._spoken, body)
+            answer = translate.read_answer(self._spoken, body, self._shown)
             return b"".join([writer.write(event) for event in played(answer)])
         except (Malformed, orjson.JSONEncodeError) as error:
             status = status_of(body)
