@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agw_proxy.dialects.base import Refusal, Stop, Tokens, ToolUse, Tree
+from agw_proxy.dialects.base import Malformed, Refusal, Stop, Tokens, ToolUse, Tree
 from agw_proxy.dialects.openai_chat_fields import count
 
 STOPS: dict[str, Stop] = {
@@ -15,6 +15,8 @@ STOPS: dict[str, Stop] = {
     "content_filter": "refusal",
 }
 """What is not here means the answer's own end (``eos``, ``end_turn`` ...)."""
+GIVEN_UP = frozenset({"error", "abort", "insufficient_system_resource"})
+"""OpenRouter, vLLM and DeepSeek end a broken answer so: it must not pass for a whole one."""
 REASONS: dict[Stop, str] = {
     "stop": "stop",
     "length": "length",
@@ -29,9 +31,11 @@ def read_stop(choice: Tree, *, called: bool, refused: bool) -> tuple[Stop, str |
     """Why it ended, and the stop sequence where the server says it (vLLM's ``stop_reason``).
 
     ``called``, ``refused``: whether there are tool calls or a refusal; many servers say ``stop`` of these too, and a client
-    that is told of calls where there are none waits for ever.
+    that is told of calls where there are none waits for ever. Raises Malformed for an answer that the server has given up.
     """
     reason = choice.get("finish_reason")
+    if isinstance(reason, str) and reason in GIVEN_UP:
+        raise Malformed(f"The upstream has given its answer up: {reason}.", "choices[0].finish_reason")
     stop = STOPS.get(reason, "stop") if isinstance(reason, str) else "stop"
     if stop not in {"stop", "tool"}:
         return stop, None
@@ -65,7 +69,9 @@ def read_tokens(usage: Any) -> Tokens:
     return Tokens(
         input=count(prompt),
         output=output,
-        cached=count(before.get("cached_tokens")) or count(usage.get("prompt_cache_hit_tokens")),
+        cached=count(before.get("cached_tokens"))
+        or count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek
+        or count(usage.get("cached_tokens")),  # Moonshot
         written=count(before.get("cache_write_tokens")),
         reasoning=reasoning,
     )

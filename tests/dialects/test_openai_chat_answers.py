@@ -91,6 +91,12 @@ def test_why_it_ended(message: Tree, reason: Any, stop: str) -> None:
     assert read_answer(answered(message, reason)).stop == stop
 
 
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource"])
+def test_an_answer_that_its_server_has_given_up_is_none(reason: str) -> None:
+    with pytest.raises(Malformed, match=reason):
+        read_answer(answered({"content": "x"}, reason))
+
+
 def test_a_stop_sequence_is_told() -> None:
     answer = read_answer(answered({"content": "x"}, stop_reason="END"))
     assert (answer.stop, answer.stop_sequence) == ("sequence", "END")
@@ -175,6 +181,12 @@ def test_thoughts_counted_beside_the_answer_are_counted_in() -> None:
         "completion_tokens_details": {"reasoning_tokens": 5},
     }
     assert read_answer(answered({"content": "x"}, usage=usage)).tokens == Tokens(10, 7, reasoning=5)
+
+
+def test_cached_tokens_may_stand_anywhere() -> None:
+    for more in ({"cached_tokens": 4}, {"prompt_cache_hit_tokens": 4}, {"prompt_tokens_details": {"cached_tokens": 4}}):
+        usage = {"prompt_tokens": 10, "completion_tokens": 2, **more}
+        assert read_answer(answered({"content": "x"}, usage=usage)).tokens == Tokens(10, 2, cached=4)
 
 
 @pytest.mark.parametrize("usage", [None, {}, [], {"prompt_tokens": "5"}])

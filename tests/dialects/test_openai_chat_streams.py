@@ -164,6 +164,14 @@ def test_errors_are_faults_at_any_point(name: str, data: bytes, message: str, st
     assert json.loads(frames[-1][1])["error"]["message"] == message
 
 
+def test_a_stream_that_its_server_has_given_up_is_broken() -> None:
+    for done in (True, False):
+        events = read(chunk({"content": "x"}), chunk(reason="error"), done=done)
+        assert isinstance(events[-1], Fault)
+        assert "error" in events[-1].message
+        check(write(events))
+
+
 @pytest.mark.parametrize("data", [b"{", b"[]", b"1", b'"x"', b"\xff", b'{"choices":[1]}', b'{"choices":[{"index":1}]}'])
 def test_what_cannot_be_read_is_a_fault(data: bytes) -> None:
     assert isinstance(Reader().read("", data)[-1], Fault)
