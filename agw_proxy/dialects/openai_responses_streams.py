@@ -321,10 +321,18 @@ class Reader:
 
     def _finish(self, tree: Tree, out: list[Event]) -> None:
         response = _wanted(tree, "response")
+        known: dict[str, list[_Item]] = {}
+        for item in self._order:
+            known.setdefault(item.kind, []).append(item)
+        found: dict[str, int] = {}
         for at, each in enumerate(members.branches(response, "output", "response")):
             kind = members.wanted(each, "type", f"response.output[{at}]")
-            self._settle(self._find(at, each, kind), each, out)
+            alike, nth = known.get(kind, []), found.get(kind, 0)
+            found[kind] = nth + 1
+            self._settle(self._find(at, each, kind, alike[nth] if nth < len(alike) else None), each, out)
         for item in self._order:
+            if item.held and not item.blocks:
+                raise Malformed("A call of a tool was never named.", "item.name")
             for told in item.blocks.values():
                 if told.open:
                     self._blocks.close(told, out)
@@ -334,17 +342,16 @@ class Reader:
         self._over = True
         out.append(Finish(stop, tokens_of(response.get("usage"))))
 
-    def _find(self, at: int, tree: Tree, kind: str) -> _Item:
-        """The item that stands in the whole answer: by its id, its index, or its place."""
+    def _find(self, at: int, tree: Tree, kind: str, likely: _Item | None) -> _Item:
+        """The item that stands in the whole answer: by its id, its index, or ``likely``, its place among those of its kind."""
         item_id = tree.get("id") or tree.get("call_id")
         item = self._by_id.get(item_id) if isinstance(item_id, str) else None
-        if item is None:
-            item = self._by_index.get(at)
-        if item is None and at < len(self._order):
-            item = self._order[at]
-        if item is None or item.kind != kind:
-            item = self._add(kind, at, tree)
-        return item
+        if item is not None and item.kind == kind:
+            return item
+        item = self._by_index.get(at)
+        if item is not None and item.kind == kind and not item.done:
+            return item
+        return likely or self._add(kind, at, tree)
 
     def _failed(self, tree: Tree, out: list[Event]) -> None:
         response = members.branch(tree, "response") or {}

@@ -107,6 +107,20 @@ def test_what_was_not_streamed_is_taken_from_the_whole_items() -> None:
     assert read(created(), completed(*items)) == expected
 
 
+def test_an_end_that_leaves_items_out_and_renames_the_rest_repeats_nothing() -> None:
+    words = {"type": "message", "content": [{"type": "output_text", "text": "ab"}]}
+    assert read(
+        created(),
+        ev("reasoning_text.delta", output_index=0, item_id="rs_1", content_index=0, delta="hm"),
+        ev("output_text.delta", output_index=1, item_id="msg_1", content_index=0, delta="ab"),
+        completed({**words, "id": "msg_2"}),
+    ) == [START, *block(0, Thinking(id="rs_1"), Part("hm")), *block(1, Text(""), Part("ab")), Finish("stop", TOKENS)]
+
+
+def test_arguments_of_a_call_that_is_never_named_are_not_lost_in_silence() -> None:
+    assert isinstance(read(ev("function_call_arguments.delta", item_id="fc_1", delta="{}"), completed())[-1], Fault)
+
+
 def test_deltas_without_indices_or_announcements_are_understood() -> None:
     assert read(
         created(),
