@@ -98,6 +98,10 @@ class Thinking(msgspec.Struct, tag=True):
     hidden: bool = False
     id: str | None = None
 
+    def is_empty(self) -> bool:
+        """Nothing is told of it."""
+        return not self.text and self.signature is None
+
 
 class Refusal(msgspec.Struct, tag=True):
     """Words by which the model declines."""

@@ -82,7 +82,8 @@ def _read_item(item: Tree, where: str, before: list[Block]) -> list[Block]:
     if kind == "reasoning":
         signature = signatures.detached(members.text(item, "encrypted_content", where))
         if signature is None:
-            return [thinking(item, where)]
+            thought = thinking(item, where)
+            return [] if thought.is_empty() else [thought]
         if before and isinstance(before[-1], Text | ToolUse):
             before[-1].signature = signature
     return []  # what a tool of the provider's has done: its words follow in a message

@@ -41,6 +41,7 @@ def read_input(value: object, into: Request) -> None:
         raise members.wrong("input", "a string or a list of items", value)
     for at, item in enumerate(members.branches({"input": value}, "input")):
         _read_item(item, f"input[{at}]", into)
+    into.messages[:] = _in_order(into.messages)
 
 
 def _read_item(item: Tree, where: str, into: Request) -> None:
@@ -82,6 +83,37 @@ def _results(into: Request) -> list[Block]:
     return last.blocks
 
 
+def _in_order(messages: list[Message]) -> list[Message]:
+    """The same turns, each result right behind the turn of its call: elsewhere, other dialects' servers refuse it."""
+    turns: list[Message] = []
+    callers: dict[str, int] = {}
+    moved: dict[int, list[Block]] = {}
+    for message in messages:
+        behind = len(turns) - 1
+        if message.role == "assistant":
+            callers |= {block.id: len(turns) for block in message.blocks if isinstance(block, ToolUse)}
+        elif message.blocks and all(isinstance(block, ToolResult) for block in message.blocks):
+            stay: list[Block] = []
+            for block in message.blocks:
+                caller = callers.get(block.id, behind) if isinstance(block, ToolResult) else behind
+                (stay if caller == behind else moved.setdefault(caller, [])).append(block)
+            if not stay:
+                continue
+            message.blocks = stay
+        turns.append(message)
+    ordered: list[Message] = []
+    for at, message in enumerate(turns):
+        ordered.append(message)
+        late = moved.get(at)
+        if late:
+            following = turns[at + 1] if at + 1 < len(turns) else None
+            if following is not None and following.role == "user" and isinstance(following.blocks[0], ToolResult):
+                following.blocks += late
+            else:
+                ordered.append(Message("user", late))
+    return ordered
+
+
 def _read_message(item: Tree, where: str, into: Request) -> None:
     named = members.wanted(item, "role", where)
     role = ROLES.get(named)
@@ -119,7 +151,8 @@ def _part(part: Tree, where: str) -> Block:
     if kind == "input_audio":
         sound = members.branch(part, "input_audio", where) or {}
         at = f"{where}.input_audio"
-        return Audio(data=members.wanted(sound, "data", at), format=members.wanted(sound, "format", at))
+        data = media.checked(members.wanted(sound, "data", at), f"{at}.data")
+        return Audio(data=data, format=members.wanted(sound, "format", at))
     raise Malformed(f"'{where}.type' is of no known kind: {kind}.", f"{where}.type")
 
 
@@ -175,7 +208,9 @@ def _tool_result(item: Tree, where: str, *, custom: bool) -> ToolResult:
 def _read_reasoning(item: Tree, where: str, into: Request) -> None:
     signature = signatures.detached(members.text(item, "encrypted_content", where))
     if signature is None:
-        _assistant(into).append(thinking(item, where))
+        thought = thinking(item, where)
+        if not thought.is_empty():
+            _assistant(into).append(thought)
         return
     blocks = into.messages[-1].blocks if into.messages and into.messages[-1].role == "assistant" else []
     if blocks and isinstance(blocks[-1], Text | ToolUse):

@@ -95,6 +95,10 @@ def test_an_answer_is_read() -> None:
     )
 
 
+def test_a_thought_of_which_nothing_is_told_is_none() -> None:
+    assert read_answer(response({"type": "reasoning", "id": "rs_1", "summary": []})).blocks == []
+
+
 @pytest.mark.parametrize(
     ("members", "stop"),
     [
