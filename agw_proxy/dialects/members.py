@@ -5,6 +5,9 @@
 
 from agw_proxy.dialects.base import Malformed, Tree
 
+MAX_INTEGER = 2.0**63
+"""Of a float that is taken for an integer: beyond it nobody could write it again."""
+
 
 def under(path: str, name: str) -> str:
     """The path of a member."""
@@ -32,7 +35,7 @@ def integer(tree: Tree, name: str, path: str = "") -> int | None:
     found = tree.get(name)
     if found is None or type(found) is int:
         return found
-    if isinstance(found, float) and found.is_integer():
+    if isinstance(found, float) and found.is_integer() and abs(found) < MAX_INTEGER:
         return int(found)
     raise wrong(under(path, name), "an integer", found)
 

@@ -13,6 +13,10 @@ from agw_proxy.dialects.base import Malformed, Tree
 SHOWN_CHARS = 40  # of a wrong value in an error: enough to find it, too little to leak a prompt
 
 
+MAX_WHOLE = 2.0**63
+"""Of a float that is taken for an integer: beyond it nobody could write it again."""
+
+
 def path(at: str, name: str | int) -> str:
     """The path of a member, or of an item, of what stands at ``at``."""
     if isinstance(name, int):
@@ -69,7 +73,7 @@ def whole(tree: Tree, name: str, at: str = "", least: int | None = None) -> int 
     value = tree.get(name)
     if value is None:
         return None
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < MAX_WHOLE:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise refuse(path(at, name), "an integer", value)

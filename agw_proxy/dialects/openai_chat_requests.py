@@ -165,6 +165,8 @@ def _extra(tree: Tree) -> Tree:
         extra["audio_output"] = spoken
     elif isinstance(modalities, list) and modalities not in ([], ["text"]):
         extra["modalities"] = modalities
+    if any(isinstance(each, dict) and each.get("audio") is not None for each in tree["messages"]):
+        extra["messages.audio"] = True  # a spoken answer, which only its provider has
     options = tree.get("stream_options") or {}
     for name in options:
         if name != "include_usage" and options[name]:

@@ -135,6 +135,11 @@ def test_what_only_an_upstream_knows_is_refused() -> None:
     assert caught.value.param == "previous_response_id"
 
 
+def test_a_spoken_answer_that_the_history_names_is_told() -> None:
+    request = asked({"role": "user", "content": "Hi"}, {"role": "assistant", "audio": {"id": "audio_1"}})
+    assert written(request)[1] == ["messages.audio"]
+
+
 def test_several_choices_are_refused_since_one_answer_is_read_back() -> None:
     with pytest.raises(Untranslatable) as caught:
         written(Request("m", [Message("user", [])], n=2))
@@ -170,6 +175,7 @@ def test_several_choices_are_refused_since_one_answer_is_read_back() -> None:
         ({"model": None}, "model"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
+        ({"seed": 1e300}, "seed"),
         ({"temperature": True}, "temperature"),
         ({"stream": 1}, "stream"),
         ({"stop": [1]}, "stop[0]"),

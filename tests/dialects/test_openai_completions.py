@@ -9,6 +9,7 @@ from openai.types import Completion
 from agw_proxy.dialects.base import (
     Answer,
     Beat,
+    Block,
     BlockStart,
     BlockStop,
     Citation,
@@ -86,7 +87,7 @@ def test_bad_manners_are_malformed(members: dict[str, Any]) -> None:
 
 
 def test_an_answer_is_its_words() -> None:
-    blocks = [Thinking("hm"), Text("Hé!", logprobs=LOGPROBS), ToolUse("c", "f", "{}"), Text(" Yes")]
+    blocks: list[Block] = [Thinking("hm"), Text("Hé!", logprobs=LOGPROBS), ToolUse("c", "f", "{}"), Text(" Yes")]
     tree = write_answer(Answer("up", "far", blocks, "tool", Tokens(3, 4, cached=1)), SHOWN)
     made = Completion.model_validate(tree, strict=True)
     choice, usage = made.choices[0], made.usage

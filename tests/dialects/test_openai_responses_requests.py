@@ -285,6 +285,17 @@ def test_items_of_hosted_tools_are_told_and_their_tools_are_kept() -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
         (
+            {
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "input_audio", "input_audio": {"data": "!", "format": "wav"}}],
+                    }
+                ]
+            },
+            "input[0].content[0].input_audio.data",
+        ),
+        (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:x,y"}]}]},
             "input[0].content[0].image_url",
         ),
@@ -318,6 +329,7 @@ def test_items_of_hosted_tools_are_told_and_their_tools_are_kept() -> None:
         ({"tool_choice": {"type": "function"}}, "tool_choice.name"),
         ({"max_output_tokens": "1"}, "max_output_tokens"),
         ({"max_output_tokens": True}, "max_output_tokens"),
+        ({"max_output_tokens": 1e300}, "max_output_tokens"),
         ({"temperature": "1"}, "temperature"),
         ({"stream": 1}, "stream"),
         ({"include": "x"}, "include"),
