@@ -118,7 +118,8 @@ def _legacy_choice(value: Any) -> ToolChoice:
 
 def write_tools(request: Request, tree: Tree, losses: Losses) -> None:
     """The members ``tools``, ``tool_choice`` and ``parallel_tool_calls``, which are refused where there are no tools."""
-    tools = [_write_tool(tool, losses) for tool in request.tools]
+    offered = _offered(request)
+    tools = [_write_tool(tool, losses) for tool in offered]
     for hosted in request.hosted:
         if hosted.spoken == "chat":
             tools.append(hosted.tree)
@@ -137,6 +138,15 @@ def write_tools(request: Request, tree: Tree, losses: Losses) -> None:
             tree["tool_choice"] = chosen
 
 
+def _offered(request: Request) -> list[Tool]:
+    """The tools; only the allowed ones, where there are any of these. Hardly a server but OpenAI's knows that choice itself."""
+    choice = request.tool_choice
+    if choice is None or choice.allowed is None or choice.mode == "none":
+        return request.tools
+    allowed = set(choice.allowed)
+    return [tool for tool in request.tools if tool.name in allowed] or request.tools
+
+
 def _write_tool(tool: Tool, losses: Losses) -> Tree:
     """Every tool as a function: hardly a server of this dialect knows custom ones."""
     if tool.cache is not None:
@@ -153,14 +163,7 @@ def _write_tool(tool: Tool, losses: Losses) -> Tree:
 def _write_choice(choice: ToolChoice, known: set[str]) -> str | Tree | None:
     """None where it names only tools that are not there (those that another provider runs itself)."""
     if choice.mode == "one":
-        return _pointer(choice.name) if choice.name in known else None
-    if choice.allowed is None or choice.mode == "none":
+        return {"type": "function", "function": {"name": choice.name}} if choice.name in known else None
+    if choice.allowed is None or choice.mode == "none" or not known.isdisjoint(choice.allowed):
         return choice.mode
-    allowed = [_pointer(name) for name in choice.allowed if name in known]
-    if not allowed:
-        return None
-    return {"type": "allowed_tools", "allowed_tools": {"mode": choice.mode, "tools": allowed}}
-
-
-def _pointer(name: str | None) -> Tree:
-    return {"type": "function", "function": {"name": name}}
+    return None

@@ -45,13 +45,6 @@ def test_custom_tools_are_read_and_offered_as_functions() -> None:
         ("any", ToolChoice("required")),
         ({"type": "function", "function": {"name": "f"}}, ToolChoice("one", "f")),
         ({"type": "function", "name": "f"}, ToolChoice("one", "f")),
-        (
-            {
-                "type": "allowed_tools",
-                "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "g"}}]},
-            },
-            ToolChoice("required", allowed=["g"]),
-        ),
     ],
 )
 def test_choices_of_tools(choice: Any, wanted: ToolChoice) -> None:
@@ -59,6 +52,15 @@ def test_choices_of_tools(choice: Any, wanted: ToolChoice) -> None:
     assert request.tool_choice == wanted
     tree, _ = written(request)
     assert asked(tools=TOOLS, tool_choice=tree["tool_choice"]).tool_choice == wanted
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_only_allowed_tools_are_offered_since_few_servers_know_that_choice(mode: Any) -> None:
+    allowed = {"mode": mode, "tools": [{"type": "function", "function": {"name": "g"}}]}
+    request = asked(tools=TOOLS, tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
+    assert request.tool_choice == ToolChoice(mode, allowed=["g"])
+    tree, dropped = written(request)
+    assert (tree["tools"], tree["tool_choice"], dropped) == (TOOLS[1:], mode, [])
 
 
 def test_allowed_tools_may_be_written_flat() -> None:
