@@ -132,7 +132,7 @@ def write_messages(messages: list[Message], losses: Losses, reasoning_name: str 
     Raises Untranslatable by the table of features.
     """
     written: list[Tree] = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(_led(messages)):
         at = path("messages", index)
         if message.role == "assistant":
             made = _write_assistant(message, losses, reasoning_name, at)
@@ -148,6 +148,23 @@ def write_messages(messages: list[Message], losses: Losses, reasoning_name: str 
         if others or not results:
             written.append(_signed({"role": "user", "content": write_content(others)}, message))
     return written
+
+
+def _led(messages: list[Message]) -> list[Message]:
+    """What the system says in front as one message, where it is words: the templates of many models take no second one."""
+    words: list[Text] = []
+    leading = 0
+    for message in messages:
+        texts = [block for block in message.blocks if isinstance(block, Text)]
+        if message.role != "system" or message.name or len(texts) < len(message.blocks):
+            break
+        words += texts
+        leading += 1
+    if leading < 2:
+        return messages
+    cache = next((text.cache for text in words if text.cache is not None), None)
+    whole = Text("\n\n".join(text.text for text in words), cache=cache)
+    return [Message("system", [whole]), *messages[leading:]]
 
 
 def _write_system(message: Message, losses: Losses, at: str) -> Tree:

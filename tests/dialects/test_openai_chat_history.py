@@ -46,6 +46,27 @@ def test_messages_of_all_roles() -> None:
     ]  # fmt: skip
 
 
+def test_what_the_system_says_in_front_is_one_message_since_many_templates_take_only_one() -> None:
+    request = asked(
+        {"role": "system", "content": "Be brief."},
+        {"role": "developer", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "kind."}]},
+        {"role": "user", "content": "Hi"},
+        {"role": "system", "content": "Now"},
+        {"role": "system", "content": "stop."},
+    )
+    tree, dropped = written(request)
+    assert [(message["role"], message["content"]) for message in tree["messages"]] == [
+        ("system", "Be brief.\n\nBe\n\nkind."), ("user", "Hi"), ("system", "Now"), ("system", "stop."),
+    ]  # fmt: skip
+    assert dropped == []
+    request.messages[0].blocks = [Text("a", cache={"type": "ephemeral"})]
+    assert written(request)[1] == ["cache_control"]
+    request.messages[1].blocks.append(Image(url="https://a.b/c.png"))
+    tree, dropped = written(request)
+    assert [message["role"] for message in tree["messages"]][:3] == ["system", "system", "user"]
+    assert dropped == ["cache_control", "system_media"]
+
+
 def test_results_of_one_turn_stand_in_one_user_message() -> None:
     calls = [{"id": each, "type": "function", "function": {"name": "f", "arguments": "{}"}} for each in "ab"]
     request = asked(
