@@ -269,10 +269,17 @@ def _write_words(request: Request, tree: Tree, losses: Losses) -> None:
             losses.of("metadata")
 
 
+def _is_chats(options: Any) -> bool:
+    """Responses has more to say under this name."""
+    return isinstance(options, dict) and options.keys() <= {"mode", "ttl"} and options.get("ttl") in (None, "30m")
+
+
 def _write_extra(extra: Tree, tree: Tree, losses: Losses) -> None:
     for name, value in extra.items():
         wanted = EXTRAS.get(name)
-        if wanted is not None and isinstance(value, wanted):
+        if name == "prompt_cache_options" and not _is_chats(value):
+            losses.of(name)
+        elif wanted is not None and isinstance(value, wanted):
             tree[name] = value
         elif name == "audio_output" and isinstance(value, dict):
             tree.update(value)

@@ -61,6 +61,7 @@ EXTRA: dict[str, Callable[[object], bool]] = {
     "previous_response_id": _string,
     "prompt": lambda found: isinstance(found, dict),
     "prompt_cache_key": _string,
+    "prompt_cache_options": lambda found: isinstance(found, dict),
     "prompt_cache_retention": lambda found: found in ("in_memory", "24h"),
     "safety_identifier": _string,
     "stream_options": lambda found: isinstance(found, dict) and found.keys() == {"include_obfuscation"},

@@ -120,6 +120,13 @@ def test_other_members_are_carried_to_who_knows_them_and_told_of_elsewhere() -> 
     assert written(Request("m", [Message("user", [])], extra={"prompt_cache_key": 5}))[1] == ["prompt_cache_key"]
 
 
+def test_options_of_the_cache_are_carried_where_the_reference_knows_them() -> None:
+    known, unknown = {"mode": "explicit", "ttl": "30m"}, {"ttl": "12h", "prewarm": True}
+    assert written(asked(prompt_cache_options=known))[0]["prompt_cache_options"] == known
+    for odd in (unknown, {"ttl": []}):
+        assert written(asked(prompt_cache_options=odd))[1] == ["prompt_cache_options"]
+
+
 def test_spoken_answers_go_by_the_name_in_the_table() -> None:
     spoken = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
     request = asked(**spoken)
