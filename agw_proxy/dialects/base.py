@@ -366,13 +366,15 @@ class Losses:
         """``decide``: gives ``carried``, ``dropped`` or ``refused``."""
         self.target = target
         self.dropped: list[str] = []
+        self._told: set[str] = set()
         self._decide = decide
 
     def of(self, feature: str, param: str | None = None) -> None:
         """The request has it, and the target cannot say it. Raises Untranslatable where that must not be passed over."""
         if self._decide(feature, self.target) == "refused":
             raise Untranslatable(f"The model's upstream cannot be asked for this: {feature}.", param or feature)
-        if feature not in self.dropped:
+        if feature not in self._told:
+            self._told.add(feature)
             self.dropped.append(feature)
 
 

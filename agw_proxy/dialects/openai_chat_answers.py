@@ -201,7 +201,10 @@ def write_answer(answer: Answer, shown: Shown) -> Tree:
 
 def _write_message(blocks: list[Block], customs: frozenset[str]) -> tuple[Tree, list[Tree]]:
     """The message, and the log probabilities of its words."""
-    words, refusals, thoughts = "", "", ""
+    words: list[str] = []
+    refusals: list[str] = []
+    thoughts: list[str] = []
+    length = 0
     annotations: list[Tree] = []
     details: list[Tree] = []
     logprobs: list[Tree] = []
@@ -209,16 +212,17 @@ def _write_message(blocks: list[Block], customs: frozenset[str]) -> tuple[Tree, 
     images: list[Tree] = []
     for block in blocks:
         if isinstance(block, Text):
-            start, words = len(words), words + block.text
-            made = (write_annotation(citation, start, len(words)) for citation in block.citations)
+            words.append(block.text)
+            start, length = length, length + len(block.text)
+            made = (write_annotation(citation, start, length) for citation in block.citations)
             annotations += [each for each in made if each is not None]
             logprobs += block.logprobs or []
         elif isinstance(block, Thinking):
-            thoughts += block.text
+            thoughts.append(block.text)
             if block.signature is not None:
                 details.append(write_detail(block, len(details)))
         elif isinstance(block, Refusal):
-            refusals += block.text
+            refusals.append(block.text)
         elif isinstance(block, ToolUse):
             calls.append(_write_call(block, customs))
         elif isinstance(block, Image):
@@ -227,12 +231,12 @@ def _write_message(blocks: list[Block], customs: frozenset[str]) -> tuple[Tree, 
     message: Tree = {
         "role": "assistant",
         # Nothing stands for an answer that is all calls or a refusal; clients take an empty one for text.
-        "content": words or (None if calls or refusals else ""),
-        "refusal": refusals or None,
+        "content": "".join(words) or (None if calls or refusals else ""),
+        "refusal": "".join(refusals) or None,
         "annotations": annotations,
     }
     for name, value in (
-        ("reasoning_content", thoughts), ("reasoning_details", details), ("tool_calls", calls), ("images", images),
+        ("reasoning_content", "".join(thoughts)), ("reasoning_details", details), ("tool_calls", calls), ("images", images),
     ):  # fmt: skip
         if value:
             message[name] = value

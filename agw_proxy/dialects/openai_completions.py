@@ -106,10 +106,12 @@ def _is_tokens(found: list[Any]) -> bool:
 
 def write_answer(answer: Answer, shown: Shown) -> Tree:
     """The object ``text_completion``."""
-    words, logprobs, refused = "", [], False
+    words: list[str] = []
+    logprobs: list[Tree] = []
+    refused = False
     for block in answer.blocks:
         if isinstance(block, Text | Refusal):
-            words += block.text
+            words.append(block.text)
             refused = refused or isinstance(block, Refusal)
         if isinstance(block, Text):
             logprobs += block.logprobs or []
@@ -121,7 +123,7 @@ def write_answer(answer: Answer, shown: Shown) -> Tree:
         "choices": [
             {
                 "index": 0,
-                "text": words,
+                "text": "".join(words),
                 "logprobs": logprobs_tree(logprobs),
                 "finish_reason": finish_reason(answer.stop, refused=refused),
             }

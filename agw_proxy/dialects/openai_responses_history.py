@@ -56,6 +56,7 @@ def write_input(messages: list[Message], tools: list[Tool], losses: Losses) -> l
 
 def _write_assistant(blocks: list[Block], custom: set[str], calls: set[str], items: list[Tree], losses: Losses) -> None:
     """``calls``: ids of calls of custom tools; added to."""
+    runs: list[tuple[Tree, list[str]]] = []
     cited: Text | None = None  # the words before, where they belong to the next ones: citations cut sentences in parts
     for block in blocks:
         _lose(block, losses)
@@ -63,10 +64,12 @@ def _write_assistant(blocks: list[Block], custom: set[str], calls: set[str], ite
             if block.citations:
                 losses.of("citations")
             if cited is not None and (cited.citations or block.citations):
-                items[-1]["content"] += block.text
+                runs[-1][1].append(block.text)
+                cited = block
             elif block.text:
-                items.append({"type": "message", "role": "assistant", "content": block.text})
-            cited = block if items and items[-1].get("role") == "assistant" else None
+                items.append({"type": "message", "role": "assistant", "content": ""})
+                runs.append((items[-1], [block.text]))
+                cited = block
             continue
         cited = None
         if isinstance(block, ToolUse):
@@ -80,6 +83,8 @@ def _write_assistant(blocks: list[Block], custom: set[str], calls: set[str], ite
             items.append({"type": "message", "role": "assistant", "content": block.text})
         else:
             losses.of("assistant_media")
+    for item, words in runs:
+        item["content"] = "".join(words)
 
 
 def _lose(block: Block, losses: Losses) -> None:

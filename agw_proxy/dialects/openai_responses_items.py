@@ -77,7 +77,7 @@ def _assistant(into: Request) -> list[Block]:
 def _results(into: Request) -> list[Block]:
     """Blocks of the user message that collects the results of one turn's calls."""
     last = into.messages[-1] if into.messages else None
-    if last is None or last.role != "user" or not all(isinstance(block, ToolResult) for block in last.blocks):
+    if last is None or last.role != "user" or not isinstance(last.blocks[0], ToolResult):  # all are, or none
         last = Message("user", [])
         into.messages.append(last)
     return last.blocks

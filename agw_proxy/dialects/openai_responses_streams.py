@@ -37,6 +37,8 @@ from agw_proxy.dialects.openai_responses_writer import Writer
 __all__ = ["Reader", "Writer"]
 
 TEXT_DELTA = "response.output_text.delta"
+MAX_ITEMS = 4096
+"""Of one answer: no model makes as many, and each costs memory here."""
 CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that are calls, and the member that says with what."""
 
@@ -134,6 +136,8 @@ class Reader:
 
     def _add(self, kind: str, at: object, tree: Tree) -> _Item:
         """A new item. Calls are known by ``call_id`` too: that is what the deltas of llama.cpp call them by."""
+        if len(self._order) >= MAX_ITEMS:
+            raise Malformed(f"The answer has more than {MAX_ITEMS} items.")
         item_id, call_id = tree.get("id"), tree.get("call_id")
         item = _Item(kind, item_id if isinstance(item_id, str) else None, tree)
         self._order.append(item)

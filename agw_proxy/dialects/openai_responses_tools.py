@@ -5,7 +5,7 @@ Request such a tool is called ``namespace__name`` everywhere, and ``Tool.namespa
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from agw_proxy.dialects import members
 from agw_proxy.dialects.base import Hosted, Losses, Malformed, Request, Tool, ToolChoice, Tree
@@ -144,7 +144,8 @@ def read_choice(tree: object, into: Request) -> None:
         raise Malformed("'tool_choice' has to be auto, none, required, or an object.", "tool_choice")
     kind = members.wanted(tree, "type", "tool_choice")
     if kind in {"function", "custom"}:
-        into.tool_choice = ToolChoice("one", _known(members.wanted(tree, "name", "tool_choice"), into.tools))
+        name = members.wanted(tree, "name", "tool_choice")
+        into.tool_choice = ToolChoice("one", _names(into.tools).get(name, name))
     elif kind == "allowed_tools":
         mode = members.wanted(tree, "mode", "tool_choice")
         if mode not in {"auto", "required"}:
@@ -157,39 +158,39 @@ def read_choice(tree: object, into: Request) -> None:
         ]
         if len(names) < len(listed):
             into.extra["tool_choice.tools"] = True
-        allowed = [_known(name, into.tools) for name in names]
+        known = _names(into.tools)
+        allowed = [known.get(name, name) for name in names]
         into.tool_choice = ToolChoice("required" if mode == "required" else "auto", allowed=allowed)
     else:
         into.extra["tool_choice"] = tree
 
 
-def _known(name: str, tools: Iterable[Tool]) -> str:
-    """The name in the Request of a tool that a choice names, perhaps without its namespace."""
-    inner = None
+def _names(tools: Iterable[Tool]) -> dict[str, str]:
+    """The names of tools in the Request, by what a choice may call them: these, or without the namespace."""
+    inner: dict[str, str] = {}
     for tool in tools:
-        if tool.name == name:
-            return name
-        if tool.namespace is not None and inner_name(tool.namespace, tool.name) == name:
-            inner = inner or tool.name
-    return inner or name
+        if tool.namespace is not None:
+            inner.setdefault(inner_name(tool.namespace, tool.name), tool.name)
+    return inner | {tool.name: tool.name for tool in tools}
 
 
 def write_choice(choice: ToolChoice, tools: list[Tool]) -> str | Tree:
     """``tool_choice`` for tools that are written too."""
+    known = {tool.name: tool for tool in reversed(tools)}  # of two with one name the first
     if choice.mode == "one":
-        return _named(choice.name or "", tools)
+        return _named(choice.name or "", known)
     if choice.allowed is not None and choice.mode != "none":
         return {
             "type": "allowed_tools",
             "mode": choice.mode,
-            "tools": [_named(name, tools) for name in choice.allowed],
+            "tools": [_named(name, known) for name in choice.allowed],
         }
     return choice.mode
 
 
-def _named(name: str, tools: list[Tool]) -> Tree:
-    for tool in tools:
-        if tool.name == name:
-            shown = name if tool.namespace is None else inner_name(tool.namespace, name)
-            return {"type": "custom" if tool.schema is None else "function", "name": shown}
-    return {"type": "function", "name": name}
+def _named(name: str, known: Mapping[str, Tool]) -> Tree:
+    tool = known.get(name)
+    if tool is None:
+        return {"type": "function", "name": name}
+    shown = name if tool.namespace is None else inner_name(tool.namespace, name)
+    return {"type": "custom" if tool.schema is None else "function", "name": shown}

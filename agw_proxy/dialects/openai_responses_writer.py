@@ -65,6 +65,7 @@ class Writer:
         self._signature: str | None = None
         self._output: list[orjson.Fragment] = []
         self._texts: list[str] = []
+        self._length = 0
         self._annotations: list[Tree] = []
         self._logprobs: list[Tree] = []
         self._head = b""
@@ -113,6 +114,7 @@ class Writer:
         self._blocks += 1
         block = self._block = event.block
         self._texts, self._annotations, self._logprobs = [], [], []
+        self._length = 0
         self._signature = block.signature if isinstance(block, Text | Thinking | ToolUse) else None
         opened = self._open_words(block) if isinstance(block, Text | Refusal) else self._open_item(block)
         early = block.arguments if isinstance(block, ToolUse) else getattr(block, "text", "")
@@ -183,6 +185,7 @@ class Writer:
         if not self._texts and isinstance(self._block, Thinking):
             out = self._summary_frame("part.added", {"part": {"type": "summary_text", "text": ""}})
         self._texts.append(text)
+        self._length += len(text)
         if self._shape is not None and self._shape.wrapped:
             return b""
         if event.logprobs and isinstance(self._block, Text):
@@ -211,7 +214,7 @@ class Writer:
             return b""
         if not isinstance(self._block, Text):
             raise _ill("Only words cite.")
-        made = annotation_of(event.citation, 0, sum(map(len, self._texts)))
+        made = annotation_of(event.citation, 0, self._length)
         body = self._words_placed({"annotation_index": len(self._annotations), "annotation": made})
         self._annotations.append(made)
         return self._frame("response.output_text.annotation.added", body)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from openai.types.responses import Response
 from pydantic import TypeAdapter
 
+from agw_proxy.dialects import openai_responses_streams
 from agw_proxy.dialects.base import (
     Answer,
     Block,
@@ -93,6 +94,16 @@ def test_an_answer_is_read() -> None:
         created=1,
         service_tier="default",
     )
+
+
+def test_an_answer_has_a_bound_on_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_responses_streams, "MAX_ITEMS", 2)
+    reader = openai_responses_streams.Reader()
+    item = {"type": "function_call", "id": "fc", "call_id": "c", "name": "f", "arguments": ""}
+    added = orjson.dumps({"type": "response.output_item.added", "item": item})
+    first, second, third = (reader.read("", added) for _ in range(3))
+    assert not any(isinstance(event, Fault) for event in first + second)
+    assert [type(event) for event in third] == [Fault]
 
 
 def test_a_thought_of_which_nothing_is_told_is_none() -> None:
