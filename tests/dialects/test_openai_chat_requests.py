@@ -121,9 +121,10 @@ def test_other_members_are_carried_to_who_knows_them_and_told_of_elsewhere() -> 
 
 
 def test_options_of_the_cache_are_carried_where_the_reference_knows_them() -> None:
-    known, unknown = {"mode": "explicit", "ttl": "30m"}, {"ttl": "12h", "prewarm": True}
+    known: Tree = {"mode": "explicit", "ttl": "30m"}
     assert written(asked(prompt_cache_options=known))[0]["prompt_cache_options"] == known
-    for odd in (unknown, {"ttl": []}):
+    odds: list[Tree] = [{"ttl": "12h", "prewarm": True}, {"ttl": []}]
+    for odd in odds:
         assert written(asked(prompt_cache_options=odd))[1] == ["prompt_cache_options"]
 
 
