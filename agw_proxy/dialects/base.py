@@ -180,6 +180,8 @@ class Request(msgspec.Struct):
     tools: list[Tool] = []
     hosted: list[Hosted] = []
     tool_choice: ToolChoice | None = None
+    functions: bool = False
+    """Chat: the tools came in its first form, ``functions``, whose callers are told of one call, as ``function_call``."""
     parallel: bool | None = None
     max_tokens: int | None = None
     temperature: float | None = None

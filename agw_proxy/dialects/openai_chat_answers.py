@@ -173,15 +173,21 @@ def custom_names(shown: Shown) -> frozenset[str]:
     return frozenset(tool.name for tool in shown.request.tools if tool.schema is None)
 
 
+def in_functions(shown: Shown) -> bool:
+    """Whether the caller knows calls in their first form only, see ``Request``."""
+    return shown.request is not None and shown.request.functions
+
+
 def write_answer(answer: Answer, shown: Shown) -> Tree:
     """The object ``chat.completion``. What only other dialects show (sources without a URL, say) is not in it."""
-    message, logprobs = _write_message(answer.blocks, custom_names(shown))
+    functions = in_functions(shown)
+    message, logprobs = _write_message(answer.blocks, custom_names(shown), functions=functions)
     _, refused = ended_by(answer.blocks)
     choice = {
         "index": 0,
         "message": message,
         "logprobs": {"content": logprobs, "refusal": None} if logprobs else None,
-        "finish_reason": write_stop(answer.stop, refused=refused),
+        "finish_reason": write_stop(answer.stop, refused=refused, functions=functions),
     }
     tree: Tree = {
         "id": answer.id or f"chatcmpl-{shown.id}",
@@ -199,7 +205,7 @@ def write_answer(answer: Answer, shown: Shown) -> Tree:
     return tree
 
 
-def _write_message(blocks: list[Block], customs: frozenset[str]) -> tuple[Tree, list[Tree]]:
+def _write_message(blocks: list[Block], customs: frozenset[str], *, functions: bool) -> tuple[Tree, list[Tree]]:
     """The message, and the log probabilities of its words."""
     words: list[str] = []
     refusals: list[str] = []
@@ -235,8 +241,9 @@ def _write_message(blocks: list[Block], customs: frozenset[str]) -> tuple[Tree, 
         "refusal": "".join(refusals) or None,
         "annotations": annotations,
     }
+    called = ("function_call", calls[0]["function"]) if functions and calls else ("tool_calls", calls)
     for name, value in (
-        ("reasoning_content", "".join(thoughts)), ("reasoning_details", details), ("tool_calls", calls), ("images", images),
+        ("reasoning_content", "".join(thoughts)), ("reasoning_details", details), called, ("images", images),
     ):  # fmt: skip
         if value:
             message[name] = value

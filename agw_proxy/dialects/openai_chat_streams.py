@@ -25,7 +25,7 @@ from agw_proxy.dialects.base import (
     Tree,
 )
 from agw_proxy.dialects.custom_tools import input_of
-from agw_proxy.dialects.openai_chat_answers import custom_names, logprobs_of, part_words
+from agw_proxy.dialects.openai_chat_answers import custom_names, in_functions, logprobs_of, part_words
 from agw_proxy.dialects.openai_chat_citations import read_annotation, write_annotation
 from agw_proxy.dialects.openai_chat_faults import fault_in, write_fault
 from agw_proxy.dialects.openai_chat_fields import count, json_of
@@ -227,13 +227,14 @@ class Writer:
     """Writes one stream: the role, deltas, the reason of the end, usage for those who have asked for it, ``[DONE]``."""
 
     __slots__ = (
-        "_block", "_calls", "_customs", "_from", "_head", "_next", "_offset", "_over", "_pieces", "_refused", "_shown", "_signature",
+        "_block", "_calls", "_customs", "_from", "_functions", "_head", "_next", "_offset", "_over", "_pieces", "_refused", "_shown", "_signature",
         "_sources", "_tail", "_thoughts",
     )  # fmt: skip
 
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self._customs = custom_names(shown)
+        self._functions = in_functions(shown)
         self._head = b""
         self._tail = b',"usage":null}\n\n' if shown.include_usage else b"}\n\n"
         self._over = False
@@ -321,6 +322,9 @@ class Writer:
         return block.custom or block.name in self._customs
 
     def _call(self, tree: Tree) -> bytes:
+        if self._functions:  # of which there is one
+            told = self._calls == 0 and "function" in tree
+            return self._chunk(orjson.dumps({"function_call": tree["function"]})) if told else b""
         return self._chunk(orjson.dumps({"tool_calls": [{"index": self._calls, **tree}]}))
 
     def _part(self, part: Part) -> bytes:
@@ -340,6 +344,8 @@ class Writer:
             self._pieces.append(words)
             if self._is_custom(block):
                 return b""
+            if self._functions:
+                return self._call({"function": {"arguments": words}})
             return self._chunk(
                 b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}' % (self._calls, orjson.dumps(words))
             )
@@ -379,7 +385,8 @@ class Writer:
         if self._block is not None:
             raise ValueError("Finish within a block")
         self._over = True
-        made = self._chunk(b"{}", orjson.dumps(write_stop(event.stop, refused=self._refused)))
+        reason = write_stop(event.stop, refused=self._refused, functions=self._functions)
+        made = self._chunk(b"{}", orjson.dumps(reason))
         usage = write_tokens(event.tokens) if self._shown.include_usage else None
         if usage is not None:
             made += b'%b"choices":[],"usage":%b}\n\n' % (self._head, orjson.dumps(usage))

@@ -44,6 +44,8 @@ def read_tools(tree: Tree, into: Request) -> None:
     if into.tool_choice is None and tree.get("function_call") is not None:
         into.tool_choice = _legacy_choice(tree["function_call"])
     into.parallel = flag(tree, "parallel_tool_calls")
+    if tree.get("functions") and not tree.get("tools"):
+        into.functions, into.parallel = True, False
 
 
 def _function(tree: Tree, at: str) -> Tool:

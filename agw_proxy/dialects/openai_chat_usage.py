@@ -47,8 +47,13 @@ def read_stop(choice: Tree, *, called: bool, refused: bool) -> tuple[Stop, str |
     return ("sequence", sequence) if isinstance(sequence, str) and sequence else ("stop", None)
 
 
-def write_stop(stop: Stop, *, refused: bool) -> str:
-    """``refused``: the words of a refusal have been written, and an answer with these ends by itself."""
+def write_stop(stop: Stop, *, refused: bool, functions: bool = False) -> str:
+    """``refused``: the words of a refusal have been written, and an answer with these ends by itself.
+
+    ``functions``: calls are told in the first form, see ``Request``.
+    """
+    if functions and stop == "tool":
+        return "function_call"
     return "stop" if stop == "refusal" and refused else REASONS[stop]
 
 

@@ -218,6 +218,20 @@ def test_a_call_of_nothing_has_an_empty_object() -> None:
     assert "".join(one["function"]["arguments"] for (one,) in chosen(frames, "tool_calls")) == "{}"
 
 
+def test_a_caller_of_the_first_form_is_told_of_one_function_call() -> None:
+    request = Request("m", [], tools=[Tool("f", schema={})], functions=True)
+    events: list[Event] = [
+        START, BlockStart(0, ToolUse("a", "f", signature="s")), Part('{"x":'), Part("1}"), STOP,
+        BlockStart(1, ToolUse("b", "f")), Part("{}"), STOP, Finish("tool", Tokens()),
+    ]  # fmt: skip
+    frames = write(events, Shown("abc123", "m", 1, request=request))
+    calls = chosen(frames, "function_call")
+    assert [call.get("name") for call in calls] == ["f", None, None]
+    assert "".join(call["arguments"] for call in calls) == '{"x":1}'
+    assert chosen(frames, "tool_calls") == []
+    assert b'"finish_reason":"function_call"' in frames[-2][1]
+
+
 @pytest.mark.parametrize(("custom", "pieces"), [(True, ["ab", "c"]), (False, ['{"input":', '"abc"}'])])
 def test_a_callers_custom_tool_is_called_with_plain_input(custom: bool, pieces: list[str]) -> None:
     request = Request("m", [], tools=[Tool("patch")])

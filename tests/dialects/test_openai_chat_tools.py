@@ -3,15 +3,20 @@
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletion
 
 from agw_proxy.dialects.base import (
+    Answer,
     Hosted,
     Message,
     Request,
+    Shown,
+    Tokens,
     Tool,
     ToolChoice,
     ToolUse,
 )
+from agw_proxy.dialects.openai_chat_answers import write_answer
 from agw_proxy.dialects.openai_chat_requests import write_request
 from tests.dialects.chat_published import SCHEMA, TOOLS, asked, written
 from tests.dialects.chat_vectors import losses
@@ -83,6 +88,17 @@ def test_what_is_said_of_tools_needs_tools() -> None:
     assert written(request)[1] == ["hosted_tools", "tool_choice"]
     request.tools = [Tool("f", schema=SCHEMA, cache={"type": "ephemeral"})]
     assert written(request)[1] == ["cache_control", "hosted_tools", "tool_choice"]
+
+
+def test_a_caller_of_functions_is_told_of_one_function_call() -> None:
+    request = asked(functions=[{"name": "f", "parameters": SCHEMA}])
+    assert (request.functions, request.parallel, asked(tools=TOOLS).functions) == (True, False, False)
+    answer = Answer("a", "far", [ToolUse("a", "f", '{"x":1}'), ToolUse("b", "f", "{}")], "tool", Tokens(1, 1))
+    tree = write_answer(answer, Shown("abc123", "m", 1, request=request))
+    choice = ChatCompletion.model_validate(tree, strict=True).choices[0]
+    assert (choice.finish_reason, choice.message.content, choice.message.tool_calls) == ("function_call", None, None)
+    assert choice.message.function_call is not None
+    assert (choice.message.function_call.name, choice.message.function_call.arguments) == ("f", '{"x":1}')
 
 
 def test_a_servers_own_tools_stay_with_their_dialect() -> None:
