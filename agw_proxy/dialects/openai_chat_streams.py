@@ -25,6 +25,7 @@ from agw_proxy.dialects.base import (
     Tree,
 )
 from agw_proxy.dialects.custom_tools import input_of
+from agw_proxy.dialects.halves import Halves
 from agw_proxy.dialects.openai_chat_answers import custom_names, in_functions, logprobs_of, part_words
 from agw_proxy.dialects.openai_chat_citations import read_annotation, write_annotation
 from agw_proxy.dialects.openai_chat_faults import fault_in, write_fault
@@ -49,9 +50,10 @@ class Reader:
     An answer is whole when a ``finish_reason`` or ``[DONE]`` has come. Its Finish waits for the usage, which may come behind.
     """
 
-    __slots__ = ("_calls", "_ending", "_last", "_order", "_over", "_started", "_tokens")
+    __slots__ = ("_calls", "_ending", "_json", "_last", "_order", "_over", "_started", "_tokens")
 
     def __init__(self) -> None:
+        self._json = Halves()
         self._order = Order()
         self._calls: dict[int, Lane] = {}
         self._last: Lane | None = None
@@ -69,7 +71,7 @@ class Reader:
             if data == DONE:
                 self._finish(out)
             else:
-                self._chunk(name, orjson.loads(data), out)
+                self._chunk(name, self._json.loads(data), out)
         except orjson.JSONDecodeError:
             self._break(Fault("The upstream's stream has an event that is no JSON.", "api_error"), out)
         except Malformed as error:

@@ -27,6 +27,7 @@ from agw_proxy.dialects.base import (
     Thinking,
     Tree,
 )
+from agw_proxy.dialects.halves import Halves
 from agw_proxy.dialects.openai_responses_answers import fault_of
 from agw_proxy.dialects.openai_responses_blocks import Blocks, Told
 from agw_proxy.dialects.openai_responses_citations import citations_of
@@ -68,6 +69,7 @@ class Reader:
         self._started = False
         self._over = False
         self._blocks = Blocks()
+        self._json = Halves()
         self._order: list[_Item] = []
         self._by_index: dict[int, _Item] = {}
         self._by_id: dict[str, _Item] = {}
@@ -77,7 +79,7 @@ class Reader:
         if self._over or data == b"[DONE]":
             return []
         try:
-            tree = orjson.loads(data)
+            tree = self._json.loads(data)
         except orjson.JSONDecodeError:
             return self._fail(Fault("The upstream's stream holds an event that is no JSON.", "api_error"))
         if not isinstance(tree, dict):

@@ -26,6 +26,7 @@ from agw_proxy.dialects import (
 )
 from agw_proxy.dialects.base import Answer, Losses, Malformed, Reader, Request, Shown, Tree, Untranslatable, Writer
 from agw_proxy.dialects.features import decide
+from agw_proxy.dialects.halves import Halves
 
 
 class _Parts(NamedTuple):
@@ -92,7 +93,7 @@ def _dumped(tree: Tree) -> bytes:
 def read_answer(spoken: Spoken, body: bytes, shown: Shown) -> Answer:
     """A whole answer of an upstream that speaks ``spoken``. Raises Malformed."""
     try:
-        tree = orjson.loads(body)
+        tree = Halves().loads(body)
     except orjson.JSONDecodeError:
         raise Malformed("The answer is no JSON.") from None
     if not isinstance(tree, dict):
