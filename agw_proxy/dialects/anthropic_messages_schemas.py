@@ -52,7 +52,9 @@ def strict_schema(schema: Tree, where: str, depth: int = 0) -> Tree:
             made[name] = _inner(value, where, depth)
         elif name in _BRANCHES and isinstance(value, list):
             made["anyOf" if name == "oneOf" else name] = [_inner(inner, where, depth) for inner in value]
-        elif (name == "format" and value in _FORMATS) or (name == "minItems" and value in (0, 1)):
+        elif (name == "format" and isinstance(value, str) and value in _FORMATS) or (
+            name == "minItems" and value in (0, 1)
+        ):
             made[name] = value
         elif name not in {"additionalProperties", "$schema", "$id"}:
             told[name] = value

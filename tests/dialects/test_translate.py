@@ -1,4 +1,4 @@
-"""Two dialects put together: that the work grows with what has come, and with nothing else.
+"""Two dialects put together: odd requests are no defects, and the work grows with what has come.
 
 No time is asserted: where it grew with the square, these took minutes.
 """
@@ -30,6 +30,14 @@ CROWDED: dict[str, tuple[Form, dict[str, Any]]] = {
         },
     ),
 }
+
+
+def test_a_schema_with_a_format_that_is_no_word_is_described() -> None:
+    schema = {"type": "object", "format": {"type": "grammar"}}
+    form = {"type": "json_schema", "name": "n", "schema": schema}
+    request = translate.read_request("responses", orjson.dumps({"model": "m", "input": "q", "text": {"format": form}}))
+    written = orjson.loads(translate.write_request(request, "messages", "claude-sonnet-4-5", Quirks()).body)
+    assert "grammar" in orjson.dumps(written["output_config"]).decode()
 
 
 @pytest.mark.parametrize("kind", CROWDED)
