@@ -61,7 +61,8 @@ def _write_tools(tree: Tree, request: Request, called: list[str], losses: Losses
     offered = list(request.tools)
     if choice is not None and choice.allowed is not None:
         # Only these may be called: only these are offered.
-        offered = [tool for tool in offered if tool.name in choice.allowed]
+        allowed = frozenset(choice.allowed)
+        offered = [tool for tool in offered if tool.name in allowed]
         if not offered:
             losses.of("allowed_tools", "tool_choice")
             offered = list(request.tools)

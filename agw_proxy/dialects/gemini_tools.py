@@ -66,7 +66,8 @@ def write_tools(request: Request, losses: Losses) -> tuple[list[Tree], Tree]:
     offered = request.tools
     if choice is not None and choice.mode == "auto" and choice.allowed is not None:
         # Google takes names with ANY only; what is not declared cannot be called either.
-        offered = [tool for tool in offered if tool.name in choice.allowed]
+        allowed = frozenset(choice.allowed)
+        offered = [tool for tool in offered if tool.name in allowed]
     tools: list[Tree] = []
     if offered:
         tools.append({"functionDeclarations": [_write_tool(tool, losses) for tool in offered]})

@@ -15,7 +15,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from agw_proxy._hot.sse import Stream
-from agw_proxy.config.values import Spoken
+from agw_proxy.config.values import Form
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.relayed import Relayed
 from agw_proxy.edge.respond import common_headers, error_event
@@ -28,7 +28,7 @@ SILENT: "web.RequestKey[bool]" = web.RequestKey("silent", bool)
 Write = Callable[[bytes], Awaitable[None]]
 
 COMMENT = b": ping\n\n"
-PINGS: Mapping[Spoken, bytes] = {
+PINGS: Mapping[Form, bytes] = {
     "chat": COMMENT,
     "responses": COMMENT,
     "messages": b'event: ping\ndata: {"type": "ping"}\n\n',
@@ -45,7 +45,7 @@ STREAM_HEADERS = {
 class Heartbeat:
     """Of one exchange. ``response``: the answer, once a heartbeat has begun it."""
 
-    def __init__(self, request: web.BaseRequest, exchange: Exchange, form: Spoken | None, seconds: float) -> None:
+    def __init__(self, request: web.BaseRequest, exchange: Exchange, form: Form | None, seconds: float) -> None:
         """``form``: of the caller. ``seconds``: between two beats; 0 for none.
 
         HTTP/1.0 gets none: it could not tell a stream that has failed from one that is over.

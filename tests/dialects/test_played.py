@@ -20,7 +20,7 @@ SHOWN = Shown(id="req_1", model="m", now=1, include_usage=True, request=Request(
 def test_the_stream_is_whole_and_tells_all_of_the_answer(form: str, spoken: str, scene: str) -> None:
     told = SCENES[scene]
     body = orjson.dumps(FORMS[spoken][0](told))
-    answer = translate.read_answer(spoken, body)  # type: ignore[arg-type]
+    answer = translate.read_answer(spoken, body, SHOWN)  # type: ignore[arg-type]
     writer = translate.writer(form, SHOWN)  # type: ignore[arg-type]
     text = b"".join(writer.write(event) for event in played(answer))
     heard, fault = GRAMMARS[form].follow(list(events(text.splitlines(keepends=True))))
