@@ -34,6 +34,7 @@ COUNT = "Count from 1 to 400 in words, one number a line. " + "Leave no number o
 NO_MODEL = "agw-doctor-no-such-model"
 SETTLE_SECONDS = 5.0  # until an exchange whose client has left must be over
 POLL_SECONDS = 0.05
+RESTING_POLLS = 5
 POLLS = 10  # each asks one of the gateway's workers, which counts its own exchanges
 MOST_SILENCES = (
     3  # as long as so many of the longest silences may an answer take: heartbeats are none, and may go on for ever
@@ -188,7 +189,7 @@ class Examination:
 
     def cancelled(self) -> str | None:
         """A client that leaves in the middle: its exchange ends, and the next one is served."""
-        before = self._active()
+        before = self._resting()
         connection, response = self._open(Ask(COUNT, streamed=True), self._model, window=WINDOW_BYTES)
         try:
             until = self._until()
@@ -218,6 +219,15 @@ class Examination:
             time.sleep(POLL_SECONDS)
         self._whole(self._send(Ask(HELLO)))
         return None
+
+    def _resting(self) -> int | None:
+        """How many exchanges are in flight once those before have ended: the least of some readings in a row."""
+        found = self._active()
+        for _ in range(RESTING_POLLS if found else 0):  # none is the least
+            time.sleep(POLL_SECONDS)
+            now = self._active()
+            found = now if now is None or found is None else min(found, now)
+        return found
 
     # --- asking and judging
 

@@ -1,13 +1,15 @@
 """What is read off a request before anything is decided: its target, its Host, the look into its JSON."""
 
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
-
-from aiohttp import web
 
 from agw_proxy._hot.limit import subject
 from agw_proxy._hot.peek import Peek, PeekError, peek
 from agw_proxy.errors import CallerError, HeadTooLarge, InvalidHTTP, InvalidJSON, InvalidParameter
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 MAX_QUERY_FIELDS = 100
 PREFIX_BYTES = 512  # of a body: the beginning of a prompt
@@ -18,7 +20,7 @@ HOST = re.compile(
 )
 
 
-def check_head(request: web.BaseRequest, max_bytes: int) -> None:
+def check_head(request: "web.BaseRequest", max_bytes: int) -> None:
     """What aiohttp lets through: a head that is large in all, a Host that is none (RFC 9110 section 7.2).
 
     Raises HeadTooLarge, InvalidHTTP.

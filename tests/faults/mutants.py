@@ -49,7 +49,7 @@ MUTANTS = (
     Mutant("limited-date", RETRY_AFTER, "        _date(found, now),\n", ""),
     Mutant("limited-rubbish", RETRY_AFTER, "if text and NUMBER.fullmatch(text) else", "if text else"),
     Mutant("limited-long", RETRY_AFTER, "min(max(round(wait), 0), MAX_WAIT_MS)", "max(round(wait), 0)"),
-    Mutant("quota", FAILURES, "elsewhere=status == 429 and code in SPENT", "elsewhere=False"),
+    Mutant("quota", FAILURES, "elsewhere=status == 429 and (code in SPENT", "elsewhere=False"),
     Mutant("key-quoted", FAILURES, "payload = scrubbed(body, secrets) if", "payload = body if"),
     Mutant("silent", FAILURES, "    if isinstance(error, UpstreamTimeout):\n        return False\n", ""),
     Mutant("5xx-once", FAILURES, "return error.retryable and (call", "return not error.retryable and (call"),
