@@ -22,6 +22,8 @@ BIN := $(VENV)/bin
 # cython-lint calls pycodestyle, and lint-imports the package: both are found by PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Whoever keeps Python from writing its compiled files does not mean these folders, where each start would be slow.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --no-deps
 
 MADE := $(VENV)/.made
@@ -65,13 +67,12 @@ $(TOOLS): requirements-build.lock $(MADE)
 	$(PIP) --require-hashes -r requirements-build.lock
 	@touch $@
 
-# Python compiles a module when it is first imported: most of these never are.
 $(RUNTIME): requirements.lock $(TOOLS)
-	$(PIP) --no-compile --require-hashes -r requirements.lock
+	$(PIP) --require-hashes -r requirements.lock
 	@touch $@
 
 $(DEV): requirements-dev.lock $(RUNTIME)
-	$(PIP) --no-compile --require-hashes -r requirements-dev.lock
+	$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 $(COMPILED): $(EXT) $(TOOLS)
@@ -82,6 +83,7 @@ $(COMPILED): $(EXT) $(TOOLS)
 # pip makes the command once, from what is compiled already.
 $(BUILT): $(COMPILED) $(RUNTIME)
 	@[ -x $(BIN)/agw ] || $(PIP) --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q agw_proxy
 	@touch $@
 
 # Cython's tracing turns a returned C struct into a dict, and so reads its pointers as C strings, which ours are not:
