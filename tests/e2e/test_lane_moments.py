@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,13 +19,18 @@ from tests.support.upstream import Upstream
 
 PATIENT = {"connect": "300ms", "first_byte": "10s", "between_bytes": "10s", "total": "20s"}
 FREE = {**completion(), "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}
-SETTLING_SECONDS = 0.05  # for the kernel to bring what was sent
+SETTLING_SECONDS = 0.1  # for the kernel to bring what was sent
 
 
 @contextlib.contextmanager
 def stopped(gateway: Gateway) -> Iterator[None]:
     """The process does nothing meanwhile."""
     gateway.process.send_signal(signal.SIGSTOP)
+    tasks = Path(f"/proc/{gateway.pid}/task")
+    gateway.until(
+        lambda: all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks.glob("*/stat")),
+        "the process goes on",
+    )
     try:
         yield
         time.sleep(SETTLING_SECONDS)

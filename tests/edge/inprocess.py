@@ -23,7 +23,7 @@ from agw_proxy.observe.log import Log, LogWriter
 from tests.support.client import Connection, Reply, bearer, request
 from tests.support.gateway import APP_KEY, Tree, chat_body
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 20.0
 T = TypeVar("T")
 
 

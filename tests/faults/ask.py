@@ -11,7 +11,7 @@ import openai
 from tests.faults.fault import Api
 from tests.support.gateway import Gateway, Tree
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 20.0
 TOKENS = 300  # the bound of an answer, which the reservation is made from
 
 

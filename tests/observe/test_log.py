@@ -15,7 +15,7 @@ import pytest
 from agw_proxy.observe.log import MAX_QUEUED_LINES, Bridge, Log, LogWriter, now_text, open_log
 from agw_proxy.types import Attempt, Receipt
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 20.0
 
 
 class Stuck(io.StringIO):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 20.0
 
 
 @dataclass

@@ -30,9 +30,9 @@ PACKAGE_ROOT = Path(agw_proxy.__file__).resolve().parent.parent
 # What a child needs to run at all, and what coverage and sanitizer runs set on purpose.
 INHERITED = re.compile(r"PATH|LANG|LC_.*|TZ|TMPDIR|LD_PRELOAD|LD_LIBRARY_PATH|ASAN_OPTIONS|UBSAN_OPTIONS|COVERAGE_.*")
 FOR_AN_INTERPRETER = frozenset({"PYTHONASYNCIODEBUG", "PYTHONMALLOC", "PYTHONWARNINGS", "PYTHONDEVMODE", "LD_PRELOAD"})
-START_SECONDS = 20.0
-LINE_SECONDS = 5.0  # until a log line that must come is there
-STOP_SECONDS = 15.0
+START_SECONDS = 40.0
+LINE_SECONDS = 20.0  # until a log line that must come is there
+STOP_SECONDS = 30.0
 POLL_SECONDS = 0.01
 
 Tree = dict[str, Any]

@@ -20,7 +20,7 @@ import orjson
 from tests.support.behaviours import head_bytes
 from tests.support.fake_openai import completion, spoken
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 20.0
 HEAD_BYTES = 64 * 1024  # a head beyond this is no request of a gateway with bounds
 BODY_BYTES = 16 * 1024 * 1024
 SHOWN_BYTES = 400  # of the bytes in a complaint

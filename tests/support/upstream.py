@@ -23,7 +23,7 @@ import orjson
 HEAD_LIMIT_BYTES = 256 * 1024  # a request head beyond this is a defect of the gateway under test
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
 SEND_BUFFER_BYTES = 64 * 1024  # small, so that back-pressure is seen where it arises
-PATIENCE_SECONDS = 5.0  # how long a test waits for something that must happen
+PATIENCE_SECONDS = 20.0  # how long a test waits for something that must happen
 
 Behaviour = Callable[["Exchange"], Awaitable[None]]
 
