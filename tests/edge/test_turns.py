@@ -57,7 +57,7 @@ async def test_after_its_time_a_connection_ends_by_the_code_on_which_clients_con
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     side = turns()
-    monkeypatch.setattr(side, "_until", side._until - MAX_SESSION_SECONDS)
+    monkeypatch.setattr(side, "_until", side._until - MAX_SESSION_SECONDS - 1)
     await side.send(WSMsgType.TEXT, b"{}")
     work = asyncio.ensure_future(side._work())
     told = orjson.loads((await side.receive()).data)
