@@ -30,6 +30,7 @@ from agw_proxy._hot.limit import (
     TOTAL,
     WEEK,
     Grant,
+    Limits,
     Rule,
 )
 from agw_proxy.config.allowances import Budget, Limit, Sessions, Subject
@@ -142,6 +143,21 @@ def compile_budgets(budgets: Sequence[Budget], place: Place, names: Names) -> li
         )
         made.append((rule, budget))
     return made
+
+
+def within_runs(limits: Limits) -> Limits:
+    """The rules for requests that a run makes while it answers one: those that count tokens and money.
+
+    The request that the run answers has been counted as one, and has its place among those at the same time for as long
+    as the run takes; with a second one for each of the run's own, a key with one place could never finish a run. Rules
+    that look at models or upstreams stay, whatever they count: the run's requests ask others than the one it answers.
+    """
+    kept = [
+        rule
+        for rule in limits.rules
+        if rule.unit in {TOKENS, INPUT, OUTPUT, COST} or (rule.per | rule.only[0]) & (PER_MODEL | PER_UPSTREAM)
+    ]
+    return limits if len(kept) == len(limits.rules) else Limits(limits.table, kept)
 
 
 def compile_sessions(sessions: Sessions, place: Place, names: Names) -> list[Rule]:

@@ -37,6 +37,7 @@ from agw_proxy.policy.limits import (
     duration,
     limit_headers,
     refusal,
+    within_runs,
 )
 
 SECOND = 1_000_000_000
@@ -212,3 +213,33 @@ def test_anthropics_headers_tell_each_unit_apart() -> None:
 )
 def test_money_is_written_with_cents_or_as_finely_as_it_takes(micro: int, text: str) -> None:
     assert dollars(micro) == text
+
+
+def test_within_runs_tokens_and_money_count_and_requests_only_by_whom_they_ask() -> None:
+    amounts: list[dict[str, object]] = [
+        {"requests": 1, "period": "1m"},
+        {"tokens": 2, "period": "1m"},
+        {"input_tokens": 3, "period": "1m"},
+        {"output_tokens": 4, "period": "1m"},
+        {"usd": 5, "period": "1m"},
+        {"concurrent": 6},
+        {"streams": 7},
+        {"requests": 8, "period": "1m", "per": ["key", "model"]},
+        {"concurrent": 9, "per": "upstream"},
+    ]
+    rules = compiled([limit(**amount) for amount in amounts], "keys.app")
+    only = Place("models.gpt", "model", (PER_MODEL, 5))
+    rules += compile_limits([limit(requests=10, period="1m", per="key")], only, Names(only))
+    limits = Limits(Table(slots=64, gates=8), rules)
+    kept = within_runs(limits)
+    assert [rule.unit for rule in kept.rules] == [TOKENS, INPUT, OUTPUT, COST, REQUESTS, CONCURRENT, REQUESTS]
+    assert within_runs(kept) is kept
+
+
+def test_what_counts_within_runs_counts_outside_of_them() -> None:
+    limits = Limits(Table(slots=8, gates=8), compiled([limit(tokens=10, period="1h"), limit(concurrent=1)], "keys.app"))
+    outer = limits.admit(SECOND, key=1)
+    inner = within_runs(limits).admit(SECOND, key=1, input_tokens=10)
+    assert (outer.granted, inner.granted) == (True, True)
+    outer.release()
+    assert not limits.admit(SECOND, key=1, input_tokens=1).granted
