@@ -73,6 +73,17 @@ class Stored(msgspec.Struct, frozen=True):
     """The request for an upstream that speaks Responses, where what was kept stands in it; None: the body as it is."""
 
 
+class Caller(msgspec.Struct, frozen=True):
+    """Who has made a request, for what asks the gateway itself in its name."""
+
+    principal: Principal | None
+    session: str | None = None
+    """As the caller names it."""
+    trace: str | None = None
+    user: str | None = None
+    channel: str | None = None
+
+
 class Call(msgspec.Struct):
     """One request as it goes upstream, before the target is known.
 
@@ -94,6 +105,7 @@ class Call(msgspec.Struct):
     dialect: Dialect = "openai"
     form: Form | None = None
     """What the body is written in, where it can be translated for an upstream that speaks something else."""
+    caller: Caller | None = None
     front: int = 0
     """Bytes at the body's beginning that are the gateway's own, where Google's form needs some (``edge.gemini``)."""
     stored: Stored | None = None
@@ -256,6 +268,10 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A short hash of its session, where some limit counts sessions."""
     cache: str | None = None
     """Where the cache was asked: ``hit``, ``joined``, ``miss`` or ``bypass``; ``replayed`` for an Idempotency-Key's answer."""
+    run_id: str | None = None
+    """A run has made it: the request that the run answers."""
+    agent: str | None = None
+    """Whose run that is."""
 
 
 class ServedModel(msgspec.Struct, frozen=True):

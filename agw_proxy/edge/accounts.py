@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from agw_proxy._hot.lane import Downstream
 from agw_proxy._hot.limit import Grant
-from agw_proxy.edge.exchange import Exchange
+from agw_proxy.edge.exchange import Exchange, Within
 from agw_proxy.edge.headers import request_id, trace_id
 from agw_proxy.errors import Draining
 from agw_proxy.observe.alerts import Alerts
@@ -40,9 +40,13 @@ class Accounts:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
 
-    def begin(self, headers: Mapping[str, str], method: str, peer: str | None) -> Exchange:
-        """Start the account of a request. ``headers``: found in any case."""
+    def begin(
+        self, headers: Mapping[str, str], method: str, peer: str | None, within: Within | None = None
+    ) -> Exchange:
+        """Start the account of a request. ``headers``: found in any case. ``within``: where a run has made it."""
         exchange = Exchange(request_id(headers), method, peer)
+        if within is not None:
+            exchange.within, within.exchange = within, exchange
         exchange.trace_id = trace_id(headers)
         return self.enter(exchange)
 

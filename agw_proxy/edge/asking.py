@@ -5,6 +5,7 @@ Both lanes find this out by the same compiled functions; here they are called fo
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 from agw_proxy._hot import subjects
@@ -31,6 +32,8 @@ from agw_proxy.types import Principal, Routed, Usage
 from agw_proxy.upstreams.opening import Opened
 
 T = TypeVar("T")
+SESSION: ContextVar[int] = ContextVar("agw_session", default=0)
+"""Of the request that is answered by asking models in turn: what is asked in its context belongs to its session."""
 
 
 class Refused(Protocol):
@@ -79,12 +82,13 @@ class Asking:
         self._replicas = replicas
         self._wait_ns: int | None = None  # where no node has any more: until one may
         self._generates = generates
-        exchange.uses_tokens = uses_tokens
+        exchange.uses_tokens = self._uses_tokens = uses_tokens
         counts = principal.limits.counts
         self._counted = uses_tokens and bool(counts & (COUNTS_TOKENS | COUNTS_COST))
         self.steps = principal.finishes and exchange.stream and generates
         if counts & PER_SESSION:
-            exchange.session = self._session(session)
+            given = exchange.within.session if exchange.within is not None else 0
+            exchange.session = given or self._session(session)
 
     def _session(self, header: bytes | None) -> int:
         principal, messages = self._principal, self._exchange.dialect == "anthropic"
@@ -189,13 +193,17 @@ class Asking:
         exchange.asked = False
         if grant is None:
             return None
+        free = exchange.delegated
         try:
             made = self._reserve(target)
         except Unpriced as error:
             return error
         rule = await self._move(grant, target)
         old = exchange.reserve
-        if rule is None and made.cost > old.cost:
+        if rule is None and free and not exchange.delegated:  # nothing was reserved for the one before
+            rule = await self._extend(grant, made.cost, made.output, made.prompt)
+            old = made
+        elif rule is None and made.cost > old.cost:
             rule = await self._extend(grant, made.cost - old.cost)
         if rule is not None:
             return self.refusal(grant, rule)
@@ -206,6 +214,8 @@ class Asking:
         """Whether a second attempt there, beside the first, is paid for by what is reserved."""
         exchange = self._exchange
         before = exchange.tariff, exchange.learner
+        if exchange.delegated != self._state.services[target.upstream].delegates:
+            return False  # who pays must not depend on who is faster
         try:
             made = self._reserve(target)
         except Unpriced:
@@ -229,9 +239,10 @@ class Asking:
                 raise
             finally:
                 exchange.waited += time.monotonic_ns() - begun
-        exchange.tariff = self._state.prices.of(self._upstream(target), target.model)
-        if exchange.learner is not None:
-            exchange.learner = self._state.learners.of(self._upstream(target), target.model)
+        if not self._delegates(target):
+            exchange.tariff = self._state.prices.of(self._upstream(target), target.model)
+            if exchange.learner is not None:
+                exchange.learner = self._state.learners.of(self._upstream(target), target.model)
         self._body = None
 
     async def spend(self, used: Usage) -> GatewayError | None:
@@ -254,12 +265,12 @@ class Asking:
             rule = grant.move(upstream, time.monotonic_ns())
         return rule
 
-    async def _extend(self, grant: Grant, cost: int) -> Rule | None:
-        """Reserve more money. Gives the rule that refused."""
+    async def _extend(self, grant: Grant, cost: int, output: int = 0, prompt: int = 0) -> Rule | None:
+        """Reserve more money, and tokens. Gives the rule that refused."""
         begun = time.monotonic_ns()
-        rule = grant.extend(0, cost, begun)
+        rule = grant.extend(output, cost, begun, prompt)
         while rule is not None and grant.short and await self._took(grant, begun):
-            rule = grant.extend(0, cost, time.monotonic_ns())
+            rule = grant.extend(output, cost, time.monotonic_ns(), prompt)
         return rule
 
     def refusal(self, grant: Grant, rule: Rule | None = None) -> GatewayError:
@@ -291,6 +302,8 @@ class Asking:
     def _reserve(self, target: Target) -> Reserve:
         """What the exchange may need there; who pays for what is known from then on."""
         exchange, body, seen = self._exchange, self._body, self._seen
+        if self._delegates(target):
+            return Reserve()
         name = self._upstream(target)
         exchange.tariff = self._state.prices.of(name, target.model)
         if exchange.tariff is None and self._principal.needs_price:
@@ -313,6 +326,16 @@ class Asking:
             self.steps,
             not self._principal.limits.counts & COUNTS_COST,
         )
+
+    def _delegates(self, target: Target) -> bool:
+        """Whoever is asked asks models in its turn, and those exchanges pay: then this one costs neither tokens nor money."""
+        exchange, delegates = self._exchange, self._state.services[target.upstream].delegates
+        exchange.delegated = delegates
+        exchange.uses_tokens = self._uses_tokens and not delegates
+        if delegates:
+            exchange.tariff = exchange.learner = None
+            SESSION.set(exchange.session)
+        return delegates
 
     def _upstream(self, target: Target) -> str:
         return self._state.services[target.upstream].upstream.name

@@ -15,7 +15,7 @@ from agw_proxy._hot.tokens import Learner
 from agw_proxy.edge.finishing import Ending
 from agw_proxy.edge.state import State
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamError, UpstreamRejected
-from agw_proxy.types import Attempt, Dialect, Lane, Principal, Receipt, Usage
+from agw_proxy.types import Attempt, Caller, Dialect, Lane, Principal, Receipt, Usage
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -44,6 +44,10 @@ class Exchange:
         """What it may need, as it was reserved."""
         self.uses_tokens = True
         """False where the upstream only counts them: nothing is paid for."""
+        self.delegated = False
+        """Whoever answers asks models itself: those exchanges pay for the tokens, and not this one as well."""
+        self.within: Within | None = None
+        """A run has made it."""
         self.asked = False
         """The latest attempt has sent the request: what its upstream reads of the prompt has to be paid for."""
         self.session = 0
@@ -125,6 +129,10 @@ class Exchange:
                 self.task.uncancel()
             return self.ending
         return CallerGone("The client closed the connection before the answer was complete.")
+
+    def caller(self, session: str | None) -> Caller:
+        """Who has made the request; ``session``: as it names it."""
+        return Caller(self.principal, session, self.trace_id, self.user, self.channel)
 
     def queued(self, nanoseconds: int) -> None:
         """A try has waited so long for a place at its upstream."""
@@ -237,7 +245,8 @@ class Exchange:
         duration = time.monotonic_ns() - self.started
         gaps = self.tokens_seen - 1
         last = self.trail[-1] if self.trail else None
-        used = self.usage if self.reuse is None else Usage()  # no upstream has used anything for it
+        # What no upstream has used anything for counts nothing, and nothing counts twice.
+        used = self.usage if self.reuse is None and not self.delegated else Usage()
         told = self.reuse is None or self.reuse == "joined"  # else its events say nothing about an upstream's pace
         return Receipt(
             event="request",
@@ -247,7 +256,7 @@ class Exchange:
             method=self.method,
             status=self.status,
             lane=self.lane,
-            lane_reason=self.lane_reason,
+            lane_reason=self.lane_reason if self.within is None else "run",
             cache=self.reuse if self.reuse == "replayed" else self.cache,
             outcome=self.error.code if self.error is not None else "ok",
             duration_ms=round(duration / 1e6, 3),
@@ -276,6 +285,8 @@ class Exchange:
             cost=self.charged()[2],
             team=self.principal.team if self.principal is not None else None,
             session=session_text(self.session),
+            run_id=self.within.run_id if self.within is not None else None,
+            agent=self.within.agent if self.within is not None else None,
         )
 
     def charged(self) -> tuple[int, int, int]:
@@ -296,6 +307,24 @@ class Exchange:
 def session_text(session: int) -> str | None:
     """As logs have it: half of the hash."""
     return f"{session >> 32:08x}" if session else None
+
+
+class Within(msgspec.Struct):
+    """What an exchange belongs to that a run makes while it answers another request (``edge.inner``)."""
+
+    run_id: str
+    """Of the request that the run answers."""
+    agent: str
+    principal: Principal | None
+    """Whose that request is, with the limits that those of a run come under."""
+    depth: int
+    """How many runs are within each other, with this one."""
+    session: int = 0
+    """Of the request that the run answers, where that has one: the run's own belong to it, however they begin."""
+    spent: bool = False
+    """The run has come to the bound of what it may cost."""
+    exchange: Exchange | None = None
+    """Once it has begun."""
 
 
 class Carried(msgspec.Struct, frozen=True):

@@ -14,13 +14,16 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy._hot.lane import Downstream
-from agw_proxy.edge.exchange import Carried
+from agw_proxy.edge.exchange import Carried, Within
 from agw_proxy.edge.hangup import HANGUP_SECONDS, hung_up
 from agw_proxy.edge.respond import refuse_unparsed
 from agw_proxy.errors import GatewayError, HeadTooLarge, InternalError, InvalidHTTP
 
 if TYPE_CHECKING:
     from agw_proxy.edge.full_server import Full
+
+WITHIN: "web.RequestKey[Within]" = web.RequestKey("within", Within)
+"""Of a request that a run makes."""
 
 
 class Facade(asyncio.Transport):

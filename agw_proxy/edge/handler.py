@@ -27,7 +27,7 @@ from agw_proxy.edge.counting import COUNTING, able, counted
 from agw_proxy.edge.credentials import passed_credentials
 from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.edge.fallbacks import named, with_our_credentials, without
-from agw_proxy.edge.full_lane import Connection
+from agw_proxy.edge.full_lane import WITHIN, Connection
 from agw_proxy.edge.gemini import GOOGLE, asks, keyed, shaped, usual
 from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.heartbeat import Heartbeat
@@ -123,7 +123,7 @@ class Handler:
     def begin(self, request: web.BaseRequest) -> Exchange:
         """Start the account of an exchange."""
         protocol = request.protocol
-        exchange = self._accounts.begin(request.headers, request.method, request.remote)
+        exchange = self._accounts.begin(request.headers, request.method, request.remote, request.get(WITHIN))
         if isinstance(request.writer, Frames):
             request.writer.exchange = exchange
         if isinstance(protocol, Connection):
@@ -171,12 +171,13 @@ class Handler:
             response = await Turns(self, exchange, request, state, self._bodies, self._accounts).serve()
         elif endpoint.relay is not None:
             carried = exchange.carried
-            begun = carried is not None and carried.error is not None  # before the drain, by the fast lane
+            inner = exchange.within is not None  # what a run needs for an answer that is under way
+            begun = inner or (carried is not None and carried.error is not None)  # before the drain
             if self._accounts.draining and not begun:
                 raise Draining(
                     "This gateway is shutting down. Try again; another instance may answer.", retry_after_ms=1000
                 )
-            if carried is None:
+            if carried is None and not inner:
                 self._overload.check()
             self._overload.entered()
             try:
@@ -285,6 +286,7 @@ class Handler:
                 request_id=exchange.request_id,
                 dialect=exchange.dialect,
                 form=relay.form if body is not None and by_model else None,
+                caller=exchange.caller(label(request.headers, "x-session-id")),
                 front=front,
                 stored=recalled.stored if recalled is not None else None,
                 asks_usage=relay.sse_usage,

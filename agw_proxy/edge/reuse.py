@@ -22,6 +22,9 @@ from agw_proxy.store.base import Store
 from agw_proxy.types import Routed
 from agw_proxy.upstreams.opening import Opened
 
+ASKS = frozenset({"x-agw-cache", "cache-control"})
+"""Headers by which a run asks for kept answers: by itself it gets new ones, since a loop that gets the same again never ends."""
+
 
 class Shared(Protocol):
     """What several nodes have together."""
@@ -96,7 +99,12 @@ class Reuse:
         end = relay.known_end
         order = self._orders.look(exchange, request, route.targets[0], asked, fallbacks, known_end=end, credentials=own)
         model = state.models.get(route.name)
-        if caching is None or not serves(caching.settings, route.name, model.cache if model is not None else None):
+        unasked = exchange.within is not None and not ASKS.intersection(map(str.lower, request.headers))
+        if (
+            caching is None
+            or unasked
+            or not serves(caching.settings, route.name, model.cache if model is not None else None)
+        ):
             return order
         if order is not None or own or fallbacks or keeps:
             # An order runs once, and is not answered by what others got; what the caller's own credential has paid for

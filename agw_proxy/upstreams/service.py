@@ -36,6 +36,8 @@ class Service(msgspec.Struct, frozen=True):
     """Where it has several."""
     places: Places | None = None
     """Where only so many requests may run at once; ``upstream.open`` takes and gives them, the fast lane does itself."""
+    delegates: bool = False
+    """It asks models itself, by exchanges of their own that are paid for (agents): its own exchanges cost no tokens."""
 
     @property
     def into(self) -> Spoken:

@@ -1,0 +1,73 @@
+"""The records of agents and their runs, and how a run's model calls reach the gateway."""
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from agw_proxy.types import Principal, Reply
+
+Shows = Literal["hidden", "annotated", "visible"]
+"""What a caller sees of an agent's own tool calls and handoffs: nothing, thoughts, or words in the answer."""
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What one agent may use. 0: no bound, but for ``concurrent`` and ``queue``."""
+
+    concurrent: int = 16
+    """Runs at a time."""
+    queue: int = 64
+    """How many wait for one of these."""
+    seconds: float = 300.0
+    """Of one run."""
+    turns: int = 10
+    """Model calls of one run."""
+    tokens: int = 0
+    """Of all model calls of one run."""
+    cost: int = 0
+    """Of one run, in micro-dollars."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One agent as it is served. Kept by a run for its whole life, so that a reload never changes one under way."""
+
+    id: str
+    """Its namespace and name, in lower case."""
+    agent: Any
+    """An ``agents.Agent``."""
+    version: str
+    """A short hash of its source."""
+    source: str
+    """Its file, for people."""
+    description: str = ""
+    bounds: Bounds = Bounds()
+    shows: Shows = "hidden"
+
+
+class Run(msgspec.Struct):
+    """Who a run is for: what its model calls are charged to."""
+
+    request_id: str
+    principal: Principal | None
+    agent: str
+    session: str | None = None
+    trace: str | None = None
+    user: str | None = None
+    channel: str | None = None
+    cost: int = 0
+    """Micro-dollars that its model calls have come to so far, and those of the runs that it has caused."""
+    most_cost: int = 0
+    """With so much it may ask models no more; 0: no bound."""
+
+
+CURRENT: ContextVar[Run | None] = ContextVar("agw_agent_run", default=None)
+"""Set around each run, read by the model provider."""
+
+
+class ModelCalls(Protocol):
+    """Serves a run's model calls as the gateway serves its callers."""
+
+    async def open(self, run: Run, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> Reply:
+        """Ask for what a caller would ask ``path`` for, charged to ``run``. Raises GatewayError."""
+        ...
