@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, cast
 
 import msgspec
-from aiohttp import StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpVersion11, RawRequestMessage
@@ -26,7 +26,7 @@ from agw_proxy.edge.exchange import Within
 from agw_proxy.edge.full_lane import WITHIN
 from agw_proxy.edge.headers import CREDENTIALS, HOP_BY_HOP
 from agw_proxy.edge.heartbeat import SILENT
-from agw_proxy.errors import UpstreamBroken
+from agw_proxy.errors import UpstreamBroken, UpstreamUnreachable
 from agw_proxy.policy.limits import within_runs
 from agw_proxy.types import Principal, RawHeaders
 
@@ -49,8 +49,12 @@ class Inner:
     """All runs' calls of one worker (``sdk.entry.ModelCalls``)."""
 
     def __init__(self, full: Callable[[], Awaitable["Full"]]) -> None:
-        """``full``: the full lane, which serves them (``Edge.load_full``); it is made when something first needs it."""
+        """``full``: the full lane, which serves them (``Edge.load_full``); it is made when something first needs it.
+
+        To be made on the loop that serves.
+        """
         self._full = full
+        self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._within: dict[int, tuple[Principal, Principal]] = {}
 
@@ -60,10 +64,14 @@ class Inner:
         return len(self._tasks)
 
     async def open(self, run: "Run", method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> "Wire":
-        """See ``ModelCalls``."""
+        """See ``ModelCalls``. Raises UpstreamUnreachable on another loop than the gateway's."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise UpstreamUnreachable(
+                "Models are asked from the gateway's own event loop: let the tool be an async one."
+            )
         handler = (await self._full()).handler
         wire = Wire()
-        task = asyncio.get_running_loop().create_task(self._serve(handler, wire, run, (method, path, headers, body)))
+        task = self._loop.create_task(self._serve(handler, wire, run, (method, path, headers, body)))
         wire.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -244,7 +252,8 @@ def _request(
             sent[name] = told
     if run.trace is not None and "traceparent" not in sent:
         sent["traceparent"] = f"00-{run.trace}-{secrets.token_hex(8)}-01"
-    sent["Content-Length"] = str(len(body))
+    if body or method in {"POST", "PUT", "PATCH"}:
+        sent["Content-Length"] = str(len(body))
     raw = tuple(
         (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
         for name, value in sent.items()
@@ -257,9 +266,11 @@ def _request(
     if task is None:
         raise RuntimeError("a call is served in a task")
     nowhere = _Nowhere(loop)
-    content = StreamReader(nowhere, len(body) + 1, loop=loop)
-    content.feed_data(body)
-    content.feed_eof()
+    content: StreamReader = EMPTY_PAYLOAD
+    if body:
+        content = StreamReader(nowhere, len(body) + 1, loop=loop)
+        content.feed_data(body)
+        content.feed_eof()
     made = web.BaseRequest(message, content, cast("RequestHandler", nowhere), wire, task, loop)
     made[SILENT] = True
     return made

@@ -57,6 +57,7 @@ class _Stream(httpx2.AsyncByteStream):
     def __init__(self, reply: Reply, seconds: float | None) -> None:
         self._reply = reply
         self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while not self._reply.ended:
@@ -73,6 +74,11 @@ class _Stream(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         """An answer that is not read to its end is ended upstream as well."""
         self._reply.close()
+
+    def __del__(self) -> None:
+        """One that somebody has begun to read and forgotten ends, too: else it would keep its place upstream."""
+        if not self._reply.ended and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._reply.close)
 
 
 def _patience(request: httpx2.Request) -> float | None:

@@ -1,6 +1,7 @@
 """A plain OpenAI client whose requests are a run's: bodies, streams, errors, cancellation, time-outs; never a socket."""
 
 import asyncio
+import gc
 from pathlib import Path
 
 import httpx2
@@ -10,9 +11,9 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from agw_proxy.sdk.entry import CURRENT
 from agw_proxy.sdk.models import client
-from agw_proxy.sdk.transport import BASE_URL, Transport
+from agw_proxy.sdk.transport import BASE_URL, Transport, _Stream
 from tests.sdk.inside import running_within
-from tests.support.behaviours import failure, limited, silence, stream
+from tests.support.behaviours import answer, failure, limited, silence, stream
 from tests.support.fake_openai import ANSWER, chunk
 from tests.support.gateway import Tree
 from tests.support.providers import HELLO, TEXT, plays
@@ -20,6 +21,9 @@ from tests.support.upstream import Upstream
 
 PATIENT = {"connect": "5s", "first_byte": "60s", "between_bytes": "60s", "total": "90s"}
 HI: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hi"}]
+
+JSON = [("content-type", "application/json")]
+BODY = b'{"model":"fast","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
 
 
 async def test_a_client_gets_whole_answers_streams_and_lists(config: Tree, upstream: Upstream, tmp_path: Path) -> None:
@@ -102,6 +106,47 @@ async def test_a_task_that_is_cancelled_and_a_stream_that_is_closed_end_their_ca
         await asyncio.to_thread(upstream.wait_gone, upstream.requests[1])
         await running.until(lambda: not inner.active and not running.gateway.active)
         assert [line["outcome"] for line in running.receipts()] == ["caller_gone", "caller_gone"]
+
+
+async def test_a_stream_that_is_begun_and_forgotten_ends_upstream(
+    config: Tree, upstream: Upstream, tmp_path: Path
+) -> None:
+    config["timeouts"] = PATIENT
+    upstream.script(stream([chunk({"content": "a"})], ending="hang"))
+    async with running_within(config, tmp_path) as (running, inner, _):
+        run = CURRENT.get()
+        assert run is not None
+        reply = await inner.open(run, "POST", "/v1/chat/completions", JSON, BODY)
+        forgotten = _Stream(reply, None)
+        await anext(aiter(forgotten))
+        del forgotten
+        gc.collect()
+        await asyncio.to_thread(upstream.wait_gone, upstream.requests[0])
+        await running.until(lambda: not inner.active)
+
+
+async def test_another_loop_is_no_place_to_ask_from(config: Tree, upstream: Upstream, tmp_path: Path) -> None:
+    async with running_within(config, tmp_path) as (_, inner, _run):
+
+        async def elsewhere() -> None:
+            async with httpx2.AsyncClient(transport=Transport(inner), base_url=BASE_URL) as http:
+                await http.get("/models")
+
+        with pytest.raises(httpx2.RemoteProtocolError, match="event loop"):
+            await asyncio.to_thread(asyncio.run, elsewhere())
+    assert not upstream.requests
+
+
+async def test_files_go_out_as_they_came(config: Tree, upstream: Upstream, tmp_path: Path) -> None:
+    upstream.script(answer({"id": "file-1", "object": "file"}), answer({"object": "list", "data": []}))
+    async with running_within(config, tmp_path) as (_, inner, _run):
+        asked = client(inner)
+        made = await asked.files.create(file=("a.txt", b"words"), purpose="user_data")
+        assert made.id == "file-1"
+        await asked.files.list()
+    sent, listed = upstream.requests
+    assert b"words" in sent.body
+    assert (listed.body, listed.value("content-length"), listed.value("transfer-encoding")) == (b"", None, None)
 
 
 async def test_a_clients_own_patience_holds(config: Tree, upstream: Upstream, tmp_path: Path) -> None:
