@@ -17,7 +17,7 @@ def settings_of(**sections: Any) -> Settings:
 async def look(reuse: Reuse, settings: Settings) -> None:
     """A request that began under these settings, of a model of which nothing is kept."""
     whole = {
-        "exchange": SimpleNamespace(principal=SimpleNamespace(name="app"), carried=None),
+        "exchange": SimpleNamespace(principal=SimpleNamespace(name="app"), carried=None, within=None),
         "request": SimpleNamespace(headers=CIMultiDict[str]()),
         "relay": SimpleNamespace(known_end=True),
         "state": SimpleNamespace(settings=settings, services=[], models={}),
