@@ -269,7 +269,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cache: str | None = None
     """Where the cache was asked: ``hit``, ``joined``, ``miss`` or ``bypass``; ``replayed`` for an Idempotency-Key's answer."""
     run_id: str | None = None
-    """A run has made it: the request that the run answers."""
+    """A run has made it: the request that the run answers (of runs within each other, the outermost)."""
     agent: str | None = None
     """Whose run that is."""
 

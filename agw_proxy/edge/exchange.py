@@ -313,7 +313,7 @@ class Within(msgspec.Struct):
     """What an exchange belongs to that a run makes while it answers another request (``edge.inner``)."""
 
     run_id: str
-    """Of the request that the run answers."""
+    """Of the request that the run answers; of runs within each other, the outermost."""
     agent: str
     principal: Principal | None
     """Whose that request is, with the limits that those of a run come under."""

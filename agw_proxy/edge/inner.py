@@ -88,7 +88,7 @@ class Inner:
         """One call, in a task of its own: what ends it ends nothing else of the run."""
         above = ABOVE.get()
         ABOVE.set((*above, run))
-        within = Within(run.request_id, run.agent, self._principal(run.principal), len(above) + 1)
+        within = Within((*above, run)[0].request_id, run.agent, self._principal(run.principal), len(above) + 1)
         within.session = SESSION.get()
         within.spent = 0 < run.most_cost <= run.cost
         try:

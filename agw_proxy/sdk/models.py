@@ -5,7 +5,7 @@ gateway, under the key of the run's caller. Models with a client of their own, w
 come here.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,24 +33,29 @@ def client(calls: ModelCalls) -> AsyncOpenAI:
     )
 
 
-def provider(calls: ModelCalls, *, default: str | None = None) -> ModelProvider:
-    """For ``RunConfig(model_provider=...)``. ``default``: the model of agents that name none; None: the SDK's own default."""
+def provider(calls: ModelCalls, default: Callable[[], str | None] = lambda: None) -> ModelProvider:
+    """For ``RunConfig(model_provider=...)``.
+
+    ``default``: the model of agents that name none, asked for at each of their calls; None: the SDK's own default.
+    """
     return _Models(client(calls), default)
 
 
 class _Models(ModelProvider):
     """A model a name: which names there are is the route table's to say, when it is asked."""
 
-    def __init__(self, asked: AsyncOpenAI, default: str | None) -> None:
+    def __init__(self, asked: AsyncOpenAI, default: Callable[[], str | None]) -> None:
         self._client = asked
         self._default = default
 
     def get_model(self, model_name: str | None) -> Model:
         """See ``ModelProvider``."""
-        if model_name is not None or self._default is None:
-            explicit = model_name is not None
-            return OpenAIResponsesModel(model_name or get_default_model(), self._client, model_is_explicit=explicit)
-        return _Default(self._default, self._client)
+        if model_name is not None:
+            return OpenAIResponsesModel(model_name, self._client)
+        default = self._default()
+        if default is None:
+            return OpenAIResponsesModel(get_default_model(), self._client, model_is_explicit=False)
+        return _Default(default, self._client)
 
     async def aclose(self) -> None:
         """See ``ModelProvider``."""

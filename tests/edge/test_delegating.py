@@ -88,5 +88,7 @@ async def test_agents_that_call_each_other_without_end_are_stopped(upstream: Ups
         delegate(here, Asks(here.inner, "gpt-4o"))
         reply = await here.running.chat(model="gpt-4o")
         assert reply.status == 400
-        assert len(here.running.receipts()) == MAX_DEPTH + 2
+        *inner, outer = here.running.receipts()
+        assert len(inner) == MAX_DEPTH + 1
+        assert {line["run_id"] for line in inner} == {outer["request_id"]}
     assert not upstream.requests

@@ -66,7 +66,7 @@ async def test_an_agent_without_a_model_gets_the_configured_one_and_no_settings_
 ) -> None:
     upstream.script(*[plays(TEXT)] * 3)
     async with running_within(config, tmp_path) as (_, inner, _run):
-        models = settings(provider(inner, default="fast"))
+        models = settings(provider(inner, lambda: "fast"))
         await Runner.run(Agent(name="clerk"), "Hi", run_config=models)
         assert upstream.last.json["model"] == "gpt-4o-mini"
         assert not upstream.last.json.get("reasoning")
