@@ -98,12 +98,12 @@ class Inner:
             await response.prepare(request)
             await response.write_eof()
         except asyncio.CancelledError:
-            wire.fail(UpstreamBroken("The call was ended before its answer was complete."))
+            wire.fail("The call was ended before its answer was complete.")
             raise
         except ConnectionError:  # the handler's way to end an answer that must not look whole
-            wire.fail(UpstreamBroken("The answer broke off."))
+            wire.fail("The answer broke off.")
         except Exception:  # noqa: BLE001  a defect, of which the handler has told the log
-            wire.fail(UpstreamBroken("The gateway failed within an answer."))
+            wire.fail("The gateway failed within an answer.")
         finally:
             wire.end()
             _charge(within, (*above, run))
@@ -133,8 +133,8 @@ class Wire(AbstractStreamWriter):
         self.headers: RawHeaders = ()
         self.task: asyncio.Task[None] | None = None
         self._held = bytearray()
-        self._over = self._closed = False
-        self._error: UpstreamBroken | None = None
+        self._over = False
+        self._broken: str | None = None
         self._came = asyncio.Event()
         self._went = asyncio.Event()
 
@@ -144,13 +144,13 @@ class Wire(AbstractStreamWriter):
         """Wait for the head. Raises UpstreamBroken where none will come."""
         while not self.status:
             if self._over:
-                raise self._error or UpstreamBroken("The call was ended before its answer began.")
+                raise UpstreamBroken(self._broken or "The call was ended before its answer began.")
             await self._wait(self._came)
 
     @property
     def ended(self) -> bool:
         """See ``types.Reply``."""
-        return self._over and not self._held and self._error is None
+        return self._over and not self._held and self._broken is None
 
     async def read(self, *, progress: bool = True) -> bytes:
         """See ``types.Reply``: all that has come since the last time."""
@@ -162,24 +162,23 @@ class Wire(AbstractStreamWriter):
             self._held.clear()
             self._went.set()
             return data
-        if self._error is not None:
-            raise self._error
+        if self._broken is not None:
+            raise UpstreamBroken(self._broken)
         return b""
 
     def close(self) -> None:
         """See ``types.Reply``: a call that has not ended is cancelled."""
         if not self._over:
-            self.fail(UpstreamBroken("The reply was closed before its end."))
+            self.fail("The reply was closed before its end.")
         self._held.clear()
-        self._closed = True
         if self.task is not None:
             self.task.cancel()
 
     # -- the handler's side
 
-    def fail(self, error: UpstreamBroken) -> None:
+    def fail(self, why: str) -> None:
         """There is no more, and what came is not all."""
-        self._error = self._error or error
+        self._broken = self._broken or why
         self.end()
 
     def end(self) -> None:
@@ -279,5 +278,6 @@ def _request(
 def _charge(within: Within, runs: Sequence["Run"]) -> None:
     """What the call has come to is spent by its run, and by those that it is within."""
     cost = within.exchange.charged()[2] if within.exchange is not None else 0
+    within.exchange = None  # each has the other: a circle that the collector would find much later
     for run in runs:
         run.cost += max(cost, 0)
