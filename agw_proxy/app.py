@@ -22,6 +22,7 @@ from agw_proxy.config.reload import Reloader, needs_restart
 from agw_proxy.config.settings import Key, Settings
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.accounts import Accounts
+from agw_proxy.edge.agents import Agents, runs_of
 from agw_proxy.edge.descriptors import Descriptors
 from agw_proxy.edge.exchange import Bounds
 from agw_proxy.edge.lane import Origins, compile_policy
@@ -92,6 +93,7 @@ class Gateway(Telling):
         self._replicas: Replicas | None = None
         self._next: State | None = None
         self._taping = self._record(loaded.settings)
+        self._agents = Agents(lambda: self.log.events, runs_of)
         self.state = self._compile(loaded.settings, None)
         self._know_models()
         shared = link.shared if link is not None else None
@@ -185,7 +187,10 @@ class Gateway(Telling):
         if self._taping is not None:
             self._taping.know(settings, development)
             keeper = self._taping.keeper
-        return compile_state(settings, keys, self._table, self._board, old, on_dead, told=self.metrics, keeper=keeper)
+        told, agents = self.metrics, self._agents.upstream
+        return compile_state(
+            settings, keys, self._table, self._board, old, on_dead, told=told, keeper=keeper, agents=agents
+        )
 
     def _record(self, settings: Settings) -> "Taping | None":
         """What records exchanges, where the settings of the start say so. Raises ValueError."""
@@ -272,6 +277,8 @@ class Gateway(Telling):
         old, new = self.state, self._next
         if new is None:
             raise ReloadFailed("Nothing was compiled; the old configuration goes on serving.")
+        if await self._agents.refresh(loaded.settings):
+            new = self._compile(loaded.settings, new)
         self.state, self._next = new, None
         for edge in self._edges:
             edge.lane.swap(self._policy(edge.accounts))
@@ -339,6 +346,9 @@ class Gateway(Telling):
         # A service manager signals all processes at once: in a worker only the supervisor can mean it for the second time.
         loop.add_signal_handler(signal.SIGTERM, on_stop if self._link is None else stop.set)
         self._replicas = await self._join()
+        if await self._agents.start(self.state.settings):
+            self.state = self._compile(self.state.settings, self.state)
+            self._know_models()
         edge = self._edge(self._endpoints, self.accounts)
         admin = self._admin_endpoints
         admin_edge = self._edge(admin, self._admin_accounts) if admin is not None else None
@@ -356,6 +366,7 @@ class Gateway(Telling):
         self._probe()
         if self._link is None or self._link.worker == 0:  # one writes for all
             self._recorder.start(self.state.settings.usage.days)
+            self._agents.watch(lambda: self.state.settings, self.reload)
         self._discovery = loop.create_task(self._discover())
         await stop.wait()
         if self._link is not None:
@@ -386,6 +397,7 @@ class Gateway(Telling):
         await self._alerts.close()
         await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
         await self._probes.close()
+        await self._agents.close()
         self._origins.close()
         for service in self.state.services:
             await service.upstream.close()

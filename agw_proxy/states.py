@@ -56,3 +56,29 @@ class UpstreamState(msgspec.Struct, frozen=True):
     """None: it takes any number of requests at once."""
     probe: ProbeState | None = None
     """None: it is not probed, or by another worker."""
+
+
+class AgentState(msgspec.Struct, frozen=True):
+    """What ``GET /agents`` tells of one agent that was found."""
+
+    id: str
+    """What it is asked for as; of a blocked one what it would be."""
+    status: str
+    """``ready``; ``stale``: an older version serves, since the newest failed; ``failed``; ``blocked``: it was not loaded."""
+    source: str
+    version: str | None = None
+    """Of what serves: a short hash of its files."""
+    description: str = ""
+    declared: bool = False
+    """In an ``agents.yaml``."""
+    model: str | None = None
+    """What it asks for itself, where that is a name."""
+    tools: tuple[str, ...] = ()
+    handoffs: tuple[str, ...] = ()
+    loaded_at: str | None = None
+    running: int = 0
+    """Runs of this version, in this worker."""
+    bounds: dict[str, float] = {}
+    error: str | None = None
+    """Why it, or its newest version, is not served."""
+    error_at: str | None = None

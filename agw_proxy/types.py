@@ -13,7 +13,7 @@ from agw_proxy.config.resilience import Timeouts
 from agw_proxy.config.values import Dialect as Provider
 from agw_proxy.config.values import Form
 from agw_proxy.errors import GatewayError
-from agw_proxy.states import UpstreamState
+from agw_proxy.states import AgentState, UpstreamState
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 Dialect = Literal["openai", "anthropic", "gemini"]
@@ -351,6 +351,10 @@ class Control(Protocol):
 
     def upstreams(self) -> list[UpstreamState]:
         """The upstreams in order of configuration."""
+        ...
+
+    def agents(self) -> list[AgentState]:
+        """The agents that were found, by id, then what was left out."""
         ...
 
     def egress(self, upstream: str) -> Mapping[str, object]:

@@ -16,7 +16,7 @@ from agw_proxy.api import (
     responses,
     usage,
 )
-from agw_proxy.api.admin import egress, metrics, security, upstreams
+from agw_proxy.api.admin import agents, egress, metrics, security, upstreams
 from agw_proxy.api.endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -37,5 +37,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *metrics.ENDPOINTS,
     *upstreams.ENDPOINTS,
     *egress.ENDPOINTS,
+    *agents.ENDPOINTS,
     *security.ENDPOINTS,
 )

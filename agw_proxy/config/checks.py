@@ -104,6 +104,7 @@ def check(root: Node) -> list[Problem]:
     found: list[tuple[TreePath, str]] = []
     for section in ("upstreams", "models", "keys", "teams"):
         found += _duplicates(root, section)
+    found += _agents(root)
     found += _upstreams(root)
     found += _models(root)
     found += _keys(root)
@@ -252,6 +253,23 @@ def _cache(root: Node) -> list[tuple[TreePath, str]]:
     return [(("cache", "backend"), "there is no 'redis' section with the server to keep answers in")]
 
 
+def _agents(root: Node) -> list[tuple[TreePath, str]]:
+    """Every agent is told of once, and no two are served under one name."""
+    agents = root.get("agents")
+    items = agents.items("overrides") if agents is not None else []
+    found: list[tuple[TreePath, str]] = []
+    for field in ("name", "serve_as"):
+        seen: dict[str, Node] = {}
+        for index, item in enumerate(items):
+            name = item.text(field)
+            if name is not None and name in seen:
+                message = f"the name {name!r} is taken already, at {seen[name].origin}"
+                found.append((("agents", "overrides", index, field), message))
+            elif name is not None:
+                seen[name] = item
+    return found
+
+
 def _sha256(text: str) -> str:
     import hashlib  # noqa: PLC0415  only where there are keys
 
@@ -292,6 +310,4 @@ def notes(root: Node) -> list[str]:
         for field, given in (("api_key", item.text("api_key")), ("api_keys", item.items("api_keys"))):
             if given and auth in {"passthrough", "none"}:
                 found.append(f"upstream {item.text('name')}: {field} is never sent, because auth is {auth}")
-    if root.get("agents") is not None:
-        found.append("agents are not served by this version; the section is only validated")
     return found

@@ -5,12 +5,12 @@ came from which file or environment name is known to ``loader`` alone. docs/conf
 (``reference.py``).
 """
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from agw_proxy.config.agents import Agents
 from agw_proxy.config.allowances import Alerts, Budget, Limit, Price, Sessions, Team
 from agw_proxy.config.clouds import Aws, Google, completed, conflict
 from agw_proxy.config.presets import BY_NAME, NAMES
@@ -147,7 +147,9 @@ class Server(Part):
 class Upstream(Part):
     """A service that runs models."""
 
-    name: UpstreamName = Field(description="Its name, also in `name/model`; lower-case. `agw` is reserved.")
+    name: UpstreamName = Field(
+        description="Its name, also in `name/model`; lower-case. `agw` and `agents` are reserved."
+    )
     dialect: Dialect = Field("openai", description="Whose API it speaks: paths, credentials and errors follow from it.")
     preset: PresetName | None = Field(
         None,
@@ -304,16 +306,6 @@ class Key(Part):
         if wrong:
             raise ValueError(wrong)
         return self
-
-
-class Agents(Part):
-    """Agents dropped into folders. Validated; not served by this version."""
-
-    paths: tuple[FilePath, ...] = Field((Path("agents"),), description="Folders to look in.")
-    allow: Names = Field(("*",), description="Patterns of the agents to load.")
-    deny: Names = Field((), description="Patterns of the agents to leave out; stronger than `allow`.")
-    auto_reload: bool = Field(False, description="Reload an agent when its files change.")
-    namespace: UpstreamName = Field("default", description="The part before the slash in `namespace/agent`.")
 
 
 class Log(Part):

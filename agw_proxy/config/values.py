@@ -21,6 +21,7 @@ DURATION = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d)?\s*")
 MAX_SECONDS = 366 * 86400.0  # a year: beyond it, a typing error is likelier than an intent
 MAX_MICRO_DOLLARS = 10**15  # a billion dollars
 MAX_NAME = 256  # characters; the route table's bound
+RESERVED = {"agw": "the gateway's own models (agw/echo)", "agents": "the agents that it runs"}  # names of upstreams
 MAX_UNIX_PATH = 107  # bytes; sockaddr_un.sun_path less its NUL
 MAX_WORKERS = 28  # the counts of a concurrency gate are one cache line (_hot/limit.pxd)
 MIN_HEARTBEAT = 0.5  # seconds; five ticks of a worker
@@ -91,8 +92,8 @@ def upstream_name(value: str) -> str:
         raise ValueError(
             "expected lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 64"
         )
-    if value == "agw":
-        raise ValueError("'agw' is reserved for the gateway's own models (agw/echo); choose another name")
+    if value in RESERVED:
+        raise ValueError(f"'{value}' is reserved for {RESERVED[value]}; choose another name")
     return value
 
 

@@ -199,7 +199,7 @@ class Affinity:
         ids = relay.form == "responses" if by_model else tells(path)
         everyone = {target.upstream for target in (*routed.route.targets, *routed.route.fallbacks)}
         signatures = by_model and relay.form not in (None, "completions") and len(everyone) > 1
-        here = opened.target.upstream < len(state.services) - 1  # not the echo model, which keeps nothing
+        here = opened.target.upstream < len(state.settings.upstreams)  # what is in this process keeps nothing
         kind = content_type(opened.reply)
         good = 200 <= opened.reply.status < 300 and kind in {b"application/json", b"text/event-stream"}
         if not (ids or signatures) or not good or not here:
@@ -310,8 +310,8 @@ def away(upstream: str, what: str | None, wait_ms: int) -> UpstreamUnavailable:
 
 
 def _choice(state: State) -> bool:
-    """More than one upstream is configured, beside the echo model."""
-    return len(state.services) > 2
+    """More than one upstream is configured, beside what is in this process."""
+    return len(state.settings.upstreams) > 1
 
 
 def _owner(principal: Principal) -> str:

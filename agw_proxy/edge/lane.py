@@ -159,7 +159,7 @@ def stored(state: State, path: str) -> bool:
 def spreads(state: State) -> Mapping[str, int]:
     """How far virtual models are spread over upstreams, where they are at all; see ``policy.affinity.spread``."""
     routes = {name: state.routes.table.find(name) for name in state.models}
-    levels = {name: spread(route, len(state.services) - 1) for name, route in routes.items() if route is not None}
+    levels = {name: spread(route, len(state.settings.upstreams)) for name, route in routes.items() if route is not None}
     return {name: level for name, level in levels.items() if level}
 
 

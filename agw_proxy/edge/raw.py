@@ -7,7 +7,7 @@ from urllib.parse import unquote, unquote_to_bytes
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.state import State
 from agw_proxy.errors import UnknownPath
-from agw_proxy.policy.routes import ECHO_UPSTREAM, shown
+from agw_proxy.policy.routes import AGENTS_UPSTREAM, ECHO_UPSTREAM, shown
 
 _SLASH = re.compile(r"%2f|%5c|\\", re.IGNORECASE)
 _DOTS = re.compile(r"(?:^|/)\.{1,2};")
@@ -22,7 +22,7 @@ def addressed(exchange: Exchange, state: State, path: str, headers: Mapping[str,
     _, _, name, rest = path.split("/", 3)
     name = unquote(name)
     names = state.routes.upstream_names
-    if name not in names or name == ECHO_UPSTREAM:
+    if name not in names or name in {ECHO_UPSTREAM, AGENTS_UPSTREAM}:
         if "x-goog-api-key" in headers:
             exchange.dialect = "gemini"
         raise UnknownPath(f"There is no upstream '{shown(name)}' here: expected /passthrough/UPSTREAM/PATH.")

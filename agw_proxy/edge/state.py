@@ -16,7 +16,7 @@ from agw_proxy.policy.prices import Prices
 from agw_proxy.policy.routes import Routes
 from agw_proxy.upstreams.queue import Told
 from agw_proxy.upstreams.service import Service
-from agw_proxy.upstreams.services import compile_services
+from agw_proxy.upstreams.services import AgentUpstream, compile_services
 from agw_proxy.upstreams.ways import Way, compile_ways
 
 if TYPE_CHECKING:
@@ -41,8 +41,13 @@ class State(msgspec.Struct, frozen=True):
     """How the attempts of a virtual model go, by its name."""
 
     def pairs(self) -> list[tuple[Service, Upstream]]:
-        """The services over HTTP with their settings, in order; the built-in echo model's has none."""
-        return list(zip(self.services[:-1], self.settings.upstreams, strict=True))
+        """The services over HTTP with their settings, in order; those of the echo model and of the agents have none."""
+        return list(zip(self.services, self.settings.upstreams, strict=False))
+
+    @property
+    def own(self) -> tuple[Service, ...]:
+        """The services in this process: the echo model's, and the agents' where there are any."""
+        return self.services[len(self.settings.upstreams) :]
 
 
 def compile_state(
@@ -55,18 +60,21 @@ def compile_state(
     *,
     told: Told | None = None,
     keeper: "Keeper | None" = None,
+    agents: AgentUpstream | None = None,
 ) -> State:
     """New tables from settings; what is unchanged (an upstream's pool, its health) is carried over from ``old``.
 
     ``keys``: those that are let in. ``table``, ``board``: limits and circuits, which outlive a state. ``on_dead``: hears
-    of an upstream's keys that were refused, ``told`` of its queue, ``keeper`` of its exchanges.
+    of an upstream's keys that were refused, ``told`` of its queue, ``keeper`` of its exchanges. ``agents``: what runs them, where there are any.
     Raises ValueError for what the settings' own checks let through.
     """
     before = old.settings if old is not None else None
-    routes = Routes(settings.upstreams, settings.models, board, settings.breaker)
+    routes = Routes(
+        settings.upstreams, settings.models, board, settings.breaker, agents.ids if agents is not None else None
+    )
     kept = old.services if old is not None else ()
-    services = compile_services(settings, before, kept, on_dead, told=told, keeper=keeper)
-    for upstream, service in zip(settings.upstreams, services, strict=False):  # not the echo model, which cannot fail
+    services = compile_services(settings, before, kept, on_dead, told=told, keeper=keeper, agents=agents)
+    for upstream, service in zip(settings.upstreams, services, strict=False):  # not those in this process
         service.health.vitals = board.vitals(upstream.name)
     return State(
         settings=settings,

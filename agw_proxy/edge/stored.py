@@ -169,8 +169,9 @@ class Recalled:
 
     async def watch(self, exchange: Exchange, opened: Opened, state: State) -> None:
         """Have the answer kept on its way, where it is to be. Raises UpstreamError where it breaks before it has begun to go out."""
-        native = "responses" in state.services[opened.target.upstream].speaks
-        self._lists = self._lists and (not native or self._rebuilt or self._everything)
+        service = state.services[opened.target.upstream]
+        native = "responses" in service.speaks
+        self._lists = self._lists and (not (native and service.keeps) or self._rebuilt or self._everything)
         self._appends = self._conversation is not None
         if exchange.reuse is not None:  # by who has asked for it first
             self._lists = self._appends = False
@@ -220,7 +221,8 @@ def any_native(state: State, principal: Principal, model: str | None) -> bool:
         route = state.routes.find(model, principal)
     except GatewayError:
         return True
-    return any("responses" in state.services[target.upstream].speaks for target in (*route.targets, *route.fallbacks))
+    services = [state.services[target.upstream] for target in (*route.targets, *route.fallbacks)]
+    return any("responses" in service.speaks and service.keeps for service in services)
 
 
 def away() -> StoreUnavailable:

@@ -50,6 +50,7 @@ BACKOFF_SECONDS = (0.1, 5.0)  # before a replacement: the first, doubled up to t
 STABLE_SECONDS = 60.0  # a worker that served so long has earned a quick replacement again
 LAST_SECONDS = 5.0  # to end after the drain's time, or after having hung up
 TAKE_SECONDS = 5.0  # for all workers to take up a configuration
+LOADS = 2  # agents are loaded at once, but for those that name others
 DISCOVER_SECONDS = 11.0  # and to ask the upstreams for their models (upstreams/catalog.py), on top
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -273,6 +274,12 @@ class Supervisor:
 
     # -- configuration
 
+    @property
+    def _loading(self) -> float:
+        """Seconds that a worker's agents may take to load."""
+        agents = self.loaded.settings.agents
+        return LOADS * agents.load_seconds if agents.anywhere else 0.0
+
     def _reload(self, now: float, *, discover: bool, slot: Slot | None = None, number: int = 0) -> None:
         """Read it, and hand it to the workers; one that is refused changes nothing, but they learn why."""
         outcome = self._read()
@@ -285,6 +292,7 @@ class Supervisor:
         else:
             self.loaded = outcome
             self._version += 1
+            handing.deadline += self._loading
             files = [str(file) for file in outcome.files]
             self._log.info("config.reloaded", version=self._version, files=files)
         if discover:
@@ -371,8 +379,8 @@ class Supervisor:
             if now >= slot.ended:
                 self._kill(slot, "it has hung up and did not end")
         elif slot.ready is None:
-            if now - slot.started >= START_SECONDS:
-                self._kill(slot, f"it was not ready within {START_SECONDS:g} s")
+            if now - slot.started >= START_SECONDS + self._loading:
+                self._kill(slot, f"it was not ready within {START_SECONDS + self._loading:g} s")
         elif self._heartbeat and age >= self._heartbeat:
             self._kill(slot, f"its loop stood still for {age:.1f} s (server.heartbeat_seconds)")
 

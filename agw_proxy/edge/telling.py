@@ -9,12 +9,13 @@ from agw_proxy._hot.circuit import Board
 from agw_proxy.config.reload import Reloader, needs_restart
 from agw_proxy.config.settings import Settings
 from agw_proxy.edge.accounts import Accounts
+from agw_proxy.edge.agents import Agents
 from agw_proxy.edge.explaining import explain
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.server import Edge
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import Metrics
-from agw_proxy.states import UpstreamState
+from agw_proxy.states import AgentState, UpstreamState
 from agw_proxy.store.recorder import Recorder
 from agw_proxy.types import ExplainWanted, Principal, ServedModel, UsagePage, UsageWanted
 from agw_proxy.upstreams.catalog import Catalog
@@ -44,13 +45,14 @@ class Telling:
     _recorder: Recorder
     _replicas: "Replicas | None"
     _document: bytes
+    _agents: Agents
 
     def configuration(self) -> Mapping[str, object]:
         """See ``types.Control``."""
         return {
             **self._reloader.told(),
             "keys": len(self.state.keys.principals),
-            "upstreams": len(self.state.services) - 1,
+            "upstreams": len(self.state.settings.upstreams),
             **(
                 {"needs_restart": needs_restart(self._started, self._reloader.current.settings)}
                 if self._link is None
@@ -89,8 +91,12 @@ class Telling:
     def upstreams(self) -> list[UpstreamState]:
         """See ``types.Control``."""
         state = self.state
-        echo, now = state.services[-1], time.monotonic_ns()
-        return standing(state.pairs(), echo, state.routes.table, self._board, self._probes, now)
+        now = time.monotonic_ns()
+        return standing(state.pairs(), state.own, state.routes.table, self._board, self._probes, now)
+
+    def agents(self) -> list[AgentState]:
+        """See ``types.Control``."""
+        return self._agents.states()
 
     def egress(self, upstream: str) -> Mapping[str, object]:
         """See ``types.Control``."""

@@ -264,9 +264,12 @@ class Turns:
         return error_of(UpstreamInvalid("The upstream was asked for a stream, and answered with none."), lane)
 
     def _native(self, turn: Exchange | None) -> bool:
-        """Whoever has answered speaks Responses itself."""
+        """Whoever has answered speaks Responses itself, and keeps them."""
         name = turn.trail[-1].upstream if turn is not None and turn.trail else None
-        return any(service.upstream.name == name and "responses" in service.speaks for service in self._state.services)
+        return any(
+            service.upstream.name == name and "responses" in service.speaks and service.keeps
+            for service in self._state.services
+        )
 
     async def _prepare(self, tree: Tree, lane: str | None, items: tuple[bytes, ...]) -> None:
         """``generate: false``: what is said here is known for the next turn, and no model is asked."""

@@ -24,7 +24,7 @@ from agw_proxy.edge.shared import Shared
 from agw_proxy.errors import ReloadFailed
 
 TICK_SECONDS = 0.1  # a worker counts as late after twice that
-ASK_SECONDS = 30.0  # for an answer to a reload: above what the supervisor waits for the workers
+ASK_SECONDS = 300.0  # for an answer to a reload: above what the supervisor waits for the workers
 MAX_MESSAGE_BYTES = 65536
 MAX_ERROR_CHARACTERS = 8192  # at most four bytes each, escaped six: within a message
 

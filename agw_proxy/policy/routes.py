@@ -12,6 +12,7 @@ from agw_proxy.types import Dialect, Principal, Routed
 
 ECHO_UPSTREAM = "agw"
 ECHO_MODEL = "echo"
+AGENTS_UPSTREAM = "agents"
 NAMES_IN_A_MESSAGE = 20  # enough to find one's way, short enough for a terminal
 SHOWN_NAME_CHARACTERS = 80
 SECOND_NS = 1_000_000_000
@@ -19,7 +20,10 @@ MS_NS = 1_000_000
 
 
 class Routes:
-    """Immutable. Upstreams are numbered in order of configuration; the built-in echo model's comes last."""
+    """Immutable. Upstreams are numbered in order of configuration; the built-in echo model's comes behind them.
+
+    Where there are agents, what runs them comes last.
+    """
 
     def __init__(
         self,
@@ -27,22 +31,30 @@ class Routes:
         models: Sequence[Model],
         board: Board | None = None,
         breaker: Breaker | None = None,
+        agents: Sequence[str] | None = None,
     ) -> None:
         """Raises ValueError for what the settings' own checks let through.
 
         ``board``: where the targets' circuits are (also those of routes from an earlier configuration); None: a private
         one. The echo model has none: it cannot fail. ``breaker``: what upstreams have not set differently.
+        ``agents``: each is a model of its name, unless one is configured; None: nothing runs any. They have no circuits:
+        what fails in one is the model that it asks, which has its own.
         """
         board = board if board is not None else Board()
         breaker = breaker if breaker is not None else Breaker()
-        self.upstream_names = (*(upstream.name for upstream in upstreams), ECHO_UPSTREAM)
-        self.dialects: tuple[Dialect, ...] = (*(family_of(upstream) for upstream in upstreams), "openai")
+        own = (ECHO_UPSTREAM,) if agents is None else (ECHO_UPSTREAM, AGENTS_UPSTREAM)
+        self.upstream_names = (*(upstream.name for upstream in upstreams), *own)
+        ours: tuple[Dialect, ...] = ("openai",) if agents is None else ("openai", "openai")
+        self.dialects: tuple[Dialect, ...] = (*(family_of(upstream) for upstream in upstreams), *ours)
+        self._echo = len(upstreams)
+        free = [agent for agent in agents or () if agent not in {model.name for model in models}]
+        self._agents = frozenset(free)
         self._patterns = tuple((upstream.name, Globs(upstream.models)) for upstream in upstreams)
         number = {name: index for index, name in enumerate(self.upstream_names)}
         self._models = {model.name: model for model in models}
         self._circuits = Circuits(board, upstreams, breaker)
         self.table = RouteTable(
-            [*((upstream.name, upstream.models) for upstream in upstreams), (ECHO_UPSTREAM, ())],
+            [*((upstream.name, upstream.models) for upstream in upstreams), *((name, ()) for name in own)],
             [
                 (
                     model.name,
@@ -51,7 +63,8 @@ class Routes:
                     model.fallbacks,
                 )
                 for model in models
-            ],
+            ]
+            + [(agent, [(self._echo + 1, agent, 1)], "first", ()) for agent in free],
             self._circuits.of,
             breaker.panic,
         )
@@ -76,8 +89,10 @@ class Routes:
     def find(self, model: str, principal: Principal) -> Route:
         """The route alone. Raises ModelNotFound, ModelForbidden."""
         route = self.table.find(model)
-        if route is not None and route.targets[0].upstream == len(self.upstream_names) - 1:
-            route = route if route.targets[0].model == ECHO_MODEL else None
+        if route is not None and route.targets[0].upstream >= self._echo:
+            target = route.targets[0]
+            known = target.model == ECHO_MODEL if target.upstream == self._echo else target.model in self._agents
+            route = route if known else None
         if route is None:
             raise ModelNotFound(
                 f"The model '{shown(model)}' does not exist here. GET /v1/models lists what this key can use.",

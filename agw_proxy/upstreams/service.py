@@ -34,6 +34,8 @@ class Service(msgspec.Struct, frozen=True):
     """The path of each request names the model."""
     keys: Keyring | None = None
     """Where it has several."""
+    keeps: bool = True
+    """Where it speaks Responses: it keeps them, too."""
     places: Places | None = None
     """Where only so many requests may run at once; ``upstream.open`` takes and gives them, the fast lane does itself."""
     delegates: bool = False

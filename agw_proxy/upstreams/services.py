@@ -1,10 +1,12 @@
 """Makes what is asked for answers out of the settings; what has not changed since the last time is carried over."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agw_proxy.config.presets import quirks_of, speaks_of
-from agw_proxy.config.settings import Settings, Upstream
+from agw_proxy.config.settings import Settings
+from agw_proxy.config.settings import Upstream as Configured
+from agw_proxy.types import Upstream
 from agw_proxy.upstreams.echo import Echo
 from agw_proxy.upstreams.health import Health
 from agw_proxy.upstreams.http import Cloud, HttpUpstream, by_deployment, header_of, keys_of
@@ -19,6 +21,20 @@ if TYPE_CHECKING:
 SECRET_CHARACTERS = 8  # a shorter header value is no secret
 
 
+class AgentUpstream(Upstream, Protocol):
+    """What runs agents: an upstream whose models they are. It speaks Responses."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """What can be asked for."""
+        ...
+
+    @property
+    def longest_seconds(self) -> float:
+        """How long a run may take that has a bound."""
+        ...
+
+
 def compile_services(
     settings: Settings,
     before: Settings | None,
@@ -27,8 +43,9 @@ def compile_services(
     *,
     told: Told | None = None,
     keeper: "Keeper | None" = None,
+    agents: AgentUpstream | None = None,
 ) -> tuple[Service, ...]:
-    """One for each upstream in the settings' order, then the built-in echo model's.
+    """One for each upstream in the settings' order, then the built-in echo model's, then that of the agents, where there are any.
 
     ``old``: what this made of the settings ``before``. An upstream that is the same in both keeps its pool and its keys'
     state, one of the same name its health, and who has a place there. ``on_dead``: see
@@ -62,12 +79,15 @@ def compile_services(
                 places=places,
             )
         )
-    services.append(_echo(settings, old[-1] if old else None))
+    before_echo = len(before.upstreams) if before is not None else 0
+    services.append(_echo(settings, old[before_echo] if old else None))
+    if agents is not None:
+        services.append(_agents(settings, agents, old[-1] if len(old) > before_echo + 1 else None))
     return tuple(services)
 
 
 def _upstream(
-    upstream: Upstream, settings: Settings, keys: Keyring | None, places: Places | None, keeper: "Keeper | None"
+    upstream: Configured, settings: Settings, keys: Keyring | None, places: Places | None, keeper: "Keeper | None"
 ) -> "HttpUpstream | Replay":
     if upstream.replay is not None:
         from agw_proxy.upstreams.replay import Replay  # noqa: PLC0415  few upstreams are recordings
@@ -80,7 +100,7 @@ def _upstream(
     return HttpUpstream(upstream, settings.timeouts, keys, places, _cloud(upstream))
 
 
-def _cloud(upstream: Upstream) -> Cloud | None:
+def _cloud(upstream: Configured) -> Cloud | None:
     """Whose models it has, where they are in a cloud. Raises ValueError."""
     if upstream.dialect == "bedrock":
         from agw_proxy.upstreams.bedrock import Bedrock  # noqa: PLC0415  few gateways ask it
@@ -93,7 +113,7 @@ def _cloud(upstream: Upstream) -> Cloud | None:
     return None
 
 
-def _places(upstream: Upstream, service: Service | None, told: Told | None) -> Places | None:
+def _places(upstream: Configured, service: Service | None, told: Told | None) -> Places | None:
     """An upstream's places; those that it has had where nothing about them has changed, else with who has one of them."""
     most, queue, adaptive = upstream.max_concurrent, upstream.queue, upstream.adaptive
     if upstream.replay is not None:
@@ -109,7 +129,7 @@ def _places(upstream: Upstream, service: Service | None, told: Told | None) -> P
     return made if adaptive is None else made.follow(adaptive)
 
 
-def _keyring(upstream: Upstream, on_dead: Callable[[str, str], None]) -> Keyring | None:
+def _keyring(upstream: Configured, on_dead: Callable[[str, str], None]) -> Keyring | None:
     """For several keys; a single one needs no turns."""
     keys = keys_of(upstream)
     if upstream.auth != "key" or len(keys) < 2 or upstream.replay is not None:
@@ -130,7 +150,23 @@ def _echo(settings: Settings, old: Service | None) -> Service:
     )
 
 
-def _secrets(upstream: Upstream) -> tuple[str, ...]:
+def _agents(settings: Settings, agents: AgentUpstream, old: Service | None) -> Service:
+    """Of what runs the agents. A run is not made twice, since its tools may have had effects: its model calls are."""
+    longest = max(settings.timeouts.total, agents.longest_seconds + settings.timeouts.connect)
+    return Service(
+        upstream=agents,
+        retries=settings.retries.model_copy(update={"attempts": 1}),
+        health=old.health if old is not None else Health(),
+        secrets=(),
+        timeouts=settings.timeouts.model_copy(update={"total": longest}),
+        auth="none",
+        stream_usage=True,
+        speaks=("responses",),
+        keeps=False,
+    )
+
+
+def _secrets(upstream: Configured) -> tuple[str, ...]:
     """What of an upstream's settings must never be shown."""
     values = list(keys_of(upstream))
     values += [value.rpartition(" ")[2] for value in upstream.headers.values()]

@@ -27,9 +27,9 @@ def subjects(services: Pairs, board: Board) -> list[Subject]:
 
 
 def standing(
-    services: Pairs, echo: Service, table: RouteTable, board: Board, probes: Probes, now_ns: int
+    services: Pairs, own: Sequence[Service], table: RouteTable, board: Board, probes: Probes, now_ns: int
 ) -> list[UpstreamState]:
-    """One line an upstream, in the order of ``services``, then ``echo``.
+    """One line an upstream, in the order of ``services``, then those in this process.
 
     ``table``: numbers upstreams as ``services`` does. States, last errors and counts are of all workers; queues and probes
     are this process's own. ``now_ns``: on the monotonic clock.
@@ -44,7 +44,7 @@ def standing(
         )
         for place, (service, settings) in enumerate(services)
     ]
-    return [*settled, _one(echo, board, probes, now_ns)]
+    return [*settled, *(_one(service, board, probes, now_ns) for service in own)]
 
 
 def _circuits(table: RouteTable) -> dict[int, dict[str, Circuit]]:
@@ -71,7 +71,7 @@ def _one(service: Service, board: Board, probes: Probes, now_ns: int) -> Upstrea
         dialect=service.upstream.dialect,
         base_url="in process",
         auth=service.auth,
-        models=(f"{name}/echo",),
+        models=tuple(getattr(service.upstream, "ids", (f"{name}/echo",))),
         state=state,
         since=since,
         last_error=FAULTS[vitals.fault] or health.last_error,

@@ -12,7 +12,7 @@ from agw_proxy.api.endpoint import Endpoint, Matcher
 from agw_proxy.api.openapi import document
 from agw_proxy.api.table import ENDPOINTS
 from agw_proxy.errors import ModelNotFound, ReloadFailed
-from agw_proxy.states import UpstreamState
+from agw_proxy.states import AgentState, UpstreamState
 from agw_proxy.types import Answer, Asked, Control, ExplainWanted, Principal, ServedModel, UsagePage, UsageWanted
 
 MATCHER = Matcher(ENDPOINTS)
@@ -36,6 +36,7 @@ class FakeControl:
         self.wanted: list[UsageWanted] = []
         self.used = UsagePage((), (0,) * 7, more=False)
         self.shares: Mapping[str, object] | None = None
+        self.dropped_in: list[AgentState] = []
         self.known = [state(name) for name in ("openai", "claude", "local")]
 
     def shows_upstreams(self, principal: Principal | None) -> bool:
@@ -52,6 +53,9 @@ class FakeControl:
 
     def upstreams(self) -> list[UpstreamState]:
         return self.known
+
+    def agents(self) -> list[AgentState]:
+        return self.dropped_in
 
     def egress(self, upstream: str) -> Mapping[str, object]:
         if upstream not in {state.name for state in self.known}:

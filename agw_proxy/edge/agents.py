@@ -1,0 +1,160 @@
+"""The agents of one process: looked for at the start and at each reload, and run behind one upstream.
+
+Where no folder has an agent, nothing of the SDK is imported, and there is no such upstream.
+"""
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agw_proxy._hot.route import Target
+from agw_proxy.config.settings import Settings
+from agw_proxy.config.values import Dialect
+from agw_proxy.states import AgentState
+from agw_proxy.types import Call, Reply, Upstream
+from agw_proxy.upstreams.passing import PassedOn
+
+if TYPE_CHECKING:
+    from agw_proxy.sdk.catalog import Catalog, Events
+    from agw_proxy.sdk.entry import Entry
+
+WATCH_SECONDS = 1.0  # between two looks at the files: an editor's save is taken up within two
+
+Find = Callable[[str], "Entry | None"]
+Make = Callable[[Find], Awaitable[Upstream]]
+"""Makes what runs the agents that ``Find`` finds by their ids; called once, when the first agent is there."""
+
+
+async def runs_of(find: Find) -> Upstream:
+    """What runs the agents."""
+
+    def made() -> Upstream:
+        from agw_proxy.upstreams.agent import Agents as Running  # noqa: PLC0415  it brings the SDK
+
+        return Running(find)
+
+    return await asyncio.get_running_loop().run_in_executor(None, made)
+
+
+class Hosted:
+    """The upstream of the agents, which keeps each version that a run uses."""
+
+    dialect: Dialect = "openai"
+
+    def __init__(self, upstream: Upstream, catalog: "Catalog") -> None:
+        """``upstream``: what runs them."""
+        self.name: str = upstream.name
+        self._upstream, self._catalog = upstream, catalog
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """What can be asked for."""
+        return self._catalog.ids
+
+    @property
+    def longest_seconds(self) -> float:
+        """How long a run may take that has a bound."""
+        return self._catalog.longest_seconds
+
+    async def open(self, target: Target, call: Call) -> Reply:
+        """See ``types.Upstream``."""
+        with ExitStack() as stack:
+            stack.enter_context(self._catalog.using(target.model))
+            reply = await self._upstream.open(target, call)
+            return _Run(reply, stack.pop_all())
+
+    async def close(self) -> None:
+        """End all runs, then let go of the agents."""
+        await self._upstream.close()
+        await self._catalog.close()
+
+
+class _Run(PassedOn):
+    """A reply that holds its agent until it is closed."""
+
+    def __init__(self, reply: Reply, held: ExitStack) -> None:
+        super().__init__(reply)
+        self._held = held
+
+    def close(self) -> None:
+        """See ``types.Reply``."""
+        self._reply.close()
+        self._held.close()
+
+
+class Agents:
+    """``upstream``: what is asked for them; None until the first is there."""
+
+    def __init__(self, events: Callable[[], "Events"], make: Make) -> None:
+        """``events``: the log's, asked for when there is something to say."""
+        self._events, self._make = events, make
+        self.upstream: Hosted | None = None
+        self._catalog: Catalog | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self, settings: Settings) -> bool:
+        """The first look, before anything is served; see ``refresh``."""
+        gc.disable()  # what an import makes is kept
+        try:
+            found = await self.refresh(settings)
+            if found:
+                gc.collect()
+                gc.freeze()
+        finally:
+            gc.enable()
+        return found
+
+    async def refresh(self, settings: Settings) -> bool:
+        """Look again. True where there is, or was, any agent to be served. Never raises for what is wrong with one."""
+        agents = settings.agents
+        if self._catalog is None:
+            if not agents.anywhere:
+                return False
+            from agw_proxy.sdk.catalog import Catalog  # noqa: PLC0415  few gateways have agents
+
+            self._catalog = Catalog(self._events())
+        await self._catalog.refresh(agents, {model.name for model in settings.models})
+        if self._catalog.ids and self.upstream is None:
+            self.upstream = Hosted(await self._make(self._catalog.find), self._catalog)
+        return self.upstream is not None
+
+    def states(self) -> list[AgentState]:
+        """All that were found, in order of their ids, then what was left out."""
+        return self._catalog.states() if self._catalog is not None else []
+
+    def watch(self, settings: Callable[[], Settings], reload: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """From now on, and while the settings in force say ``auto_reload``, ``reload`` when the files have changed."""
+        self._watch = asyncio.get_running_loop().create_task(self._watching(settings, reload))
+
+    async def close(self) -> None:
+        """Watch no more. The agents end with their upstream."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
+    async def _watching(
+        self, settings: Callable[[], Settings], reload: Callable[[], Coroutine[Any, Any, object]]
+    ) -> None:
+        """A change is taken up once the files are still: an editor, or a copy, may need several steps."""
+        loop = asyncio.get_running_loop()
+        served: str | None = None
+        before: str | None = None
+        while True:
+            agents = settings().agents
+            now = await loop.run_in_executor(None, _signature, agents.paths) if agents.auto_reload else None
+            if now is not None and now == before and served is not None and now != served:
+                served = now
+                await asyncio.gather(reload(), return_exceptions=True)  # what was wrong with it is in the log
+            served = now if now is None or served is None else served
+            before = now
+            await asyncio.sleep(WATCH_SECONDS)
+
+
+def _signature(paths: Sequence[Path]) -> str:
+    """Changes with any file below."""
+    from agw_proxy.sdk.discovery import digest  # noqa: PLC0415  few gateways have agents
+
+    return " ".join(digest(path) for path in paths)
