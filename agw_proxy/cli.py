@@ -13,6 +13,7 @@ COMMANDS = {
     "check": "validate the configuration without serving",
     "keys": "make or hash a key for a caller",
     "chat": "ask a model through the running gateway",
+    "agents": "make, list, check and ask agents",
     "explain": "tell which route, limits, price and lane a request would get",
     "doctor": "check a model of the running gateway in every client dialect",
     "status": "ask the running gateway how it is",
@@ -26,6 +27,7 @@ examples:
   agw init                  write a commented gateway.yaml
   agw check                 validate the configuration without serving
   agw chat "hi"             ask a model through the running gateway
+  agw agents new Weather    write a first agent, which is served as a model
   agw explain --model fast  what would become of a request, without making it
   agw doctor --model fast   whether every client dialect works with it
   agw keys new --name app   make a key and the lines for gateway.yaml

@@ -36,6 +36,16 @@ class Events(Protocol):
         ...
 
 
+class Silent:
+    """Events that nobody hears."""
+
+    def info(self, event: str, **fields: object) -> None:
+        """See ``Events``."""
+
+    def warning(self, event: str, **fields: object) -> None:
+        """See ``Events``."""
+
+
 class _Kept:
     """One version of one agent, with how many runs use it."""
 
@@ -219,7 +229,9 @@ class Catalog:
         kept = self._kept.get(identity)
         if kept is None or kept.found != found:
             return False
-        kept.entry = msgspec.structs.replace(kept.entry, **_terms(found, settings))
+        terms = _terms(found, settings)
+        if any(getattr(kept.entry, name) != value for name, value in terms.items()):
+            kept.entry = msgspec.structs.replace(kept.entry, **terms)
         self._failed.pop(identity, None)
         return True
 

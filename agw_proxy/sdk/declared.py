@@ -14,6 +14,7 @@
 Names without a slash are of the same namespace. Agents may hand over to each other in circles.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -144,6 +145,9 @@ def _agent(sdk: Any, declared: Declared) -> Any:
     rails: dict[str, list[Any]] = {"input": [], "output": []}
     for guardrail in declared.guardrails:
         rails[guardrail.on].append(_guardrail(sdk, guardrail))
+    known = {field.name for field in dataclasses.fields(sdk.ModelSettings)}
+    if unknown := sorted(set(declared.settings) - known):
+        raise Failed(f"settings: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     settings = {"model_settings": sdk.ModelSettings(**declared.settings)} if declared.settings else {}
     return sdk.Agent(
         name=declared.name,

@@ -25,6 +25,8 @@ def test_they_need_a_key_with_the_right() -> None:
         "upstreams": "admin",
         "upstreams_refresh": "admin",
         "upstream_egress": "admin",
+        "agents": "admin",
+        "agents_refresh": "admin",
         "security_refresh": "admin",
     }
 

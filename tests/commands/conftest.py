@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agw_proxy.commands import chat, doctor, explain, keys, status, version
+from agw_proxy.commands import agents, chat, doctor, explain, keys, status, version
 from tests.commands.tiny import Tiny
 
 Run = Callable[..., int]
@@ -25,7 +25,7 @@ def agw() -> Run:
     def run(*argv: str) -> int:
         parser = argparse.ArgumentParser()
         subparsers = parser.add_subparsers()
-        for command in (chat, doctor, explain, keys, status, version):
+        for command in (agents, chat, doctor, explain, keys, status, version):
             command.add(subparsers)
         args = parser.parse_args(argv)
         result: int = args.run(args)

@@ -51,7 +51,6 @@ agents: {{}}
         "per key: 600 requests in 60 s, burst 60",
         "per key: 50 requests at the same time",
         "all: per global: 5000 tokens in 1 s",
-        "note: agents are not served by this version",
         "http://127.0.0.1:8080",
     ):
         assert part in out

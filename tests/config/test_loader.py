@@ -51,7 +51,7 @@ agents:   {paths: ["agents"], allow: ["*"], deny: [], auto_reload: false, namesp
     assert [(target.upstream, target.weight) for target in made.models[0].targets] == [("openai", 3), ("claude", 1)]
     assert [limit.period for limit in made.keys[1].limits] == [60.0, 60.0, 60.0]
     assert made.limits[0].period == 1.0
-    assert any("agents are not served" in note for note in loaded.notes)
+    assert made.agents.bounds("default/any")["turns"] == 10
 
 
 def test_config_wins_over_gateway_config_and_that_over_the_default_file(folder: Folder) -> None:

@@ -197,6 +197,11 @@ def test_an_upstream_refuses(folder: Folder, changes: dict[str, Any], path: str)
         ("log", {"format": "xml"}, "format"),
         ("metrics", {"key": "short"}, "key"),
         ("agents", {"namespace": "agw"}, "namespace"),
+        ("agents", {"overrides": [{"name": "weather"}]}, "overrides.weather.name"),
+        ("agents", {"overrides": [{"name": "default/Weather"}]}, "overrides.default/Weather.name"),
+        ("agents", {"overrides": [{"name": "default/w"}, {"name": "default/w"}]}, "overrides.default/w.name"),
+        ("agents", {"shows": "all"}, "shows"),
+        ("upstreams", [{"name": "agents", "base_url": "http://127.0.0.1/v1"}], "agents.name"),
     ],
 )
 def test_a_section_refuses(folder: Folder, section: str, fields: dict[str, Any], path: str) -> None:

@@ -137,6 +137,37 @@ def test_dialects_and_names_are_numbered_alike_with_the_echo_model_last(routes: 
     assert routes.dialects == ("openai", "anthropic", "openai")
 
 
+def test_agents_are_models_of_their_names_behind_all_upstreams() -> None:
+    taken = Model.model_validate({"name": "default/taken", "targets": ["openai/gpt-4o"]})
+    ids = ("default/sky", "default/taken", "team/tax")
+    routes = Routes([upstream("openai", "*/*")], [taken], agents=ids)
+    assert routes.upstream_names == ("openai", "agw", "agents")
+    assert routes.dialects == ("openai", "openai", "openai")
+    found = {
+        name: routes.resolve(name, ALL, 0) for name in ("default/sky", "agents/team/tax", "default/taken", "agw/echo")
+    }
+    assert {name: [target.name for target in routed.plan] for name, routed in found.items()} == {
+        "default/sky": ["agents/default/sky"],
+        "agents/team/tax": ["agents/team/tax"],
+        "default/taken": ["openai/gpt-4o"],
+        "agw/echo": ["agw/echo"],
+    }
+    assert (found["default/sky"].route.label, found["default/sky"].plan[0].circuit) == ("default/sky", None)
+    for name in ("agents/default/none", "agents/*", "agents/default/taken"):
+        with pytest.raises(ModelNotFound):
+            routes.resolve(name, ALL, 0)
+    with pytest.raises(ModelForbidden):
+        routes.find("default/sky", principal("team/*"))
+    assert ("team/tax", "agents") in routes.served({})
+    assert routes.owner("default/sky", ALL, {}) == "agents"
+    assert {"default/sky", "agents/default/sky"} <= set(routes.labels({}))
+
+
+def test_where_there_are_no_agents_their_upstream_is_one_like_any_other(routes: Routes) -> None:
+    with pytest.raises(ModelNotFound):
+        routes.find("agents/default/sky", ALL)
+
+
 def test_messages_are_bounded() -> None:
     assert shown("a" * SHOWN_NAME_CHARACTERS) == "a" * SHOWN_NAME_CHARACTERS
     assert shown("a" * 1000) == "a" * SHOWN_NAME_CHARACTERS + "..."
