@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
+from agw_proxy.config.agents import Agents
 from agw_proxy.config.allowances import AMOUNTS, AT_ONCE, Limit
 from agw_proxy.config.extras import check_extras
 from agw_proxy.config.loader import Loaded, load
@@ -97,6 +98,9 @@ def summary(loaded: Loaded) -> Iterator[str]:
     if settings.models:
         yield "models"
         yield from (_model(model) for model in settings.models)
+    if settings.agents.anywhere:
+        yield "agents"
+        yield from _agents(settings.agents)
     yield "keys"
     yield from (line for key in settings.keys for line in _key(key))
     if not settings.keys:
@@ -123,6 +127,17 @@ def _model(model: Model) -> str:
     )
     fallbacks = f", then {', '.join(model.fallbacks)}" if model.fallbacks else ""
     return f"  {model.name:<10} {model.balance} over {targets}{fallbacks}"
+
+
+def _agents(agents: Agents) -> Iterator[str]:
+    """Those that are found; whether each can be loaded, `agw agents check` says."""
+    from agw_proxy.sdk.discovery import discover  # noqa: PLC0415  few configurations have agents
+
+    seen = discover(agents.paths, agents.namespace, agents.allow, agents.deny)
+    yield from (f"  {agents.served_as(found.id):<10} {found.file}" for found in seen.found)
+    yield from (f"  {blocked.id:<10} left out: {blocked.reason}" for blocked in seen.blocked)
+    if not seen.found and not seen.blocked:
+        yield f"  none in {', '.join(map(str, agents.paths))}"
 
 
 def _key(key: Key) -> Iterator[str]:

@@ -7,10 +7,10 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agw_proxy._hot.route import Target
+from agw_proxy.config.agents import Agents as AgentSettings
 from agw_proxy.config.settings import Settings
 from agw_proxy.config.values import Dialect
 from agw_proxy.states import AgentState
@@ -94,6 +94,7 @@ class Agents:
         self.upstream: Hosted | None = None
         self._catalog: Catalog | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._taken: str | None = None
 
     async def start(self, settings: Settings) -> bool:
         """The first look, before anything is served; see ``refresh``."""
@@ -110,6 +111,7 @@ class Agents:
     async def refresh(self, settings: Settings) -> bool:
         """Look again. True where there is, or was, any agent to be served. Never raises for what is wrong with one."""
         agents = settings.agents
+        self._taken = await _signature(agents)  # before the look: what changes meanwhile is seen next time
         if self._catalog is None:
             if not agents.anywhere:
                 return False
@@ -139,22 +141,20 @@ class Agents:
         self, settings: Callable[[], Settings], reload: Callable[[], Coroutine[Any, Any, object]]
     ) -> None:
         """A change is taken up once the files are still: an editor, or a copy, may need several steps."""
-        loop = asyncio.get_running_loop()
-        served: str | None = None
         before: str | None = None
         while True:
-            agents = settings().agents
-            now = await loop.run_in_executor(None, _signature, agents.paths) if agents.auto_reload else None
-            if now is not None and now == before and served is not None and now != served:
-                served = now
+            now = await _signature(settings().agents)
+            if now is not None and now == before and now != self._taken:
+                self._taken = now  # once, also where the configuration is not accepted
                 await asyncio.gather(reload(), return_exceptions=True)  # what was wrong with it is in the log
-            served = now if now is None or served is None else served
             before = now
             await asyncio.sleep(WATCH_SECONDS)
 
 
-def _signature(paths: Sequence[Path]) -> str:
-    """Changes with any file below."""
+async def _signature(settings: AgentSettings) -> str | None:
+    """Changes with any file below the folders; None where nobody watches them."""
+    if not settings.auto_reload:
+        return None
     from agw_proxy.sdk.discovery import digest  # noqa: PLC0415  few gateways have agents
 
-    return " ".join(digest(path) for path in paths)
+    return await asyncio.get_running_loop().run_in_executor(None, lambda: " ".join(map(digest, settings.paths)))

@@ -202,8 +202,8 @@ class _Made:
         return _tariff(self._state, target)
 
     def reserve(self, target: Target) -> Reserve:
-        """What it may need there; nothing where tokens are only counted."""
-        if not self.pays:
+        """What it may need there; nothing where tokens are only counted, or who is asked asks models in its turn."""
+        if not self.pays or self._state.services[target.upstream].delegates:
             return Reserve()
         return estimate(
             self._body,

@@ -21,7 +21,7 @@ from agw_proxy.config.values import is_loopback, micro_dollars
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
 FREE = Tariff()
-OWN = "agw"  # the upstream of the models in this process
+OWN = frozenset({"agw", "agents"})  # upstreams in this process; what an agent asks has its own price
 MAX_KEPT = 4096  # answers that are remembered
 
 
@@ -69,7 +69,7 @@ class Prices:
             if row.pattern.match(f"{upstream}/{model}") or row.pattern.match(model):
                 return row.tariff
         host = self._hosts.get(upstream, "")
-        if upstream == OWN or (host and is_loopback(host)):
+        if upstream in OWN or (host and is_loopback(host)):
             return FREE
         name = model.rpartition("/")[2]
         name = name.partition("anthropic.")[2] or name  # as Bedrock names it, and its profiles

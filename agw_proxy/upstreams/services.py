@@ -163,6 +163,7 @@ def _agents(settings: Settings, agents: AgentUpstream, old: Service | None) -> S
         stream_usage=True,
         speaks=("responses",),
         keeps=False,
+        delegates=True,
     )
 
 

@@ -143,3 +143,18 @@ def test_check_refuses_what_only_a_start_would_find(
     assert out == ""
     assert "cannot be served" in err
     assert words in err
+
+
+def test_check_names_the_agents_that_would_be_loaded_and_runs_nothing_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("Sky", "Draft"):
+        (tmp_path / "agents" / name).mkdir(parents=True)
+        (tmp_path / "agents" / name / "agent.py").write_text("raise RuntimeError")
+    config = tmp_path / "my.yaml"
+    config.write_text("agents: {deny: [default/draft], overrides: [{name: default/sky, serve_as: team/sky}]}")
+    assert run("check", "--config", str(config)) == 0
+    out = capsys.readouterr().out
+    assert f"team/sky   {tmp_path}/agents/Sky/agent.py" in out
+    assert "default/draft left out: it is denied" in out

@@ -140,3 +140,8 @@ def test_answers_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) 
     for number in range(10):
         assert table.of("else", f"gpt-4o-{number}") is not None
         assert len(table._known) <= 3
+
+
+def test_an_agent_costs_nothing_itself_however_it_is_called() -> None:
+    prices = Prices((), ())
+    assert prices.of("agents", "team/claude-sonnet-4-5") is FREE

@@ -115,7 +115,10 @@ async def test_output_is_of_the_schema(tmp_path: Path) -> None:
 def test_what_is_wrong_with_one_is_told_and_the_others_are_there(
     tmp_path: Path, item: dict[str, Any], words: str
 ) -> None:
-    others = [{"name": "fine", "instructions": "x"}, {"name": "hangs_on", "instructions": "x", "handoffs": ["a"]}]
+    others: list[dict[str, Any]] = [
+        {"name": "fine", "instructions": "x"},
+        {"name": "hangs_on", "instructions": "x", "handoffs": ["a"]},
+    ]
     agents = built(tmp_path, item, *others)
     assert isinstance(agents["team/a"], Failed)
     assert words in str(agents["team/a"])

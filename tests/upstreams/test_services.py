@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from agw_proxy._hot.route import Target
 from agw_proxy.config.settings import Settings
+from agw_proxy.config.values import Dialect
+from agw_proxy.types import Call, Reply
 from agw_proxy.upstreams.replay import Replay
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.services import compile_services
@@ -84,3 +87,32 @@ def test_a_replaying_upstream_may_keep_its_address(tmp_path: Path) -> None:
 def test_no_such_speed(tmp_path: Path, speed: object) -> None:
     with pytest.raises(ValueError, match="replay_speed"):
         Settings.model_validate({"upstreams": [{"name": "r", "replay": tmp_path, "replay_speed": speed}]})
+
+
+class Runs:
+    """What runs agents, as far as a service needs it."""
+
+    name = "agents"
+    dialect: Dialect = "openai"
+    ids = ("default/sky",)
+    longest_seconds = 3600.0
+
+    async def open(self, target: Target, call: Call) -> Reply:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_agents_come_last_and_keep_their_health_and_no_run_is_made_twice() -> None:
+    runs = Runs()
+    old = compile_services(settings(), None, (), agents=runs)
+    new = compile_services(settings(retries={"attempts": 5}), settings(), old, agents=runs)
+    assert [service.upstream.name for service in new] == ["a", "b", "agw", "agents"]
+    assert [one.health is two.health for one, two in zip(old, new, strict=True)] == [True] * 4
+    agents = new[-1]
+    assert (agents.speaks, agents.keeps, agents.delegates, agents.retries.attempts) == (("responses",), False, True, 1)
+    assert agents.timeouts.total > 3600
+    without = compile_services(settings(), settings(), new)
+    assert [service.upstream.name for service in without] == ["a", "b", "agw"]
+    assert without[-1].upstream is old[2].upstream
