@@ -92,7 +92,11 @@ class Gateway(Telling):
         self._probes = Probes(self.metrics, log.events.warning)
         self._replicas: Replicas | None = None
         self._next: State | None = None
-        self._taping = self._record(loaded.settings)
+        self._taping: Taping | None = None
+        if loaded.settings.server.record is not None:
+            from agw_proxy.edge.taping import taping  # noqa: PLC0415  few gateways record
+
+            self._taping = taping(loaded.settings.server.record, self.metrics, log)
         self._agents = Agents(lambda: self.log.events, runs_of)
         self.state = self._compile(loaded.settings, None)
         self._know_models()
@@ -191,14 +195,6 @@ class Gateway(Telling):
         return compile_state(
             settings, keys, self._table, self._board, old, on_dead, told=told, keeper=keeper, agents=agents
         )
-
-    def _record(self, settings: Settings) -> "Taping | None":
-        """What records exchanges, where the settings of the start say so. Raises ValueError."""
-        if settings.server.record is None:
-            return None
-        from agw_proxy.edge.taping import taping  # noqa: PLC0415  few gateways record
-
-        return taping(settings.server.record, self.metrics, self.log)
 
     async def reload(self) -> Mapping[str, object]:
         """Read the configuration again and swap; a bad one leaves the old tables serving. Raises ReloadFailed.

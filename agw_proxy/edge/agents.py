@@ -113,11 +113,10 @@ class Agents:
         agents = settings.agents
         self._taken = await _signature(agents)  # before the look: what changes meanwhile is seen next time
         if self._catalog is None:
-            if not agents.anywhere:
+            kind = await asyncio.get_running_loop().run_in_executor(None, _catalog, agents)
+            if kind is None:
                 return False
-            from agw_proxy.sdk.catalog import Catalog  # noqa: PLC0415  few gateways have agents
-
-            self._catalog = Catalog(self._events())
+            self._catalog = kind(self._events())
         await self._catalog.refresh(agents, {model.name for model in settings.models})
         if self._catalog.ids and self.upstream is None:
             self.upstream = Hosted(await self._make(self._catalog.find), self._catalog)
@@ -151,10 +150,23 @@ class Agents:
             await asyncio.sleep(WATCH_SECONDS)
 
 
+def _catalog(settings: AgentSettings) -> "type[Catalog] | None":
+    """What holds agents; None where there is no folder for any."""
+    if not settings.anywhere:
+        return None
+    from agw_proxy.sdk.catalog import Catalog  # noqa: PLC0415  few gateways have agents
+
+    return Catalog
+
+
 async def _signature(settings: AgentSettings) -> str | None:
     """Changes with any file below the folders; None where nobody watches them."""
     if not settings.auto_reload:
         return None
-    from agw_proxy.sdk.discovery import digest  # noqa: PLC0415  few gateways have agents
 
-    return await asyncio.get_running_loop().run_in_executor(None, lambda: " ".join(map(digest, settings.paths)))
+    def look() -> str:
+        from agw_proxy.sdk.discovery import digest  # noqa: PLC0415  few gateways have agents
+
+        return " ".join(digest(path, read_bytes=-1) for path in settings.paths)
+
+    return await asyncio.get_running_loop().run_in_executor(None, look)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,12 +49,26 @@ class Silent:
 class _Kept:
     """One version of one agent, with how many runs use it."""
 
-    def __init__(self, found: Found, made: Made, entry: Entry) -> None:
-        self.found, self.made, self.entry = found, made, entry
+    def __init__(self, found: Found, made: Made, entry: Entry, holds: "Sequence[_Kept]") -> None:
+        """``holds``: others that a run of it may come to."""
+        self.found, self.made, self.entry, self.holds = found, made, entry, holds
         self.loaded_at = time.time()
         self.runs = 0
         self.idle = asyncio.Event()
         self.idle.set()
+
+    def begin(self) -> None:
+        """A run has begun."""
+        for each in (self, *self.holds):
+            each.runs += 1
+            each.idle.clear()
+
+    def end(self) -> None:
+        """One has ended."""
+        for each in (self, *self.holds):
+            each.runs -= 1
+            if not each.runs:
+                each.idle.set()
 
 
 class Catalog:
@@ -85,19 +99,16 @@ class Catalog:
 
     @contextlib.contextmanager
     def using(self, identity: str) -> Iterator[None]:
-        """A run of that agent is under way: the version that is there now is not let go of meanwhile."""
+        """A run of that agent is under way: the version that is there now, and those that it names, are not let go of."""
         kept = self._kept.get(identity)
         if kept is None:
             yield
             return
-        kept.runs += 1
-        kept.idle.clear()
+        kept.begin()
         try:
             yield
         finally:
-            kept.runs -= 1
-            if not kept.runs:
-                kept.idle.set()
+            kept.end()
 
     async def refresh(self, settings: Agents, taken: Collection[str] = ()) -> None:
         """Look again. ``taken``: names that something else is served under. Never raises for what is wrong with an agent."""
@@ -211,6 +222,7 @@ class Catalog:
         if all(same):
             return
         agents = {name: kept.entry.agent for name, kept in known.items()}
+        named = sorted({name for found in now.values() for name in refers(found)})  # by one, or by one that it names
         try:
             async with asyncio.timeout(settings.load_seconds):
                 given = await on_thread(lambda: build(list(now.values()), agents), "agw-agents")
@@ -222,7 +234,7 @@ class Catalog:
             if isinstance(made, Failed):
                 self._fails(identity, found, str(made))
             else:
-                self._take(identity, found, made, settings)
+                self._take(identity, found, made, settings, [known[name] for name in named if name in known])
 
     def _same(self, identity: str, found: Found, settings: Agents) -> bool:
         """That version is served already; within other bounds from now on, where they have changed."""
@@ -235,10 +247,10 @@ class Catalog:
         self._failed.pop(identity, None)
         return True
 
-    def _take(self, identity: str, found: Found, made: Made, settings: Agents) -> None:
+    def _take(self, identity: str, found: Found, made: Made, settings: Agents, holds: "Sequence[_Kept]" = ()) -> None:
         old = self._kept.get(identity)
         entry = Entry(identity, made.agent, found.version, str(found.file), made.description, **_terms(found, settings))
-        self._kept[identity] = _Kept(found, made, entry)
+        self._kept[identity] = _Kept(found, made, entry, holds)
         self._failed.pop(identity, None)
         self._events.info("agent.dropin.loaded", agent=identity, version=found.version, source=entry.source)
         if old is not None:

@@ -203,8 +203,14 @@ def declarations(file: Path) -> list[dict[str, object]]:
     return items
 
 
-def digest(folder: Path, *, inside: Callable[[Path], bool] = lambda _: True, suffixes: Sequence[str] = ()) -> str:
-    """A hash of the files below a folder: names and contents; of large ones size and time.
+def digest(
+    folder: Path,
+    *,
+    inside: Callable[[Path], bool] = lambda _: True,
+    suffixes: Sequence[str] = (),
+    read_bytes: int = MAX_READ_BYTES,
+) -> str:
+    """A hash of the files below a folder: names and contents; of those above ``read_bytes`` size and time.
 
     ``inside``: whether to go into a folder; ``suffixes``: which files count, all where there are none. What cannot be
     read counts by its name.
@@ -221,16 +227,16 @@ def digest(folder: Path, *, inside: Callable[[Path], bool] = lambda _: True, suf
                 return made.hexdigest()
             path = Path(place, name)
             made.update(f"\0{path.relative_to(folder)}\0".encode("utf-8", "surrogateescape"))
-            made.update(_content(path))
+            made.update(_content(path, read_bytes))
     return made.hexdigest()
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, read_bytes: int) -> bytes:
     try:
         told = path.stat()
         if not stat.S_ISREG(told.st_mode):
             return b"-"
-        if told.st_size > MAX_READ_BYTES:
+        if told.st_size > read_bytes:
             return f"{told.st_size} {told.st_mtime_ns}".encode()
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError:

@@ -14,7 +14,9 @@ from agw_proxy.edge import agents
 from agw_proxy.edge.agents import Agents, Find
 from agw_proxy.sdk.catalog import Silent
 from agw_proxy.types import Call, RawHeaders, Reply, Upstream
+from tests.edge.inprocess import serving
 from tests.sdk.folders import says, write
+from tests.support.gateway import configuration
 
 CALL = Call("POST", "/responses", "", [], b"{}", None, "req_1")
 SECONDS = 60
@@ -144,3 +146,15 @@ async def test_files_that_change_are_taken_up_where_the_settings_say_so(
         write(root, {"sky/agent.py": says(f"more {times}")})
         await until(lambda times=times: reloads == times)  # type: ignore[misc]
     await made.close()
+
+
+async def test_looking_for_them_never_blocks_the_loop(tmp_path: Path) -> None:
+    root = write(tmp_path / "agents", {"sky/agent.py": says("blue")})
+    config = configuration(agents={"paths": [str(root)], "auto_reload": True})
+    async with serving(config, tmp_path) as running:
+        assert b"default/sky" in (await running.ask("GET", "/v1/models")).body
+        write(root, {"sky/agent.py": "agent = (", "late/agent.py": says("dark"), "bad/agents.yaml": "agents: ["})
+        await running.gateway.reload()
+        states = {state.id: state.status for state in running.gateway.agents()}
+        assert states == {"default/sky": "stale", "default/late": "ready", str(root / "bad/agents.yaml"): "blocked"}
+        assert b"default/late" in (await running.ask("GET", "/v1/models")).body

@@ -110,6 +110,18 @@ async def test_a_version_ends_when_its_last_run_has(tmp_path: Path) -> None:
     await folder.catalog.close()
 
 
+async def test_a_version_waits_for_runs_that_may_come_to_it(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    await folder.refresh({"weather/agent.py": says("one") + LIFE, "agents.yaml": HELPER})
+    with folder.catalog.using("default/helper"):
+        assert folder.states()["default/weather"].running == 1
+        await folder.refresh({"weather/agent.py": says("two")})
+        await asyncio.sleep(0)
+        assert not (tmp_path / "ended").exists()
+    await until(tmp_path / "ended")
+    await folder.catalog.close()
+
+
 async def test_what_is_gone_is_let_go_of_and_so_is_all_at_the_end(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     await folder.refresh({"weather/agent.py": says("one") + LIFE, "other/agent.py": says("x")})

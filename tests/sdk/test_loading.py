@@ -42,10 +42,11 @@ def private() -> set[str]:
     ids=["instance", "any", "factory", "context", "async", "async_context", "class", "lambda", "defaults", "triage"],
 )
 async def test_what_it_may_export(tmp_path: Path, source: str) -> None:
+    before = private()
     made = await loaded(tmp_path, source)
     assert made.agent.name == "x"
     await let_go(made)
-    assert not private()
+    assert private() == before
 
 
 @pytest.mark.parametrize(
@@ -66,10 +67,11 @@ async def test_what_it_may_export(tmp_path: Path, source: str) -> None:
     ],
 )
 async def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, source: str, words: str) -> None:
+    before = private()
     with pytest.raises(Failed) as failed:
         await loaded(tmp_path, source)
     assert words in str(failed.value)
-    assert not private()
+    assert private() == before
 
 
 async def test_its_own_files_are_imported_and_nothing_of_it_shadows_anything(tmp_path: Path) -> None:
