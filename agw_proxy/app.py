@@ -274,7 +274,8 @@ class Gateway(Telling):
         if new is None:
             raise ReloadFailed("Nothing was compiled; the old configuration goes on serving.")
         if await self._agents.refresh(loaded.settings):
-            new = self._compile(loaded.settings, new)
+            loop = asyncio.get_running_loop()
+            new = await loop.run_in_executor(None, self._compile, loaded.settings, new)
         self.state, self._next = new, None
         for edge in self._edges:
             edge.lane.swap(self._policy(edge.accounts))
