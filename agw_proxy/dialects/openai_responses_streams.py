@@ -84,6 +84,12 @@ class Reader:
             return self._fail(Fault("The upstream's stream holds an event that is no JSON.", "api_error"))
         if not isinstance(tree, dict):
             return self._fail(Fault("The upstream's stream holds an event that is not a JSON object.", "api_error"))
+        return self.take(tree, name)
+
+    def take(self, tree: Tree, name: str = "") -> list[Event]:
+        """The same of an event that is read already."""
+        if self._over:
+            return []
         kind = tree.get("type")
         if not isinstance(kind, str):
             kind = name
