@@ -231,6 +231,12 @@ class Unpriced(PolicyError):
     code, alias = "policy_unpriced", "model_unpriced"
 
 
+class GuardrailTripped(PolicyError):
+    """A guardrail of the agent's has stopped the run."""
+
+    code, status, kind, alias = "policy_guardrail_tripped", 400, "invalid_request_error", "guardrail_tripped"
+
+
 class UpstreamError(GatewayError):
     """The upstream did not give a usable answer."""
 
@@ -324,6 +330,53 @@ class OutOfDescriptors(UpstreamError):
     """No connection to the upstream, since the gateway has no file descriptor left."""
 
     code, status, alias, blameless = "gateway_out_of_descriptors", 503, "gateway_overloaded", True
+
+
+class AgentError(UpstreamError):
+    """An agent did not give a usable answer. Nobody runs it again by himself: its tools have done what they did."""
+
+    code, alias, blameless = "upstream_agent_error", "agent_error", True
+
+
+class AgentFailed(AgentError):
+    """The agent's own code failed, or its model did what makes no sense; the log says how, under the request id."""
+
+    code, status, alias = "upstream_agent_failed", 500, "agent_failed"
+
+
+class AgentTimeout(AgentError):
+    """The run took longer than the agent's bound (``seconds``)."""
+
+    code, status, kind, alias = "upstream_agent_timeout", 504, "timeout", "agent_timeout"
+
+
+class AgentSpent(AgentError):
+    """The run came to the agent's bound of turns or tokens before it had said anything."""
+
+    code, status, alias = "upstream_agent_spent", 500, "agent_bound_reached"
+
+
+class AgentNeedsApproval(AgentError):
+    """The agent wants to use a tool that somebody has to approve first, which cannot be asked for here."""
+
+    code, status, kind, alias = "upstream_agent_needs_approval", 409, "invalid_request_error", "agent_needs_approval"
+
+
+class AgentCallFailed(AgentError):
+    """A model call of the agent's failed, or was refused: the status is that call's, 502 where it has none."""
+
+    code, alias = "upstream_agent_call_failed", "agent_model_call_failed"
+
+    def __init__(self, message: str, *, status: int = 502, retry_after_ms: int | None = None) -> None:
+        """``status``: 400 or above."""
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.status = status
+
+
+class AgentCallLimited(AgentError):
+    """A model call of the agent's was refused since there were too many (429)."""
+
+    code, status, kind, alias = "upstream_agent_call_limited", 429, "rate_limit_error", "rate_limit_exceeded"
 
 
 class InternalError(GatewayError):

@@ -9,6 +9,7 @@ import orjson
 
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.errors import (
+    AgentError,
     BudgetSpent,
     GatewayError,
     IdempotencyConflict,
@@ -141,7 +142,7 @@ def error_headers(exchange: Exchange, error: GatewayError) -> list[tuple[str, st
         headers.append(("retry-after-ms", str(error.retry_after_ms)))
     elif error.status == 503:
         headers += [("Retry-After", "1"), ("retry-after-ms", "1000")]
-    if isinstance(error, BudgetSpent | SessionSpent | NotCached | IdempotencyConflict) or (
+    if isinstance(error, BudgetSpent | SessionSpent | NotCached | IdempotencyConflict | AgentError) or (
         isinstance(error, UpstreamError) and not error.blameless
     ):
         headers.append(("x-should-retry", "false"))
