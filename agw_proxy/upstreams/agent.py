@@ -1,6 +1,7 @@
-"""Agents as an upstream that speaks Responses, in this process."""
+"""Agents as an upstream that speaks Responses, in this process. Each has places of its own, and a queue for them."""
 
-import secrets
+import asyncio
+import re
 import time
 from collections.abc import Callable
 
@@ -8,67 +9,164 @@ import orjson
 
 from agw_proxy._hot.route import Target
 from agw_proxy.config.values import Dialect
-from agw_proxy.errors import ModelNotFound
-from agw_proxy.sdk.entry import Entry
+from agw_proxy.dialects import openai_responses_answers
+from agw_proxy.dialects.base import Event, Finish, Shown
+from agw_proxy.dialects.openai_responses_streams import Writer
+from agw_proxy.dialects.openai_responses_writer import HEARTBEAT
+from agw_proxy.errors import InvalidParameter, ModelNotFound, UpstreamBroken
+from agw_proxy.sdk.bridge import gathered
+from agw_proxy.sdk.entry import Bounds, Entry, Run
+from agw_proxy.sdk.equipped import own_names
+from agw_proxy.sdk.requests import Asked, read
+from agw_proxy.sdk.runner import Runner, Running
 from agw_proxy.types import Call, RawHeaders
+from agw_proxy.upstreams.queue import Places, Told
+
+PATH = "/responses"
+NOT_OF_IDS = re.compile(r"[^A-Za-z0-9_-]")
+LONGEST_WAIT_SECONDS = 60.0
+"""For a place at an agent, where its runs may take longer."""
+SILENT_SECONDS = 15.0
+"""Then a stream gives a sign of life: tools may take long, and those between us and the caller cut what is silent."""
 
 
 class Agents:
-    """The upstream ``agents``: one answer, whole."""
+    """The upstream ``agents``."""
 
     name: str = "agents"
     dialect: Dialect = "openai"
 
-    def __init__(self, find: Callable[[str], Entry | None]) -> None:
-        """``find``: the agent of an id, as it is served now."""
-        self._find = find
+    def __init__(self, find: Callable[[str], Entry | None], runner: Runner, told: Told | None = None) -> None:
+        """``find``: the agent of an id, as it is served now. ``told``: hears of the queues."""
+        self._find, self._runner, self._told = find, runner, told
+        self._places: dict[str, Places] = {}
 
     async def open(self, target: Target, call: Call) -> "AgentReply":
-        """Run the agent that the target names. Raises ModelNotFound."""
-        from agents import RunConfig, Runner  # noqa: PLC0415  there is an agent, so that it is there
+        """Run the agent that the target names, until there is something to pass on.
 
+        Raises ModelNotFound, InvalidParameter, UpstreamQueueFull, and what becomes of the run: AgentError, PolicyError.
+        """
         entry = self._find(target.model)
-        if entry is None or not isinstance(call.body, bytes):
+        if entry is None:
             raise ModelNotFound(f"There is no agent '{target.model}' any more.")
-        asked = orjson.loads(call.body)
-        result = await Runner.run(entry.agent, asked["input"], run_config=RunConfig(tracing_disabled=True))
-        text = {"type": "output_text", "text": str(result.final_output), "annotations": []}
-        message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [text]}
-        return AgentReply(
-            orjson.dumps(
-                {
-                    "id": f"resp_{secrets.token_hex(16)}",
-                    "object": "response",
-                    "created_at": int(time.time()),
-                    "status": "completed",
-                    "model": asked["model"],
-                    "output": [message],
-                    "usage": {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2},
-                }
-            )
-        )
+        if call.path != PATH or call.method != "POST" or not isinstance(call.body, bytes):
+            raise InvalidParameter(f"'{entry.id}' is an agent: it takes part in conversations, and does nothing else.")
+        asked = read(call.body, own_names(entry.agent))
+        places = self._places_of(entry)
+        waited = await places.wait()
+        if waited and call.on_wait is not None:
+            call.on_wait(waited)
+        try:
+            running = self._runner.start(entry, run_of(entry, call), asked, places.give)
+        except BaseException:
+            places.give()
+            raise
+        if call.on_sent is not None:
+            call.on_sent()
+        reply = AgentReply(running, asked, shown_of(asked, call))
+        try:
+            await reply.begin()
+        except BaseException:
+            reply.close()
+            raise
+        return reply
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """End all runs."""
+        await self._runner.close()
+
+    def _places_of(self, entry: Entry) -> Places:
+        """The agent's places. After a change of its bounds, whoever has one keeps it."""
+        bounds: Bounds = entry.bounds
+        wait = min(bounds.seconds or LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
+        places = self._places.get(entry.id)
+        if places is None or not places.like(most=bounds.concurrent, size=bounds.queue, wait=wait):
+            places = self._places[entry.id] = Places(
+                entry.id, most=bounds.concurrent, size=bounds.queue, wait=wait, told=self._told, before=places
+            )
+        return places
+
+
+def run_of(entry: Entry, call: Call) -> Run:
+    """Who the run is for."""
+    caller = call.caller
+    if caller is None:
+        return Run(call.request_id, None, entry.id)
+    return Run(call.request_id, caller.principal, entry.id, caller.session, caller.trace, caller.user, caller.channel)
+
+
+def shown_of(asked: Asked, call: Call) -> Shown:
+    """What the answer repeats of the request."""
+    stored = call.stored
+    return Shown(
+        id=NOT_OF_IDS.sub("-", call.request_id) if stored is None else stored.id,
+        model=asked.request.model,
+        now=int(time.time()),
+        request=asked.request,
+        told={} if stored is None else dict(stored.told),
+    )
 
 
 class AgentReply:
-    """A Reply of one piece."""
+    """A Reply. A read that is cancelled loses nothing; ``close`` ends the run."""
 
-    status: int = 200
-    headers: RawHeaders = ((b"content-type", b"application/json"),)
     connect_ms: float = 0.0
     began_ns: int = 0
+    status: int = 200
 
-    def __init__(self, body: bytes) -> None:
-        """``body``: JSON."""
-        self._body = body
-        self.ended = False
+    def __init__(self, running: Running, asked: Asked, shown: Shown) -> None:
+        """``asked``: what the run was begun for."""
+        self.headers: RawHeaders = ()
+        self.ended: bool = False
+        self.dropped = asked.dropped
+        """What the request has lost."""
+        self._running, self._shown = running, shown
+        self._stream = asked.request.stream
+        self._writer = Writer(shown)
+        self._ready = b""
+        self._whole = not self._stream
+        self._closed = False
 
-    async def read(self, *, progress: bool = True) -> bytes:  # noqa: ARG002  nothing here is silent
-        """All of it at once; b"" then."""
-        body, self._body, self.ended = self._body, b"", True
-        return body
+    async def begin(self) -> None:
+        """Wait for the first event of a stream, or for all of an answer. Raises GatewayError where the run fails before."""
+        if self._stream:
+            self.headers = ((b"content-type", b"text/event-stream"),)
+            self._ready = await self._next()
+            return
+        events: list[Event] = []
+        while not (events and isinstance(events[-1], Finish)):
+            events += await self._running.read()
+        answer = gathered(events, "", self._shown.model)
+        self._ready = orjson.dumps(openai_responses_answers.write_answer(answer, self._shown))
+        self.headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(self._ready)))
+
+    async def read(self, *, progress: bool = True) -> bytes:  # noqa: ARG002  what is silent is alive
+        """See ``types.Reply``. Raises GatewayError where the run has failed."""
+        if self._ready:
+            ready, self._ready = self._ready, b""
+            self.ended = self._whole
+            return ready
+        if self.ended:
+            return b""
+        if self._closed:
+            raise UpstreamBroken("The run was ended before its answer was whole.")
+        try:
+            async with asyncio.timeout(SILENT_SECONDS):
+                made = await self._next()
+        except TimeoutError:
+            return HEARTBEAT
+        self.ended = self._whole
+        return made
+
+    async def _next(self) -> bytes:
+        made = b""
+        while not made:
+            events = await self._running.read()
+            self._whole = isinstance(events[-1], Finish)
+            made = b"".join([self._writer.write(event) for event in events])
+        return made
 
     def close(self) -> None:
-        """Nothing is open."""
+        """See ``types.Reply``."""
+        self._closed = True
+        self._running.cancel()

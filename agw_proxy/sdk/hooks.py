@@ -1,0 +1,55 @@
+"""A run's tools and handoffs as events of the log (``tool.called``, ``sdk_agent.handoff``), under the request's id."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agents import Agent, RunContextWrapper, RunHooks, Tool
+
+from agw_proxy.sdk.entry import Run
+
+Say = Callable[[str, Mapping[str, object]], None]
+"""Writes an event to the log: its name, and its members. Never raises."""
+MAX_UNDERWAY = 1024
+"""Tool calls of one run that are timed at once."""
+
+
+class Watch(RunHooks[Any]):
+    """Hears of one run. Arguments and results are never told: they are the caller's."""
+
+    def __init__(self, run: Run, say: Say) -> None:
+        self._run = run
+        self._say = say
+        self._begun: dict[str, int] = {}
+        self.tools = 0
+        """Calls so far."""
+
+    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:  # noqa: ARG002  the SDK's signature
+        """See the SDK."""
+        self.tools += 1
+        if len(self._begun) < MAX_UNDERWAY:
+            self._begun[_key(context, tool)] = time.monotonic_ns()
+
+    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:  # noqa: ARG002  likewise
+        """See the SDK."""
+        begun = self._begun.pop(_key(context, tool), None)
+        spent = None if begun is None else round((time.monotonic_ns() - begun) / 1e6, 3)
+        self._say("tool.called", {**about(self._run), "tool": tool.name, "by": agent.name, "duration_ms": spent})
+
+    async def on_handoff(self, context: RunContextWrapper[Any], from_agent: Agent[Any], to_agent: Agent[Any]) -> None:  # noqa: ARG002  likewise
+        """See the SDK."""
+        self._say("sdk_agent.handoff", {**about(self._run), "from": from_agent.name, "to": to_agent.name})
+
+
+def about(run: Run) -> dict[str, object]:
+    """Whose an event is."""
+    told: dict[str, object] = {"request_id": run.request_id, "agent": run.agent}
+    if run.principal is not None:
+        told["key"] = run.principal.name
+    if run.trace is not None:
+        told["trace_id"] = run.trace
+    return told
+
+
+def _key(context: RunContextWrapper[Any], tool: Tool) -> str:
+    return str(getattr(context, "tool_call_id", tool.name))
