@@ -12,7 +12,7 @@ from typing import Any
 
 import agents
 import orjson
-from agents import Agent, ModelProvider, RunConfig, RunResultStreaming
+from agents import Agent, ModelProvider, ModelSettings, RunConfig, RunResultStreaming
 from agents.exceptions import ModelRefusalError
 from pydantic import BaseModel
 
@@ -30,6 +30,9 @@ MAX_WAITING_EVENTS = 1024
 """That a caller has not read; then the run's events wait, though the SDK itself goes on to the end of its turn."""
 LAST_SECONDS = 5.0
 """For a run that was cancelled to end; a tool that does not end then is named in the log."""
+
+TELLS_USAGE = ModelSettings(include_usage=True)
+"""The SDK's model class for Chat counts nothing of a stream that it has not asked this of."""
 
 log = logging.getLogger("agw_proxy.sdk")
 
@@ -172,7 +175,9 @@ class Running:
     async def _stream(self, agent: Agent[Any], items: list[Tree], provider: ModelProvider) -> None:
         """Run, and end with a Finish. Raises whatever the run raises."""
         bounds = self._entry.bounds
+        told = agent.model_settings.include_usage is not False
         config = RunConfig(
+            model_settings=TELLS_USAGE if told else None,
             model_provider=provider,
             tracing_disabled=True,
             workflow_name=self._entry.id,
