@@ -5,6 +5,7 @@ the agent would do again what it has done. It is a memory and no store: where it
 what the caller sends.
 """
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -25,10 +26,15 @@ SECONDS = 1800.0
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One turn that waits for its caller. ``items``: the agent's own calls and their results. ``agent``: who goes on."""
+    """One turn that waits for its caller. ``items``: the agent's own calls and their results. ``agent``: who goes on.
+
+    ``before``: how many items its caller's history had, and ``mark`` what they were: ids of calls are not always unique.
+    """
 
     items: tuple[Tree, ...]
     agent: Any
+    before: int
+    mark: bytes
     size: int
     until: float
 
@@ -41,37 +47,43 @@ class Carried:
         self._bytes = 0
 
     def keep(
-        self, owner: str, agent_key: str, call_ids: Sequence[str], turn: Sequence[Tree], agent: Any, now: float
+        self,
+        place: tuple[str, str],
+        call_ids: Sequence[str],
+        history: Sequence[Tree],
+        items: Sequence[Tree],
+        agent: Any,
+        now: float,
     ) -> None:
-        """``agent_key``: with the version, so that nothing is carried over a reload. ``now``: monotonic seconds."""
-        try:
-            size = len(orjson.dumps(turn))
-        except (orjson.JSONEncodeError, TypeError):
-            return
+        """``place``: the caller's owner, and the agent with its version, so that nothing is carried over a reload.
+
+        ``history``: what the caller had sent; ``items``, ``agent``: see ``Turn``. ``now``: monotonic seconds.
+        """
+        size = _size(items)
         if not call_ids or size > MAX_TURN_BYTES:
             return
-        kept = Turn(tuple(turn), agent, size, now + SECONDS)
+        turn = Turn(tuple(items), agent, len(history), _mark(history), size, now + SECONDS)
         for call_id in call_ids:
-            self._drop((owner, agent_key, call_id))
-            self._turns[owner, agent_key, call_id] = kept
+            self._drop((*place, call_id))
+            self._turns[*place, call_id] = turn
             self._bytes += size
         while self._turns and (
             len(self._turns) > MAX_KEPT or self._bytes > MAX_BYTES or next(iter(self._turns.values())).until < now
         ):
             self._drop(next(iter(self._turns)))
 
-    def restore(self, owner: str, agent_key: str, items: Sequence[Tree], now: float) -> tuple[list[Tree], Any | None]:
+    def restore(self, place: tuple[str, str], items: Sequence[Tree], now: float) -> tuple[list[Tree], Any | None]:
         """The history with what was done before the calls in it, and who has it now; None: nobody is known."""
         made: list[Tree] = []
         agent = None
-        seen: set[int] = set()
-        for item in items:
-            call_id = item.get("call_id")
+        told: set[int] = set()
+        for at, item in enumerate(items):
             turn = None
-            if item.get("type") == "function_call" and isinstance(call_id, str):
-                turn = self._turns.get((owner, agent_key, call_id))
-            if turn is not None and turn.until >= now and id(turn) not in seen:
-                seen.add(id(turn))
+            if item.get("type") == "function_call":
+                turn = self._turns.get((*place, str(item.get("call_id"))))
+            known = turn is not None and id(turn) not in told and turn.until >= now and turn.before <= at
+            if turn is not None and known and turn.mark == _mark(items[: turn.before]):
+                told.add(id(turn))
                 made += turn.items
                 agent = turn.agent
             made.append(item)
@@ -81,3 +93,26 @@ class Carried:
         turn = self._turns.pop(key, None)
         if turn is not None:
             self._bytes -= turn.size
+
+
+def _size(items: Sequence[Tree]) -> int:
+    """In bytes of JSON; over any bound where it is none."""
+    try:
+        return len(orjson.dumps(items))
+    except (orjson.JSONEncodeError, TypeError):
+        return MAX_TURN_BYTES + 1
+
+
+def _mark(history: Sequence[Tree]) -> bytes:
+    return hashlib.sha256(orjson.dumps([_spelt(item) for item in history])).digest()
+
+
+def _spelt(item: Tree) -> Tree:
+    """The item as it always is spelt: a message may have a type, and its words in parts, or not."""
+    if "role" not in item:
+        return item
+    content = item.get("content")
+    parts = [{"text": content}] if isinstance(content, str) else content
+    if isinstance(parts, list):
+        content = [part.get("text", part) if isinstance(part, dict) else part for part in parts]
+    return {"role": item["role"], "content": content}

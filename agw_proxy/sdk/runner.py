@@ -20,6 +20,7 @@ from agw_proxy.dialects.base import Event, Stop, Tokens, Tree
 from agw_proxy.errors import AgentNeedsApproval, AgentTimeout, GatewayError, UpstreamBroken
 from agw_proxy.sdk.bridge import Bridge
 from agw_proxy.sdk.carried import Carried
+from agw_proxy.sdk.contained import Contained, contain
 from agw_proxy.sdk.entry import CURRENT, Entry, Run
 from agw_proxy.sdk.equipped import Equipped
 from agw_proxy.sdk.faults import TokensSpent, error_of, is_bound
@@ -52,15 +53,15 @@ class Runner:
     def start(self, entry: Entry, run: Run, asked: Asked, on_end: Callable[[], None]) -> "Running":
         """Begin a run. ``on_end`` is called once, when nothing of it is left. Raises InvalidParameter, and has not begun then."""
         owner = run.principal.owner if run.principal is not None else ""
-        key = f"{entry.id}@{entry.version}"
-        items, agent = self._carried.restore(owner, key, asked.items, time.monotonic())
+        place = owner, f"{entry.id}@{entry.version}"
+        items, agent = self._carried.restore(place, asked.items, time.monotonic())
         equipped = Equipped(asked.tools, asked.format, settings_of(asked.request))
         first = equipped.first(agent or entry.agent, choice_of(asked.request, asked.names))
 
         def keep(result: RunResultStreaming, call_ids: Sequence[str]) -> None:
             turn = done(result, frozenset(call_ids))
             last = equipped.own(result.current_agent)
-            self._carried.keep(owner, key, call_ids, turn, last, time.monotonic())
+            self._carried.keep(place, call_ids, asked.items, turn, last, time.monotonic())
 
         def ended(running: Running) -> None:
             self._runs.discard(running)
@@ -110,7 +111,9 @@ class Running:
 
     def begin(self, agent: Agent[Any], items: list[Tree], provider: ModelProvider) -> None:
         """Start the task."""
-        self.task = asyncio.create_task(self._drive(agent, items, provider), name=f"agent {self._entry.id}")
+        loop = asyncio.get_running_loop()
+        contain(loop)
+        self.task = loop.create_task(Contained(self._drive(agent, items, provider)), name=f"agent {self._entry.id}")
         self.task.add_done_callback(lambda _: self._ended())  # also where it was cancelled before its first step
 
     def cancel(self) -> None:
