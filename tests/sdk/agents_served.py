@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from agents import Agent, MultiProvider
+from agents import Agent, MultiProvider, Usage, function_tool
+from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 
 from agw_proxy._hot.peek import peek
 from agw_proxy._hot.route import RouteTable, Target
@@ -20,6 +21,31 @@ from agw_proxy.upstreams.service import Service
 
 NAME = "default/helper"
 PATHS: dict[Form, str] = {"chat": "/chat/completions", "responses": "/responses", "messages": "/messages"}
+
+
+def words_of(answer: Any, form: Form) -> str:
+    if form == "chat":
+        return str(answer["choices"][0]["message"]["content"])
+    blocks = answer["content"] if form == "messages" else [p for i in answer["output"] for p in i.get("content", ())]
+    return "".join(block["text"] for block in blocks if "text" in block)
+
+
+def said(*texts: str, usage: tuple[int, int] = (10, 5)) -> list[ModelStep]:
+    return [ModelStep([assistant_message(text)], used(*usage)) for text in texts]
+
+
+def used(given: int, made: int) -> Usage:
+    return Usage(requests=1, input_tokens=given, output_tokens=made, total_tokens=given + made)
+
+
+@function_tool
+def weather(city: str) -> str:
+    return f"Rain in {city}"
+
+
+def with_weather(*after: ModelStep) -> ScriptedModel:
+    call = function_call("weather", {"city": "Oslo"}, call_id="call_1")
+    return ScriptedModel([ModelStep([assistant_message("I look."), call], used(20, 7)), *after])
 
 
 class Served:
