@@ -51,6 +51,6 @@ def contain(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _make(loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> "asyncio.Task[Any]":
-    if CURRENT.get() is not None and asyncio.iscoroutine(coro):
+    if CURRENT.get() is not None:
         coro = Contained(coro)
     return asyncio.Task(coro, loop=loop, **more)

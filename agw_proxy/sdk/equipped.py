@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from agents import Agent, AgentOutputSchemaBase, FunctionTool, Handoff, ModelSettings, RunContextWrapper, handoff
+from agents import (
+    Agent,
+    AgentOutputSchemaBase,
+    FunctionTool,
+    Handoff,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    RunContextWrapper,
+    handoff,
+)
 from agents.exceptions import UserError
 from agents.tool_context import ToolContext
 
@@ -118,21 +127,36 @@ class Equipped:
 def own_names(agent: Agent[Any]) -> frozenset[str]:
     """What the agent's own tools and handoffs are called, and those of the agents that it knows."""
     names: set[str] = set()
+    for each in known(agent):
+        names |= {tool.name for tool in each.tools}
+        for target in each.handoffs:
+            names.add(Handoff.default_tool_name(target) if isinstance(target, Agent) else target.tool_name)
+    return frozenset(names)
+
+
+def known(agent: Agent[Any]) -> list[Agent[Any]]:
+    """The agent, and those that it may hand over to, as far as that can be seen before."""
+    found: list[Agent[Any]] = []
     seen: set[int] = set()
     left: list[Any] = [agent]
     while left:
         each = left.pop()
         if isinstance(each, Handoff):
-            names.add(each.tool_name)
             reference = getattr(each, "_agent_ref", None)  # the SDK tells it nowhere else
             each = reference() if reference is not None else None
-        if not isinstance(each, Agent) or id(each) in seen:
-            continue
-        seen.add(id(each))
-        names |= {tool.name for tool in each.tools}
-        names |= {Handoff.default_tool_name(target) for target in each.handoffs if isinstance(target, Agent)}
-        left += each.handoffs
-    return frozenset(names)
+        if isinstance(each, Agent) and id(each) not in seen:
+            seen.add(id(each))
+            found.append(each)
+            left += each.handoffs
+    return found
+
+
+def tells_no_usage(agent: Agent[Any]) -> bool:
+    """A model of the SDK's class for Chat is among them: it counts nothing of a stream that it was not told to ask this of."""
+    return any(
+        isinstance(each.model, OpenAIChatCompletionsModel) and each.model_settings.include_usage is None
+        for each in known(agent)
+    )
 
 
 async def _never(context: ToolContext[Any], arguments: str) -> Any:  # noqa: ARG001  the SDK's signature

@@ -22,7 +22,7 @@ from agw_proxy.sdk.bridge import Bridge
 from agw_proxy.sdk.carried import Carried
 from agw_proxy.sdk.contained import Contained, contain
 from agw_proxy.sdk.entry import CURRENT, Entry, Run
-from agw_proxy.sdk.equipped import Equipped
+from agw_proxy.sdk.equipped import Equipped, tells_no_usage
 from agw_proxy.sdk.faults import TokensSpent, error_of, is_bound
 from agw_proxy.sdk.hooks import Say, Watch, about
 from agw_proxy.sdk.requests import Asked, choice_of, settings_of
@@ -33,7 +33,7 @@ LAST_SECONDS = 5.0
 """For a run that was cancelled to end; a tool that does not end then is named in the log."""
 
 TELLS_USAGE = ModelSettings(include_usage=True)
-"""The SDK's model class for Chat counts nothing of a stream that it has not asked this of."""
+"""Only where it is needed: settings of a run cost the SDK more than all that is done here."""
 
 log = logging.getLogger("agw_proxy.sdk")
 
@@ -178,9 +178,8 @@ class Running:
     async def _stream(self, agent: Agent[Any], items: list[Tree], provider: ModelProvider) -> None:
         """Run, and end with a Finish. Raises whatever the run raises."""
         bounds = self._entry.bounds
-        told = agent.model_settings.include_usage is not False
         config = RunConfig(
-            model_settings=TELLS_USAGE if told else None,
+            model_settings=TELLS_USAGE if tells_no_usage(agent) else None,
             model_provider=provider,
             tracing_disabled=True,
             workflow_name=self._entry.id,
