@@ -97,7 +97,8 @@ class Gateway(Telling):
             from agw_proxy.edge.taping import taping  # noqa: PLC0415  few gateways record
 
             self._taping = taping(loaded.settings.server.record, self.metrics, log)
-        self._agents = Agents(lambda: self.log.events, runs_of)
+        full, asked = lambda: self._edges[0].load_full(), lambda: self.state.settings.agents.model  # noqa: PLW0108  no edge yet
+        self._agents = Agents(lambda: log.events, lambda find: runs_of(find, full, asked, log.events))
         self.state = self._compile(loaded.settings, None)
         self._know_models()
         shared = link.shared if link is not None else None

@@ -5,7 +5,7 @@ Where no folder has an agent, nothing of the SDK is imported, and there is no su
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from agw_proxy.types import Call, Reply, Upstream
 from agw_proxy.upstreams.passing import PassedOn
 
 if TYPE_CHECKING:
+    from agw_proxy.edge.full_server import Full
     from agw_proxy.sdk.catalog import Catalog, Events
     from agw_proxy.sdk.entry import Entry
 
@@ -28,15 +29,26 @@ Make = Callable[[Find], Awaitable[Upstream]]
 """Makes what runs the agents that ``Find`` finds by their ids; called once, when the first agent is there."""
 
 
-async def runs_of(find: Find) -> Upstream:
-    """What runs the agents."""
+async def runs_of(
+    find: Find, full: Callable[[], Awaitable["Full"]], default: Callable[[], str | None], events: "Events"
+) -> Upstream:
+    """What runs the agents, and takes their own model calls back through the full lane.
 
-    def made() -> Upstream:
-        from agw_proxy.upstreams.agent import Agents as Running  # noqa: PLC0415  it brings the SDK
+    ``default``: the model of agents that name none.
+    """
 
-        return Running(find)
+    def say(name: str, members: Mapping[str, object]) -> None:
+        (events.warning if name.endswith("failure") else events.info)(name, **members)
 
-    return await asyncio.get_running_loop().run_in_executor(None, made)
+    def imported() -> Callable[[], Upstream]:
+        from agw_proxy.edge.inner import Inner  # noqa: PLC0415  it brings aiohttp
+        from agw_proxy.sdk.models import provider  # noqa: PLC0415  it brings the SDK
+        from agw_proxy.sdk.runner import Runner  # noqa: PLC0415  likewise
+        from agw_proxy.upstreams.agent import Agents as Running  # noqa: PLC0415  likewise
+
+        return lambda: Running(find, Runner(provider(Inner(full), default), say))
+
+    return (await asyncio.get_running_loop().run_in_executor(None, imported))()
 
 
 class Hosted:

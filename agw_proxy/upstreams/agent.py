@@ -92,7 +92,8 @@ def run_of(entry: Entry, call: Call) -> Run:
     caller = call.caller
     if caller is None:
         return Run(call.request_id, None, entry.id)
-    return Run(call.request_id, caller.principal, entry.id, caller.session, caller.trace, caller.user, caller.channel)
+    told = caller.session, caller.trace, caller.user, caller.channel
+    return Run(call.request_id, caller.principal, entry.id, *told, most_cost=entry.bounds.cost)
 
 
 def shown_of(asked: Asked, call: Call) -> Shown:
