@@ -110,6 +110,7 @@ class Policy:
         state: Any,
         json_depth: int,
         seconds: tuple[float, float, float, float],
+        google: Door | None = None,
         prices: Any = None,
         learners: Any = None,
         sticky: Mapping[str, str] | None = None,

@@ -246,7 +246,7 @@ class _Made:
             return "forced"
         if state.settings.server.record is not None:
             return "recording"
-        if self._relay.form == "gemini":
+        if self._relay.form == "gemini" and self._path.endswith(COUNTING):
             return "endpoint"
         if len(self._wanted.body) > FAST_BODY_BYTES:
             return "large_body"

@@ -1,8 +1,8 @@
 """Compiles a configuration's state into the policy of the fast lane: which request goes by which lane is decided here, once.
 
 A request takes the fast lane when its endpoint relays JSON by the model that it names (``doors``), and that model leads to
-an upstream over HTTP that is asked with the gateway's own key, in the endpoint's dialect. Everything else goes by the full
-lane, for a reason with a name (docs/performance.md lists them).
+an upstream over HTTP that is asked with the gateway's own key, in the endpoint's dialect. So does a generation in Google's
+form, whose path names the model. Everything else goes by the full lane, for a reason with a name (docs/performance.md lists them).
 """
 
 import functools
@@ -86,6 +86,7 @@ def compile_policy(state: State, endpoints: Sequence[Endpoint], origins: Origins
         routes=state.routes.table,
         origins=[origins.of(service) for service in state.services],
         doors=_doors(endpoints, state),
+        google=_google(endpoints, state),
         terms=functools.partial(_terms, state),
         sticky={name: model.sticky for name, model in state.models.items() if model.sticky is not None},
         spread=spreads(state),
@@ -108,28 +109,40 @@ def _doors(endpoints: Sequence[Endpoint], state: State) -> Mapping[str, Door]:
         for path in paths:
             if "{" in path:
                 continue
-            door = Door(
-                endpoint.name,
-                endpoint.dialect,
-                upstream_path=relay.upstream_path,
-                default_model=relay.default_model,
-                asks_usage=relay.sse_usage,
-                known_end=relay.known_end,
-                needs_json=relay.json_only,
-                refusals=tuple(
-                    _refusal(service, dialect, endpoint, state)
-                    for service, dialect in zip(state.services, state.routes.dialects, strict=True)
-                ),
-                operation=OPERATIONS.get(endpoint.name),
-                counts_only=path in COUNTING_PATHS,
-                remembers=remembers(relay, path),
-                recalls=stored(state, path),
-            )
+            door = _door(endpoint, relay, path, state)
             if relay.model_paths is None:
                 doors[path] = door
             else:
                 doors.setdefault(path, door)
     return doors
+
+
+def _google(endpoints: Sequence[Endpoint], state: State) -> Door | None:
+    """The door of generations in Google's form, None where nobody serves them."""
+    for endpoint in endpoints:
+        if endpoint.relay is not None and endpoint.relay.form == "gemini":
+            return _door(endpoint, endpoint.relay, endpoint.path, state)
+    return None
+
+
+def _door(endpoint: Endpoint, relay: Relay, path: str, state: State) -> Door:
+    return Door(
+        endpoint.name,
+        endpoint.dialect,
+        upstream_path=relay.upstream_path,
+        default_model=relay.default_model,
+        asks_usage=relay.sse_usage,
+        known_end=relay.known_end,
+        needs_json=relay.json_only,
+        refusals=tuple(
+            _refusal(service, dialect, endpoint, state)
+            for service, dialect in zip(state.services, state.routes.dialects, strict=True)
+        ),
+        operation=OPERATIONS.get(endpoint.name),
+        counts_only=path in COUNTING_PATHS,
+        remembers=remembers(relay, path),
+        recalls=stored(state, path),
+    )
 
 
 def full_lane_reason(state: State, endpoint: Endpoint, model: str, upstream: int, body: bytes) -> str | None:

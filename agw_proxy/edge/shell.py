@@ -38,7 +38,7 @@ from agw_proxy.errors import (
     UpstreamUnreachable,
 )
 from agw_proxy.policy.limits import refusal
-from agw_proxy.types import Attempt, Principal, Receipt
+from agw_proxy.types import Attempt, Dialect, Principal, Receipt
 from agw_proxy.upstreams.failures import error_of, error_of_event, rest, verdict
 from agw_proxy.upstreams.health import NUMBERS
 from agw_proxy.upstreams.names import Names, literal
@@ -261,13 +261,13 @@ class Shell:
         service = state.services[upstream]
         return error_of_event(data, service.upstream.name, service.secrets, ours=service.auth == "key")
 
-    def pass_error_on(self, state: State, upstream: int, chunk: bytes, data: bytes) -> bytes:
+    def pass_error_on(self, state: State, upstream: int, chunk: bytes, data: bytes, dialect: Dialect) -> bytes:
         """The last bytes of a stream in which the upstream reported an error."""
-        return last_words(chunk, data, state.services[upstream].secrets)
+        return last_words(chunk, data, state.services[upstream].secrets, dialect)
 
-    def error_event(self, error: GatewayError, dialect: str, request_id: bytes) -> bytes:
+    def error_event(self, error: GatewayError, dialect: Dialect, request_id: bytes) -> bytes:
         """What ends a broken stream."""
-        return error_event(error, "anthropic" if dialect == "anthropic" else "openai", request_id.decode())
+        return error_event(error, dialect, request_id.decode())
 
     def refuse(self, downstream: Downstream, status: int, name: str, told: str, started: int) -> bytes:
         """The whole answer to bytes that are no request, or not in time; accounts for it. ``name``: the reason in a word."""

@@ -18,6 +18,7 @@ from tests.e2e.lane_cases import (
     Case,
 )
 from tests.e2e.lane_ends import ENDS
+from tests.e2e.lane_google import GOOGLE
 from tests.support.behaviours import DONE, silence, stream
 from tests.support.client import Reply
 from tests.support.fake_openai import words
@@ -30,7 +31,7 @@ TIMES = ("time", "duration_ms", "overhead_us", "ttft_ms", "inter_token_ms")
 LEFT, RESET = "x-ratelimit-remaining-", "x-ratelimit-reset-"
 THEIR_LEFT = re.compile(r"anthropic-ratelimit-(requests|tokens)-remaining")
 THEIR_RESET = re.compile(r"anthropic-ratelimit-(requests|tokens)-reset")
-WAIT = re.compile(rb"Try again in [0-9.hms]+")
+WAIT = re.compile(rb'Try again in [0-9.hms]+|"retryDelay":"[0-9.]+s"')
 LANES = ("lane", "lane_reason", "request_id")
 PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -61,6 +62,7 @@ def policy(upstream: Upstream, lane: str, dead: str = "http://127.0.0.1:1") -> T
         provider(url),
         anthropic,
         plain,
+        provider(url, "google", dialect="gemini", models=["gemini-*"]),
         provider(dead, "dead", models=["dead-*"], retries={"attempts": 1}),
         provider(f"http://{'a' * 64}.example", "misnamed", models=["misnamed-*"], retries={"attempts": 1}),
         provider(url, "second", models=["other-*"], retries={"attempts": 1}),
@@ -78,6 +80,7 @@ def policy(upstream: Upstream, lane: str, dead: str = "http://127.0.0.1:1") -> T
                 "balance": "weighted",
             },
             {"name": "safe", "targets": ["fake/gpt-4o"], "balance": "first", "fallbacks": ["second/other-1"]},
+            {"name": "quick", "targets": ["google/gemini-1 x"], "balance": "first"},
             {"name": "été", "targets": ["fake/gpt-4o"], "balance": "first"},
         ],
         keys=[
@@ -221,7 +224,7 @@ def same(one: Told, other: Told) -> None:
     assert one.receipts == other.receipts
 
 
-@pytest.mark.parametrize("case", [*CASES, *ENDS], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES, *ENDS, *GOOGLE], ids=lambda case: case.name)
 def test_both_lanes_do_the_same(both: tuple[Gateway, Gateway], upstream: Upstream, case: Case) -> None:
     auto, full = (live(gateway, upstream, case) for gateway in both)
     assert auto.lanes[-1] == case.lane

@@ -104,6 +104,7 @@ cdef class Door:
     cdef bytes default_model
     cdef bint asks_usage, known_end, needs_json
     cdef bint anthropic                 # in its dialect
+    cdef bint google                    # in Google's, where the path says model and stream
     cdef bint counts_only               # it counts tokens and uses none
     cdef bint recalls                   # bodies may refer to what the gateway keeps itself
     cdef int remembers                  # 1: bodies may refer to what an upstream has made; 2: answers are such things
@@ -163,6 +164,7 @@ cdef class Policy:
     cdef readonly RouteTable routes
     cdef list origins                   # by upstream number; None: in process
     cdef dict doors                     # path -> Door
+    cdef Door google                    # of generations in Google's form, whatever their model; None: there is none
     cdef dict sticky                    # name of a virtual model -> "session" or "prefix"
     cdef dict spread                    # name of a virtual model at several upstreams -> 1 or 2, see policy.affinity
     cdef object terms                   # (name of a model, upstream number) -> seconds by phase

@@ -18,6 +18,7 @@ import json
 import os
 import time
 from heapq import heappop, heappush
+from urllib.parse import quote
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -25,7 +26,7 @@ from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memcpy, memmove, memset, strlen
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from .http1 cimport (
@@ -41,7 +42,7 @@ from .limit cimport (
 from .peek cimport EDITS, plan, scan, spliced_size
 from .reserve cimport PARTED, SERVED, UNSERVED, Spent, estimate_, settle_, spent_
 from .sse cimport append, release
-from .subjects cimport choices_of, session_of, user_of
+from .subjects cimport bounds_of, choices_of, session_of, user_of
 
 cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(dict mapping, object key) except? NULL
@@ -110,6 +111,7 @@ include "lane_client.pxi"
 include "lane_full.pxi"
 include "lane_count.pxi"
 include "lane_affinity.pxi"
+include "lane_google.pxi"
 include "lane_judge.pxi"
 include "lane_ask.pxi"
 include "lane_answer.pxi"

@@ -282,7 +282,10 @@ cdef int read_request(Downstream d, const unsigned char *data, Py_ssize_t size, 
 
 cdef Door door_of(Policy policy, const unsigned char *data, RequestHead *head):
     """The endpoint of a head with method POST; None where it is not for the lane."""
-    return policy.doors.get(PyBytes_FromStringAndSize(<const char *>data + head.target_at, head.path_size))
+    cdef Door door = policy.doors.get(PyBytes_FromStringAndSize(<const char *>data + head.target_at, head.path_size))
+    if door is None and policy.google is not None and generates(data + head.target_at, head.path_size):
+        return policy.google
+    return door
 
 
 cdef bint is_prompt(Downstream d, const unsigned char *data, Py_ssize_t size, RequestHead *head) except -1:

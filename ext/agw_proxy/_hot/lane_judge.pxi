@@ -29,6 +29,8 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     cdef Lane lane = d.lane
     cdef Door door = d.door
     cdef const unsigned char *body = text + head.size
+    cdef Py_ssize_t size = head.content_length
+    cdef object made
     cdef Seen *seen = &d.seen
     cdef Route route
     cdef Target target
@@ -48,7 +50,12 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
         return reason
     if lane.max_requests and lane.active + lane.others >= lane.max_requests:
         return "overloaded"
-    if not scan(body, head.content_length, policy.json_depth, seen):
+    if door.google:
+        made = shaped(d, text, head)
+        if isinstance(made, str):
+            return <str>made
+        body, size = <const unsigned char *>PyBytes_AS_STRING(<bytes>made), PyBytes_GET_SIZE(<bytes>made)
+    elif not scan(body, size, policy.json_depth, seen):
         return "json"
     if seen.model_escaped or seen.user_escaped:
         return "escaped"
@@ -68,7 +75,7 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     if not d.caller.models.match_(route.name):
         return "model_forbidden"
     d.seed = next_random(lane)
-    d.sticky = sticky_of(d, route, text, head)
+    d.sticky = sticky_of(d, route, body, size)
     target = route.first_(d.seed, lane.now, d.sticky)
     if target is None:
         return "no_target"
@@ -130,7 +137,7 @@ cdef int leave_attempt(Downstream d) except -1:
     return 0
 
 
-cdef uint64_t sticky_of(Downstream d, Route route, const unsigned char *text, RequestHead *head) except? 1:
+cdef uint64_t sticky_of(Downstream d, Route route, const unsigned char *body, Py_ssize_t size) except? 1:
     """What keeps a request with its like: its session, or the beginning of its body; as ``edge.reading.sticky_of``."""
     if not d.policy.sticky:
         return 0
@@ -139,7 +146,7 @@ cdef uint64_t sticky_of(Downstream d, Route route, const unsigned char *text, Re
         return 0
     if kind == "session":
         return d.session
-    return hash_of(text + head.size, min(head.content_length, PREFIX_BYTES)) | 1
+    return hash_of(body, min(size, <Py_ssize_t>PREFIX_BYTES)) | 1
 
 
 cdef bint json_body(Door door, const unsigned char *text, RequestHead *head) noexcept:

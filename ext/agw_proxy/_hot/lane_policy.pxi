@@ -40,6 +40,7 @@ cdef class Door:
         self.known_end = known_end
         self.needs_json = needs_json
         self.anthropic = dialect == "anthropic"
+        self.google = dialect == "gemini"
         self.counts_only = counts_only
         self.remembers = remembers
         self.recalls = recalls
@@ -116,9 +117,11 @@ cdef class Policy:
 
     def __cinit__(
         self, *, KeyTable keys not None, callers, RouteTable routes not None, origins, doors, terms, state,
-        int json_depth, seconds, prices=None, learners=None, sticky=None, spread=None, why=None,
+        int json_depth, seconds, google=None, prices=None, learners=None, sticky=None, spread=None, why=None,
     ):
         """``origins``: by upstream number, None for one in this process. ``doors``: path -> Door.
+
+        ``google``: the Door of generations in Google's form, whose paths name their models; or None.
 
         ``terms``: (model, upstream number) -> why the full lane or None, then seconds for connecting, TLS, writing, the
         first byte, the first token (or None), between bytes, between tokens, in all; and whether a stream is held back
@@ -133,6 +136,7 @@ cdef class Policy:
         self.routes = routes
         self.origins = list(origins)
         self.doors = {path.encode(): door for path, door in doors.items()}
+        self.google = google
         self.terms = terms
         self.prices = prices
         self.learners = learners
@@ -178,6 +182,8 @@ cdef Way way_of(Lane lane, Policy policy, Door door, Route route, Target target)
         way.refusal = "in_process"
     if way.origin is not None:
         path = door.upstream_path
+        if door.google:
+            path = b"/models/" + quote(target.model, safe="").encode()
         way.opening = b"POST " + way.origin.base + (path if path is not None else b"")
         way.closing = b" HTTP/1.1\r\nHost: " + way.origin.authority + b"\r\n" + way.origin.extra
         way.quoted = json.dumps(target.model, ensure_ascii=False).encode()

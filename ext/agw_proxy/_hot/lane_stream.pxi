@@ -91,7 +91,7 @@ cdef int stream_on(Downstream d, const unsigned char *chunk, Py_ssize_t size, bi
         stop_asking(d)
         return break_off(
             d, d.lane.shell.error("error_event", d.way.origin.name, ""),
-            d.lane.shell.pass_error_on(d.policy.state, d.way.target.upstream, last, stream.error))
+            d.lane.shell.pass_error_on(d.policy.state, d.way.target.upstream, last, stream.error, d.door.dialect))
     if not ended and not stream.done and not (d.way.door.known_end and stream.finished):
         if size:
             emit(d, chunk, size, NULL, 0, False)

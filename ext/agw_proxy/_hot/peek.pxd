@@ -15,7 +15,7 @@ cdef enum:
 # Members that subjects and estimates are read from: valid JSON of any kind.
 cdef enum:
     NOTE_METADATA, NOTE_CONVERSATION, NOTE_CACHE_KEY, NOTE_MESSAGES, NOTE_INPUT, NOTE_SYSTEM, NOTE_INSTRUCTIONS
-    NOTE_CHOICES, NOTE_BEST_OF, NOTE_PROMPT
+    NOTE_CHOICES, NOTE_BEST_OF, NOTE_PROMPT, NOTE_CONFIG, NOTE_CONFIG_TOO
     NOTES
 
 # A value's place in the text; a value never begins at 0, so 0 is for one that is not there.

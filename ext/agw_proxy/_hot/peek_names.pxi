@@ -67,12 +67,16 @@ cdef inline int known(const unsigned char *name, Py_ssize_t size, bint top) noex
             return NOTED + NOTE_CONVERSATION
         return NOTED + NOTE_INSTRUCTIONS if memcmp(name, <const char *>b"instructions", 12) == 0 else NONE
     elif size == 16:
+        if memcmp(name, <const char *>b"generationConfig", 16) == 0:
+            return NOTED + NOTE_CONFIG
         return NOTED + NOTE_CACHE_KEY if memcmp(name, <const char *>b"prompt_cache_key", 16) == 0 else NONE
     elif size == 14:
         return OPTIONS if memcmp(name, <const char *>b"stream_options", 14) == 0 else NONE
     elif size == 17:
         if memcmp(name, <const char *>b"systemInstruction", 17) == 0:
             return NOTED + NOTE_SYSTEM
+        if memcmp(name, <const char *>b"generation_config", 17) == 0:
+            return NOTED + NOTE_CONFIG_TOO
         return MAX_OUTPUT_TOKENS if memcmp(name, <const char *>b"max_output_tokens", 17) == 0 else NONE
     elif size == 18:
         return NOTED + NOTE_SYSTEM if memcmp(name, <const char *>b"system_instruction", 18) == 0 else NONE

@@ -12,3 +12,6 @@ cdef uint64_t session_of(
 ) except? 0
 # How many answers are asked for at once (``n``), at least 1.
 cdef int64_t choices_of(const unsigned char *body, const Seen *seen) noexcept nogil
+# What Google's generationConfig says: tokens that an answer may have, and how many answers; as they are where it says
+# nothing of them. False where it is written in an unusual way.
+cdef bint bounds_of(const unsigned char *body, const Seen *seen, int64_t *most, int64_t *choices) noexcept nogil

@@ -15,7 +15,7 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from .limit cimport hash_of
 from .peek cimport (
-    NOTE_BEST_OF, NOTE_CACHE_KEY, NOTE_CHOICES, NOTE_CONVERSATION, NOTE_INSTRUCTIONS, NOTE_MESSAGES, NOTE_METADATA,
+    NOTE_BEST_OF, NOTE_CACHE_KEY, NOTE_CHOICES, NOTE_CONFIG, NOTE_CONFIG_TOO, NOTE_CONVERSATION, NOTE_INSTRUCTIONS, NOTE_MESSAGES, NOTE_METADATA,
     NOTE_PROMPT, NOTE_SYSTEM, Note, Peek, Seen,
 )
 
@@ -24,6 +24,7 @@ cdef enum:
     LOOKED_AT = 65536           # bytes of the body that are looked at for them
     MAX_USER = 1024             # bytes of user and metadata.user_id, as written: they stand in each line of the log
     MAX_CHOICES = 128
+    COUNT_DIGITS = 10           # of a number in generationConfig; those that count have 32 bits
 
 cdef uint64_t GOLDEN = <uint64_t>0x9E3779B97F4A7C15
 SESSION_MARK = "_session_"      # in metadata.user_id, before the session's id
@@ -292,6 +293,66 @@ cdef int64_t prompts_in(const unsigned char *p, const unsigned char *end) noexce
         if p < end and p[0] == b",":
             p = past_space(p + 1, end)
     return count
+
+
+cdef bint bounds_of(const unsigned char *body, const Seen *seen, int64_t *most, int64_t *choices) noexcept nogil:
+    cdef const Note *note = &seen.noted[NOTE_CONFIG]
+    cdef const unsigned char *p
+    cdef const unsigned char *end
+    cdef const unsigned char *after
+    cdef int64_t *count
+    cdef int known = 0, which
+    if note.start and seen.noted[NOTE_CONFIG_TOO].start:
+        return False
+    if note.start == 0:
+        note = &seen.noted[NOTE_CONFIG_TOO]
+    if note.start == 0 or body[note.start] != b"{":
+        return True
+    p, end = body + note.start, body + note.end
+    p = past_space(p + 1, end)
+    while p < end and p[0] == b'"':
+        after = past_string(p, end)
+        if memchr(p, b"\\", after - p) != NULL:
+            return False
+        which = count_named(p + 1, after - p - 2)
+        p = past_space(after, end)
+        p = past_space(p + 1, end)          # the colon
+        after = past_value(p, end)
+        if which:
+            count = most if which == 1 else choices
+            if known & which or not whole_number(p, after, count):
+                return False
+            known |= which
+        p = past_space(after, end)
+        if p < end and p[0] == b",":
+            p = past_space(p + 1, end)
+    return True
+
+
+cdef int count_named(const unsigned char *name, Py_ssize_t size) noexcept nogil:
+    """1: of the answer's tokens, 2: of the answers, 0: neither. Protocol buffers take both spellings in JSON."""
+    if size == 15:
+        return 1 if memcmp(name, <const char *>b"maxOutputTokens", 15) == 0 else (
+            2 if memcmp(name, <const char *>b"candidate_count", 15) == 0 else 0)
+    if size == 17:
+        return 1 if memcmp(name, <const char *>b"max_output_tokens", 17) == 0 else 0
+    return 2 if size == 14 and memcmp(name, <const char *>b"candidateCount", 14) == 0 else 0
+
+
+cdef bint whole_number(const unsigned char *p, const unsigned char *end, int64_t *count) noexcept nogil:
+    """Into ``count``, which stays as it is for null. False for what is neither that nor plain digits."""
+    cdef int64_t found = 0
+    if end - p == 4 and memcmp(p, <const char *>b"null", 4) == 0:
+        return True
+    if not 0 < end - p <= COUNT_DIGITS:
+        return False
+    while p < end:
+        if not b"0" <= p[0] <= b"9":
+            return False
+        found = found * 10 + (p[0] - 0x30)
+        p += 1
+    count[0] = found
+    return True
 
 
 def user(bytes body not None, Peek seen not None, bint messages):
