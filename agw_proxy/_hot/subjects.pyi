@@ -25,3 +25,10 @@ def choices(body: bytes, seen: Peek) -> int:
 
     Raises ValueError where ``seen`` is another body's.
     """
+
+def bounds(body: bytes, seen: Peek) -> tuple[int, int] | None:
+    """What Google's ``generationConfig`` says: tokens that an answer may have (0: nothing said), and how many answers.
+
+    Gemini API reference, "GenerationConfig", in either spelling of its names. None where it is written in an unusual way:
+    names with escapes, a count twice, numbers that are no plain digits. Raises ValueError where ``seen`` is another body's.
+    """

@@ -254,6 +254,8 @@ class _Made:
             return "own_timeouts"
         if "idempotency-key" in self._wanted.headers:
             return "idempotency"
+        if self._relay.form == "gemini" and subjects.bounds(self._body, self._seen) is None:
+            return "bounds"
         if len(self._body) < len(self._wanted.body):
             return "fallbacks"
         reason = full_lane_reason(state, self._endpoint, route.name, target.upstream, self._body)

@@ -28,7 +28,9 @@ EVENTS = [event(said("Hel")), event(said("lo")), event(said("!", last=True))]
 WHOLE = answer(said("Hello", last=True))
 
 
-def once(name: str, lane: str = "fast", status: int = 200, *, model: str = "gemini-1", query: str = "", **more: object) -> Case:
+def once(
+    name: str, lane: str = "fast", status: int = 200, *, model: str = "gemini-1", query: str = "", **more: object
+) -> Case:
     """A plain generation. ``config``: its generationConfig; ``more``: of ``Case``."""
     body: Tree = {"contents": WORDS}
     if "config" in more:
@@ -37,7 +39,9 @@ def once(name: str, lane: str = "fast", status: int = 200, *, model: str = "gemi
     return Case(f"google-{name}", lane, status, **told)  # type: ignore[arg-type]  # named as its fields
 
 
-def streamed(name: str, script: Behaviour, lane: str = "fast", status: int = 200, *, query: str = "?alt=sse", **more: object) -> Case:
+def streamed(
+    name: str, script: Behaviour, lane: str = "fast", status: int = 200, *, query: str = "?alt=sse", **more: object
+) -> Case:
     """A stream of one."""
     path = f"{MODELS}gemini-1:streamGenerateContent{query}"
     told = {"body": {"contents": WORDS}, "path": path, "always": script, **more}
@@ -63,6 +67,7 @@ def paths() -> Iterator[Case]:
     yield once("empty-field", "query", query="?a=1&&b=2")
     yield once("accented", "model_name", 404, model="%C3%A9")
     yield once("quoted", "model_name", 404, model="a%22b")
+    yield once("semicolon", "model_name", model="gemini-1;x")
     yield once("broken-escape", "model_name", 404, model="a%2")
     yield once("dots", "model_name", 404, model="a/%2e%2E")
     yield once("no-name", "model_name", 404, path=f"{MODELS}:generateContent")
@@ -80,23 +85,24 @@ def paths() -> Iterator[Case]:
 def bodies() -> Iterator[Case]:
     """What is reserved for an answer, and bodies that are none."""
     nothing = answer({"candidates": []})  # no usage: the reservation counts
-    for name, config in (
-        ("bounded", {"maxOutputTokens": 40}),
-        ("several", {"max_output_tokens": 40, "candidateCount": 3, "responseSchema": {"maxOutputTokens": 7}}),
-        ("one", {"candidate_count": 1, "maxOutputTokens": 0}),
-        ("nulls", {"candidateCount": None, "maxOutputTokens": None}),
-        ("list", [{"maxOutputTokens": 40}]),
-        ("null", None),
-    ):
-        yield once(f"config-{name}", config=config, always=nothing)
+    plain: dict[str, object] = {
+        "bounded": {"maxOutputTokens": 40},
+        "several": {"max_output_tokens": 40, "candidateCount": 3, "responseSchema": {"maxOutputTokens": 7}},
+        "one": {"candidate_count": 1, "maxOutputTokens": 0},
+        "nulls": {"candidateCount": None, "maxOutputTokens": None},
+        "list": [{"maxOutputTokens": 40}],
+        "null": None,
+    }
+    for name, told in plain.items():
+        yield once(f"config-{name}", config=told, always=nothing)
     yield once("config-snake", body={"contents": WORDS, "generation_config": {"maxOutputTokens": 40}}, always=nothing)
-    for name, config in (
-        ("text", {"maxOutputTokens": "40"}),
-        ("float", {"candidateCount": 2.0}),
-        ("negative", {"maxOutputTokens": -1}),
-        ("huge", {"maxOutputTokens": 10**11}),
-        ("both", {"maxOutputTokens": 40, "max_output_tokens": 50}),
-    ):
+    unusual: dict[str, Tree] = {
+        "text": {"maxOutputTokens": "40"},
+        "float": {"candidateCount": 2.0},
+        "negative": {"maxOutputTokens": -1},
+        "both": {"maxOutputTokens": 40, "max_output_tokens": 50},
+    }
+    for name, config in unusual.items():
         yield once(f"config-{name}", "bounds", config=config, always=nothing)
     escaped = b'{"contents":[],"generationConfig":{"max\\u004futputTokens":40}}'
     yield once("config-escaped", "bounds", body=escaped, always=nothing)
@@ -114,7 +120,7 @@ def bodies() -> Iterator[Case]:
     yield once("trailing", "json", 400, body=b"{}{}")
     yield once("no-body", "no_body", 400, body=b"")
     yield once("not-json", "body_type", 415, headers={"content-type": "text/plain"})
-    yield once("fallbacks", "fallbacks", body={"contents": WORDS, "fallbacks": []})
+    yield once("fallbacks", "fallbacks", 403, body={"contents": WORDS, "fallbacks": ["google/gemini-9"]})
 
 
 def answers() -> Iterator[Case]:

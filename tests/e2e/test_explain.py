@@ -20,6 +20,7 @@ def shared_gateway(shared_upstream: Upstream) -> Iterator[Gateway]:
         config = configuration(
             provider(shared_upstream.url),
             provider(nowhere, "dead", models=["dead-*"]),
+            provider(shared_upstream.url, "google", dialect="gemini", models=["gemini-*"]),
             provider(shared_upstream.url, "busy", models=["busy-*"], max_concurrent=3),
             models=[
                 {"name": "safe", "targets": ["dead/dead-1"], "fallbacks": ["fake/gpt-4o-mini"]},
@@ -80,6 +81,23 @@ def test_what_is_told_is_what_happens(gateway: Gateway, upstream: Upstream, memb
     else:
         error: Any = reply.json["error"]
         assert (reply.status, error["code"]) == (before["outcome"]["status"], before["outcome"]["code"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "config"),
+    [("generateContent", {"maxOutputTokens": 5}), ("generateContent", {"maxOutputTokens": "5"}), ("countTokens", {})],
+)
+def test_what_is_told_of_googles_form_is_what_happens(
+    gateway: Gateway, upstream: Upstream, verb: str, config: Tree
+) -> None:
+    upstream.default = answer({"candidates": [], "totalTokens": 3})
+    path, body = f"/v1beta/models/gemini-1:{verb}", {"contents": [], "generationConfig": config}
+    reply = gateway.post("/explain", {"request": body, "path": path})
+    told_of: Any = reply.json
+    reply = gateway.post(path, body)
+    receipt = gateway.receipt(reply.value("x-request-id") or "")
+    assert (reply.status, told_of["outcome"]) == (200, "ok")
+    assert told_of["lane"] == {"lane": receipt["lane"], "reason": receipt.get("lane_reason")}
 
 
 def test_the_headers_of_a_request_count(gateway: Gateway) -> None:

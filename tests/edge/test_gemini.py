@@ -1,7 +1,11 @@
 """What the path of Google's form says, in front of the body, where limits and routes read it."""
 
+import json
+
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agw_proxy._hot import subjects
 from agw_proxy.edge.gemini import shaped, usual
@@ -38,6 +42,28 @@ def test_what_the_answer_may_take_is_known_to_the_limits(config: object, most: i
         made = shaped(PATH, "", orjson.dumps({name: config, "contents": []}))
         seen = look_into(made.body, 64)
         assert (seen.max_tokens, subjects.choices(made.body, seen)) == (most, choices)
+
+
+COUNTS = st.none() | st.integers(-2, 10**12) | st.floats(0, 9) | st.sampled_from(["7", "x", True, [], {}])
+CONFIGS = st.dictionaries(
+    st.sampled_from(["maxOutputTokens", "max_output_tokens", "candidateCount", "candidate_count", "seed", 'a"b']),
+    COUNTS,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["generationConfig", "generation_config", "x"]), CONFIGS | COUNTS),
+    st.integers(0, 2),
+)
+def test_what_is_read_in_passing_is_what_is_read_with_care(tree: dict[str, object], indent: int) -> None:
+    """The fast lane reads no tree: where it finds bounds at all, they are these."""
+    body = json.dumps(tree, indent=indent or None).encode()
+    found = subjects.bounds(body, look_into(body, 64))
+    if found is not None:
+        most, each = found
+        made = shaped(PATH, "", body).body
+        seen = look_into(made, 64)
+        assert (seen.max_tokens, subjects.choices(made, seen)) == (most or -1, min(max(each, 1), 128))
 
 
 def test_generations_are_served_beneath_both_versions() -> None:

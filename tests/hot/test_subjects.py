@@ -192,3 +192,30 @@ def test_a_prompt_is_looked_at_where_its_size_does_not_say_enough_or_money_is_co
     assert estimate(body, learner, None, 50, 1, True, False, False).raw == first.raw
     by_size.settle(limits.admit(99, key=1), SERVED, learner, None, Usage(1400, 9), 0, 0, 99)
     assert estimate(body, learner, None, 50, 1, True, False, True).raw == first.raw
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ("{}", (0, 1)),
+        ('{"maxOutputTokens":40, "candidateCount" : 3}', (40, 3)),
+        ('{"max_output_tokens":40,"candidate_count":0}', (40, 0)),
+        ('{"maxOutputTokens":null}', (0, 1)),
+        ('{"responseSchema":{"maxOutputTokens":7,"x":"}"},"maxOutputTokens":9999999999}', (9999999999, 1)),
+        ('[{"maxOutputTokens":40}]', (0, 1)),
+        ("null", (0, 1)),
+        ('{"maxOutputTokens":10000000000}', None),
+        ('{"maxOutputTokens":4e1}', None),
+        ('{"maxOutputTokens":-4}', None),
+        ('{"maxOutputTokens":"40"}', None),
+        ('{"maxOutputTokens":null,"max_output_tokens":4}', None),
+        ('{"candidateCount":1,"candidateCount":2}', None),
+        ('{"max\\u004futputTokens":4}', None),
+        ('{},"generation_config":{}', None),
+    ],
+)
+def test_bounds_in_googles_form(config: str, found: tuple[int, int] | None) -> None:
+    for name in ("generationConfig", "generation_config"):
+        if name not in config:
+            body = f'{{"contents":[],"{name}":{config}}}'.encode()
+            assert subjects.bounds(body, peek(body)) == found

@@ -96,7 +96,7 @@ cdef int mark_fields(Lane lane, const unsigned char *text, RequestHead *head) no
 cdef int own_body(
     Downstream d, const unsigned char *body, Py_ssize_t whole, iovec *parts, Py_ssize_t *size
 ) noexcept:
-    """The body for the upstream, of ``whole`` bytes as it came, as a list of pieces. Returns how many; ``size``: in all.
+    """The body for the upstream as a list of pieces. Returns how many. ``whole``: bytes as it came, ``size``: now.
 
     What policy has put in front of one in Google's form was never in these bytes: such a body goes as it is.
     """

@@ -54,7 +54,8 @@ cdef int hex_of(unsigned char c) noexcept nogil:
 cdef bint read_path(const unsigned char *path, Py_ssize_t size, Wanted *wanted) noexcept nogil:
     """The model with its escapes undone, and the verb.
 
-    False where the name has other characters than JSON takes as they are, or an empty or a dot segment.
+    False where the name has other characters than JSON takes as they are, a semicolon (some take it and what follows
+    for no part of a segment), or an empty or a dot segment.
     """
     cdef const unsigned char *p = path + before_model(path, size)
     cdef const unsigned char *end
@@ -72,7 +73,7 @@ cdef bint read_path(const unsigned char *path, Py_ssize_t size, Wanted *wanted) 
                 return False
             c = hex_of(p[0]) << 4 | hex_of(p[1])
             p += 2
-        if not 0x20 < c < 0x7F or c == b'"' or c == b"\\" or wanted.size == MODEL_BYTES:
+        if not 0x20 < c < 0x7F or c == b'"' or c == b"\\" or c == b";" or wanted.size == MODEL_BYTES:
             return False
         if c == b"/":
             if odd_segment(wanted, segment):
@@ -107,7 +108,10 @@ cdef Py_ssize_t field_name(const unsigned char *p, const unsigned char *end) noe
 
 
 cdef bint plain_query(const unsigned char *p, Py_ssize_t size, bint stream) noexcept nogil:
-    """No empty fields, names without escapes; and of a stream one ``alt`` alone, which says ``sse``. ``p``: behind the question mark."""
+    """No empty fields, names without escapes; and of a stream one ``alt`` alone, which says ``sse``.
+
+    ``p``: behind the question mark.
+    """
     cdef const unsigned char *end = p + size
     cdef const unsigned char *after
     cdef Py_ssize_t name
@@ -169,7 +173,7 @@ cdef inline bint is_space(unsigned char c) noexcept nogil:
 
 
 cdef bytes fronted(const Wanted *wanted, const unsigned char *body, Py_ssize_t size, int64_t most, int64_t choices):
-    """``body`` with model and stream in front; ``most`` tokens and ``choices``, where they say something, behind them."""
+    """``body`` with model and stream in front, then ``most`` tokens and ``choices`` where they say something."""
     cdef unsigned char[MODEL_BYTES + FRONT_BYTES] front
     cdef Pen pen
     cdef Py_ssize_t at = brace_of(body, size) + 1, next_at

@@ -15,8 +15,8 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from .limit cimport hash_of
 from .peek cimport (
-    NOTE_BEST_OF, NOTE_CACHE_KEY, NOTE_CHOICES, NOTE_CONFIG, NOTE_CONFIG_TOO, NOTE_CONVERSATION, NOTE_INSTRUCTIONS, NOTE_MESSAGES, NOTE_METADATA,
-    NOTE_PROMPT, NOTE_SYSTEM, Note, Peek, Seen,
+    NOTE_BEST_OF, NOTE_CACHE_KEY, NOTE_CHOICES, NOTE_CONFIG, NOTE_CONFIG_TOO, NOTE_CONVERSATION, NOTE_INSTRUCTIONS,
+    NOTE_MESSAGES, NOTE_METADATA, NOTE_PROMPT, NOTE_SYSTEM, Note, Peek, Seen,
 )
 
 cdef enum:
@@ -374,3 +374,10 @@ cdef Peek checked(bytes body, Peek seen):
 
 def choices(bytes body not None, Peek seen not None):
     return choices_of(<const unsigned char *><const char *>body, &checked(body, seen).seen)
+
+
+def bounds(bytes body not None, Peek seen not None):
+    cdef int64_t most = 0, each = 1
+    if not bounds_of(<const unsigned char *><const char *>body, &checked(body, seen).seen, &most, &each):
+        return None
+    return most, each
