@@ -231,3 +231,9 @@ class Downstream(asyncio.Protocol):
         """aiohttp has switched protocols: all bytes are its own from now on, those too that are here already."""
     def dialed(self, serial: int, peer: Peer) -> None: ...
     def dial_failed(self, serial: int, error: Exception) -> None: ...
+
+def odd_target(path: bytes, query: bytes) -> str | None:
+    """Why a request to this path of Google's form goes by the full lane (a value of ``lane_reason``); None: it need not.
+
+    ``path``: as it came, percent-encoded. ``query``: likewise, without its question mark.
+    """

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from agw_proxy._hot import subjects
+from agw_proxy._hot.lane import odd_target
 from agw_proxy._hot.limit import (
     BUCKET,
     CALENDAR,
@@ -238,6 +239,13 @@ class _Made:
         standings = self._principal.limits.look(now, upstream=upstream, **self._subjects)
         return [(one.rule, _rule(one, asks[one.rule.unit], self._principal)) for one in standings]
 
+    def _odd_target(self) -> str | None:
+        """Why a path or a query of Google's form is the full lane's to read; None: it is not."""
+        if self._relay.form != "gemini":
+            return None
+        query = (self._wanted.path or "").partition("?")[2]
+        return odd_target(self._path.encode(), (query or "alt=sse").encode())
+
     def lane_reason(self, route: Route, target: Target) -> str | None:
         """Why it would go by the full lane; None: it would not."""
         state, principal = self._state, self._principal
@@ -246,14 +254,17 @@ class _Made:
             return "forced"
         if state.settings.server.record is not None:
             return "recording"
-        if self._relay.form == "gemini" and self._path.endswith(COUNTING):
-            return "endpoint"
+        odd = self._odd_target()
+        if odd == "endpoint":
+            return odd
         if len(self._wanted.body) > FAST_BODY_BYTES:
             return "large_body"
         if "x-agw-timeout" in self._wanted.headers:
             return "own_timeouts"
         if "idempotency-key" in self._wanted.headers:
             return "idempotency"
+        if odd is not None:
+            return odd
         if self._relay.form == "gemini" and subjects.bounds(self._body, self._seen) is None:
             return "bounds"
         if len(self._body) < len(self._wanted.body):

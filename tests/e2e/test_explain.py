@@ -84,14 +84,20 @@ def test_what_is_told_is_what_happens(gateway: Gateway, upstream: Upstream, memb
 
 
 @pytest.mark.parametrize(
-    ("verb", "config"),
-    [("generateContent", {"maxOutputTokens": 5}), ("generateContent", {"maxOutputTokens": "5"}), ("countTokens", {})],
+    ("target", "config"),
+    [
+        ("gemini-1:generateContent", {"maxOutputTokens": 5}),
+        ("gemini-1:generateContent", {"maxOutputTokens": "5"}),
+        ("gemini-1:generateContent?a=1&&b=2", {}),
+        ("gemini-1;x:generateContent", {}),
+        ("gemini-1:countTokens", {}),
+    ],
 )
 def test_what_is_told_of_googles_form_is_what_happens(
-    gateway: Gateway, upstream: Upstream, verb: str, config: Tree
+    gateway: Gateway, upstream: Upstream, target: str, config: Tree
 ) -> None:
     upstream.default = answer({"candidates": [], "totalTokens": 3})
-    path, body = f"/v1beta/models/gemini-1:{verb}", {"contents": [], "generationConfig": config}
+    path, body = f"/v1beta/models/{target}", {"contents": [], "generationConfig": config}
     reply = gateway.post("/explain", {"request": body, "path": path})
     told_of: Any = reply.json
     reply = gateway.post(path, body)

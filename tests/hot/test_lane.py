@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agw_proxy._hot.keys import KeyTable
-from agw_proxy._hot.lane import Downstream, Lane, Names, Origin, Peer, Policy
+from agw_proxy._hot.lane import Downstream, Lane, Names, Origin, Peer, Policy, odd_target
 from agw_proxy._hot.meter import Meter
 from agw_proxy._hot.route import RouteTable
 from agw_proxy.observe.metrics import FAMILIES
@@ -335,3 +335,53 @@ async def test_a_drain_closes_connections_without_a_request_and_takes_no_more(
     assert lane.end_all() == 0
     lane.close()
     assert busy.ended
+
+
+ONCE, STREAM = "/v1beta/models/gemini-1:generateContent", "/v1/models/gemini-1:streamGenerateContent"
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "why"),
+    [
+        (ONCE, "", None),
+        (ONCE, "alt=json&key=k&b&=&c=%20+", None),
+        (STREAM, "alt=sse", None),
+        (STREAM, "key=a%20b&alt=sse&x=alt=sse", None),
+        ("/v1/models/up/a%2Fb:c%3a@(~)..:streamGenerateContent", "alt=sse", None),
+        (f"/v1/models/{'m' * 1024}:generateContent", "", None),
+        (f"/v1/models/{'m' * 1025}:generateContent", "", "model_name"),
+        ("/v1/models/:generateContent", "", "model_name"),
+        *[
+            (f"/v1/models/{odd}:generateContent", "", "model_name")
+            for odd in (
+                "%C3%A9",
+                "\xe9",
+                "a%22",
+                'a"',
+                "a%5c",
+                "%7F",
+                "%00",
+                "a%20b",
+                "a%2",
+                "%",
+                "%zz",
+                "a;b",
+                "a%3Bb",
+            )
+        ],
+        *[
+            (f"/v1/models/{odd}:generateContent", "", "model_name")
+            for odd in (".", "..", "%2E%2e", "a/../b", "a%2f.", "a//b", "/a", "a/", "%2fa")
+        ],
+        *[(ONCE, odd, "query") for odd in ("ke%79=1", "a+b=1", "a&&b", "&a", "a&")],
+        *[(STREAM, odd, "query") for odd in ("", "alt", "alt=json", "alt=sse&alt=sse", "alt=sse&alt=", "alt=ss%65")],
+        ("/v1beta/models/m:countTokens", "", "endpoint"),
+        ("/v1beta/models/m:GenerateContent", "", "endpoint"),
+        ("/v1beta/model/m:generateContent", "", "endpoint"),
+        ("/V1/models/m:generateContent", "", "endpoint"),
+        (":generateContent", "", "endpoint"),
+        ("", "", "endpoint"),
+    ],
+)
+def test_which_targets_in_googles_form_are_read(path: str, query: str, why: str | None) -> None:
+    assert odd_target(path.encode(), query.encode()) == why

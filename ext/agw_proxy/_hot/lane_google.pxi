@@ -233,3 +233,17 @@ cdef object shaped(Downstream d, const unsigned char *text, RequestHead *head):
 cdef bint scanned(Downstream d, bytes body) except -1:
     return scan(
         <const unsigned char *>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), d.policy.json_depth, &d.seen)
+
+
+def odd_target(bytes path not None, bytes query not None):
+    cdef const unsigned char *text = <const unsigned char *>PyBytes_AS_STRING(path)
+    cdef Wanted wanted
+    if not generates(text, PyBytes_GET_SIZE(path)):
+        return "endpoint"
+    if not read_path(text, PyBytes_GET_SIZE(path), &wanted):
+        return "model_name"
+    if not plain_query(
+        <const unsigned char *>PyBytes_AS_STRING(query), PyBytes_GET_SIZE(query), wanted.stream
+    ):
+        return "query"
+    return None
