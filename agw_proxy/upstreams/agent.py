@@ -19,7 +19,7 @@ from agw_proxy.sdk.entry import Bounds, Entry, Run
 from agw_proxy.sdk.equipped import own_names
 from agw_proxy.sdk.requests import Asked, read
 from agw_proxy.sdk.runner import Runner, Running
-from agw_proxy.types import Call, RawHeaders
+from agw_proxy.types import Call, Caller, RawHeaders
 from agw_proxy.upstreams.queue import Places, Told
 
 PATH = "/responses"
@@ -89,11 +89,17 @@ class Agents:
 
 def run_of(entry: Entry, call: Call) -> Run:
     """Who the run is for."""
-    caller = call.caller
-    if caller is None:
-        return Run(call.request_id, None, entry.id)
-    told = caller.session, caller.trace, caller.user, caller.channel
-    return Run(call.request_id, caller.principal, entry.id, *told, most_cost=entry.bounds.cost)
+    caller = call.caller or Caller(None)
+    return Run(
+        call.request_id,
+        caller.principal,
+        entry.id,
+        session=caller.session,
+        trace=caller.trace,
+        user=caller.user,
+        channel=caller.channel,
+        most_cost=entry.bounds.cost,
+    )
 
 
 def shown_of(asked: Asked, call: Call) -> Shown:
