@@ -1,28 +1,31 @@
-"""What limits cost the fast lane: CPU a request of one gateway with none, with three, and with a budget, interleaved.
+"""What limits cost the fast lane: CPU a request without rules, with three, and with a budget, in one gateway.
 
-    python -m bench.rules [--rounds N] [--ms N]
+    python -m bench.rules [--rounds N] [--ms N] [--cores GATEWAY,LOAD]
 
-All gateways run at once, one at a time under load. The figure to watch is the ratio of the medians; on a machine that
-does other things at the same time, it is the only one.
+A key a case, all of *one* process: two processes of the same program and configuration differ by more than the rules
+cost (where its memory came to lie, what the core was at meanwhile), and however long one measures them, that does not
+go away. Each round gives every key a short turn in an order of its own, and a turn is compared with those without
+rules of its own round. "No rules" is measured a second time as if it were something else: what its row is off 1 is
+what the others may be off, too.
 """
 
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from bench.load.build import program
 from bench.proxies.request import build
 
-KEY = "agw-bench-rules-4b7d1c90e25fa836"
 FAR = 1_000_000_000
 THREE = [
     {"per": "key", "requests": FAR, "period": "1h"},
@@ -30,12 +33,20 @@ THREE = [
     {"per": "user", "requests": FAR, "period": "1h"},
 ]
 PLAIN = [{"per": "key", "requests": FAR, "period": "1h"}, *[{**THREE[2], "per": per} for per in ("user", "model")]]
+BASE = "no rules"
 CASES: dict[str, dict[str, object]] = {
-    "no rules": {},
+    BASE: {},
+    "no rules, once more": {},
     "three rules in requests": {"limits": PLAIN},
     "three rules, one in tokens": {"limits": THREE},
     "three rules and a budget": {"limits": THREE, "budgets": [{"usd": 1_000_000}]},
 }
+WARMUP_MS = 60
+
+
+def key_of(name: str) -> str:
+    """The key of a case."""
+    return f"agw-bench-rules-{name.replace(' ', '-').replace(',', '')}"
 
 
 def cpu(pid: int) -> float:
@@ -44,15 +55,16 @@ def cpu(pid: int) -> float:
 
 
 class Gateway:
-    """One gateway with the mock upstream behind it."""
+    """The gateway with a key a case, and the mock upstream behind it."""
 
-    def __init__(self, folder: Path, upstream: int, more: dict[str, object]) -> None:
-        folder.mkdir()
+    def __init__(self, folder: Path, upstream: int) -> None:
         entry = {"name": "mock", "base_url": f"http://127.0.0.1:{upstream}/v1", "api_key": "none", "models": ["gpt-*"]}
         tree = {
             "server": {"port": 0},
             "upstreams": [entry],
-            "keys": [{"name": "app", "key": KEY, **more}],
+            "keys": [
+                {"name": f"app{number}", "key": key_of(name), **more} for number, (name, more) in enumerate(CASES.items())
+            ],
             "prices": [{"model": "gpt-*", "input": 1, "output": 1, "max_output": 1000}],
         }
         file = folder / "gateway.yaml"
@@ -74,11 +86,11 @@ class Gateway:
                 raise RuntimeError(self._log.read_text())
             time.sleep(0.05)
 
-    def run(self, load: Path, request: Path, milliseconds: int) -> tuple[float, float]:
-        """Requests a second, and microseconds of CPU a request."""
-        request.write_bytes(build(self.port, "gpt-4o-mini", KEY, {"x-user-id": "ann"}, stream=False))
+    def turn(self, load: Path, request: Path, name: str, milliseconds: int) -> tuple[float, float]:
+        """Requests a second, and microseconds of CPU a request, of one case."""
+        request.write_bytes(build(self.port, "gpt-4o-mini", key_of(name), {"x-user-id": "ann"}, stream=False))
         command = [str(load), "--port", str(self.port), "--request", str(request), "--measure-ms", str(milliseconds)]
-        command += ["--warmup-ms", "300", "--connections", "64"]
+        command += ["--warmup-ms", str(WARMUP_MS), "--connections", "64"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
             if running.stdout is None:
                 raise RuntimeError("no output")
@@ -93,36 +105,57 @@ class Gateway:
         return told["requests"] / milliseconds * 1000, used / told["requests"] * 1e6
 
 
+Turns = dict[str, list[tuple[float, float]]]
+
+
+def measure(folder: Path, rounds: int, milliseconds: int, cores: Sequence[int]) -> Turns:
+    """All turns by case. The gateway has the first core, everything else the second."""
+    load = program("load")
+    found: Turns = {name: [] for name in CASES}
+    os.sched_setaffinity(0, {cores[1]})
+    upstream = subprocess.Popen([program("upstream"), "--port", "0"], stdout=subprocess.PIPE, text=True)
+    processes: list[subprocess.Popen[str] | subprocess.Popen[bytes]] = [upstream]
+    try:
+        line = upstream.stdout.readline() if upstream.stdout is not None else ""
+        gateway = Gateway(folder, int(line.split()[1]))
+        processes.append(gateway.process)
+        for task in Path(f"/proc/{gateway.process.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {cores[0]})
+        for number in range(rounds + 1):
+            for name in random.Random(number).sample(list(CASES), len(CASES)):
+                turn = gateway.turn(load, folder / "request", name, milliseconds)
+                if number:      # the first round warms up
+                    found[name].append(turn)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+    return found
+
+
+def table(found: Turns) -> list[str]:
+    """Markdown; the ratios with the middle half of them."""
+    lines = [f"| | requests/s | CPU us/request | of {BASE}, round by round (middle half) |", "|---|---:|---:|---:|"]
+    base = [cost for _, cost in found[BASE]]
+    for name, turns in found.items():
+        rate, cost = (statistics.median(column) for column in zip(*turns, strict=True))
+        low, middle, high = statistics.quantiles(
+            [cost / of for (_, cost), of in zip(turns, base, strict=True)], n=4, method="inclusive"
+        )
+        lines.append(f"| {name} | {rate:,.0f} | {cost:.2f} | {middle:.3f} ({low:.3f} - {high:.3f}) |")
+    return lines
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--ms", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--ms", type=int, default=200)
+    parser.add_argument("--cores", type=lambda text: [int(core) for core in text.split(",")], default=[0, 1])
     given = parser.parse_args()
-    load = program("load")
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in CASES}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        upstream = subprocess.Popen([program("upstream"), "--port", "0"], stdout=subprocess.PIPE, text=True)
-        gateways: dict[str, Gateway] = {}
-        try:
-            line = upstream.stdout.readline() if upstream.stdout is not None else ""
-            for name, more in CASES.items():
-                gateways[name] = Gateway(folder / str(len(gateways)), int(line.split()[1]), more)
-            for number in range(given.rounds):
-                order = list(gateways.items())
-                for name, gateway in order if number % 2 else reversed(order):
-                    found[name].append(gateway.run(load, folder / "request", given.ms))
-        finally:
-            processes: list[subprocess.Popen[Any]] = [upstream, *[gateway.process for gateway in gateways.values()]]
-            for process in processes:
-                process.terminate()
-                process.wait()
-    base = statistics.median(cost for _, cost in found["no rules"])
-    print("| | requests/s | CPU us/request | of no rules |\n|---|---|---|---|")
-    for name, rounds in found.items():
-        rate, cost = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"| {name} | {rate:,.0f} | {cost:.2f} | {cost / base:.3f} |")
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder), given.rounds, given.ms, given.cores)
+    print("\n".join(table(found)))
 
 
 if __name__ == "__main__":
