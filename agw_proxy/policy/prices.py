@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-import yaml
 
 from agw_proxy._hot.money import Tariff
 from agw_proxy._hot.route import Globs
@@ -47,12 +46,12 @@ class Section(msgspec.Struct, frozen=True):
 class Prices:
     """Finds the price of a target. Made once a configuration; the shipped table is read where some upstream needs it."""
 
-    def __init__(self, prices: Sequence[Price], upstreams: Sequence[Upstream] = ()) -> None:
-        """``prices``: of the configuration, the first match counts."""
+    def __init__(self, prices: Sequence[Price], upstreams: Sequence[Upstream] | None = None) -> None:
+        """``prices``: of the configuration, the first match counts. ``upstreams``: all there are; None: nobody knows."""
         self._own = tuple(Row(Globs((price.model,)), tariff_of(price)) for price in prices)
-        self._hosts = {upstream.name: host_of(upstream.base_url) for upstream in upstreams}
+        self._hosts = {upstream.name: host_of(upstream.base_url) for upstream in upstreams or ()}
         away = any(not is_loopback(host) for host in self._hosts.values())
-        self.as_of, self._sections = shipped() if away or not upstreams else ("", ())
+        self.as_of, self._sections = shipped() if away or upstreams is None else ("", ())
         self._known: dict[tuple[str, str], Tariff | None] = {}
 
     def of(self, upstream: str, model: str) -> Tariff | None:
@@ -107,6 +106,8 @@ def is_near(host: str) -> bool:
 
 def shipped() -> tuple[str, tuple[Section, ...]]:
     """The date of the shipped table, and its sections in order."""
+    import yaml  # noqa: PLC0415  for the table only
+
     tree = yaml.load(SHIPPED.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both are safe ones
     return str(tree["as_of"]), tuple(_section(section) for section in tree["sections"])
 

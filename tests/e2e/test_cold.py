@@ -10,7 +10,9 @@ import pytest
 from tests.support.gateway import PACKAGE_ROOT, Gateway
 
 ANY_PORT = {"GATEWAY_SERVER__PORT": "0"}
-HEAVY = ("agents", "openai", "mcp", "sqlalchemy", "opentelemetry", "httpx", "httpx2", "redis", "tenacity")
+HEAVY = (
+    "agents", "openai", "mcp", "sqlalchemy", "opentelemetry", "httpx", "httpx2", "redis", "tenacity", "aiohttp", "yaml",
+)  # fmt: skip
 
 
 def printed(gateway: Gateway, name: str) -> str:

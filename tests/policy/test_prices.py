@@ -100,6 +100,7 @@ def test_the_own_table_is_stronger_and_its_first_match_counts() -> None:
 def test_the_shipped_table_is_read_only_where_some_upstream_needs_it() -> None:
     assert Prices((), [upstream("here", "http://localhost:1/v1")]).as_of == ""
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", prices().as_of)
+    assert Prices((), ()).as_of == ""
     assert Prices(()).of("any", "gpt-4o") is not None
 
 
