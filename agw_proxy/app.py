@@ -1,6 +1,7 @@
 """The composition root: Settings -> Gateway. Everything that is wired is wired here, by name, once."""
 
 import asyncio
+import functools
 import mmap
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -114,7 +115,7 @@ class Gateway(Telling):
         )
         scraped = settings.metrics.prometheus
         endpoints = [endpoint for endpoint in ENDPOINTS if scraped or endpoint.name != "metrics_prometheus"]
-        self._document = document(endpoints, __version__)
+        self._document = functools.cache(lambda: document(endpoints, __version__))
         admin = [endpoint for endpoint in endpoints if endpoint.access in {"admin", "scrape"}]
         rest = [endpoint for endpoint in endpoints if endpoint not in admin]
         apart = settings.server.admin_port is not None
@@ -183,7 +184,8 @@ class Gateway(Telling):
         keys = settings.keys
         development = devkey.generated(settings, self._environ)
         if development is not None:
-            keys = (Key(name=DEVELOPMENT_KEY_NAME, key=SecretStr(development), admin=True),)
+            # Made without validation: it is ours, and a validator of keys alone would have to be built for it.
+            keys = (Key.model_construct(name=DEVELOPMENT_KEY_NAME, key=SecretStr(development), admin=True),)
 
         def on_dead(upstream: str, key: str) -> None:
             self.log.events.warning("upstream.key_refused", upstream=upstream, key=key)

@@ -38,7 +38,7 @@ Each command has --help with examples of its own.
 
 
 def parser(wanted: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """The parser with all commands. Those that are not ``wanted`` are only named: their options are not known."""
+    """The parser with the ``wanted`` commands; where none is, with all of them, by name only: without their options."""
     made = argparse.ArgumentParser(
         prog="agw",
         description="agw: an LLM and agent gateway that runs as a sidecar.",
@@ -50,7 +50,7 @@ def parser(wanted: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     for name, does in COMMANDS.items():
         if name in wanted:
             import_module(f"agw_proxy.commands.{name}").add(subparsers)
-        else:
+        elif not wanted:
             subparsers.add_parser(name, help=does)
     return made
 

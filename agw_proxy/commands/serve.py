@@ -1,11 +1,12 @@
 """``agw serve``: runs the gateway until SIGTERM or Ctrl-C."""
 
 import argparse
+import contextlib
 import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ examples:
 """
 
 
+PLUGINS_OFF = "PYDANTIC_DISABLE_PLUGINS"  # pydantic's own name for it
 GC_THRESHOLD = 20_000  # new containers between two looks for cycles: requests make few, and none that lives long
 
 
@@ -60,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
             environ[f"GATEWAY_SERVER__{name.upper()}"] = str(getattr(args, name))
     cwd = Path.cwd()
     gc.disable()  # what a start makes is kept, modules above all: looking for garbage in it would cost a tenth of the time
-    from agw_proxy.config.extras import check_extras  # noqa: PLC0415  behind that
-    from agw_proxy.config.loader import load  # noqa: PLC0415  likewise
-    from agw_proxy.config.tree import ConfigError  # noqa: PLC0415  likewise
+    with _without_plugins():
+        from agw_proxy.config.extras import check_extras  # noqa: PLC0415  behind that
+        from agw_proxy.config.loader import load  # noqa: PLC0415  likewise
+        from agw_proxy.config.tree import ConfigError  # noqa: PLC0415  likewise
 
     def read() -> "Loaded":
         loaded = load(args.config, environ, cwd)
@@ -77,6 +80,22 @@ def run(args: argparse.Namespace) -> int:
     if loaded.settings.server.workers > 1:
         return _supervise(loaded, read, environ)
     return _serve(loaded, read, environ)
+
+
+@contextlib.contextmanager
+def _without_plugins() -> Iterator[None]:
+    """Models that are made meanwhile have none of pydantic's plugins, for which it would look into every package there is.
+
+    The models are the settings'. An agent's own are made later, and have what is installed for them.
+    """
+    before = os.environ.get(PLUGINS_OFF)
+    os.environ[PLUGINS_OFF] = "__all__"
+    try:
+        yield
+    finally:
+        del os.environ[PLUGINS_OFF]
+        if before is not None:
+            os.environ[PLUGINS_OFF] = before
 
 
 def _serve(
@@ -105,8 +124,7 @@ def _serve(
         _note(loaded, log)
     else:
         log.events = log.events.bind(worker=link.worker)
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # without collecting: of what a start makes hardly a hundredth is garbage, and finding it takes a while
     gc.enable()
     gc.set_threshold(GC_THRESHOLD, 50, 50)
     try:

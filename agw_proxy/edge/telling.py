@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from agw_proxy._hot.circuit import Board
@@ -44,7 +44,7 @@ class Telling:
     _probes: Probes
     _recorder: Recorder
     _replicas: "Replicas | None"
-    _document: bytes
+    _document: Callable[[], bytes]
     _agents: Agents
 
     def configuration(self) -> Mapping[str, object]:
@@ -126,4 +126,4 @@ class Telling:
 
     def openapi(self) -> bytes:
         """See ``types.Control``."""
-        return self._document
+        return self._document()

@@ -23,6 +23,7 @@ def test_each_command_says_of_itself_what_is_said_of_it() -> None:
     assert {name: does for name, (does, _) in named.items()} == cli.COMMANDS
     assert list(known) == list(named) == list(cli.COMMANDS)
     assert {options for _, options in named.values()} == {1}  # their --help
+    assert commands(cli.parser(["serve"])) == {"serve": known["serve"]}
 
 
 @pytest.mark.parametrize(
