@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, object]] = {
     "three rules and a budget": {"limits": THREE, "budgets": [{"usd": 1_000_000}]},
 }
 WARMUP_MS = 60
+LEAST_REQUESTS = 200  # a turn with fewer says nothing: somebody else had the core
 
 
 def key_of(name: str) -> str:
@@ -63,7 +64,8 @@ class Gateway:
             "server": {"port": 0},
             "upstreams": [entry],
             "keys": [
-                {"name": f"app{number}", "key": key_of(name), **more} for number, (name, more) in enumerate(CASES.items())
+                {"name": f"app{number}", "key": key_of(name), **more}
+                for number, (name, more) in enumerate(CASES.items())
             ],
             "prices": [{"model": "gpt-*", "input": 1, "output": 1, "max_output": 1000}],
         }
@@ -86,8 +88,8 @@ class Gateway:
                 raise RuntimeError(self._log.read_text())
             time.sleep(0.05)
 
-    def turn(self, load: Path, request: Path, name: str, milliseconds: int) -> tuple[float, float]:
-        """Requests a second, and microseconds of CPU a request, of one case."""
+    def turn(self, load: Path, request: Path, name: str, milliseconds: int) -> tuple[float, float] | None:
+        """Requests a second, and microseconds of CPU a request, of one case; None where there were too few to tell."""
         request.write_bytes(build(self.port, "gpt-4o-mini", key_of(name), {"x-user-id": "ann"}, stream=False))
         command = [str(load), "--port", str(self.port), "--request", str(request), "--measure-ms", str(milliseconds)]
         command += ["--warmup-ms", str(WARMUP_MS), "--connections", "64"]
@@ -102,6 +104,8 @@ class Gateway:
             told = json.loads(next(lines))
         if any(told["errors"].values()):
             raise RuntimeError(f"the load was not served: {told}")
+        if told["requests"] < LEAST_REQUESTS:
+            return None
         return told["requests"] / milliseconds * 1000, used / told["requests"] * 1e6
 
 
@@ -123,8 +127,10 @@ def measure(folder: Path, rounds: int, milliseconds: int, cores: Sequence[int]) 
             os.sched_setaffinity(int(task.name), {cores[0]})
         for number in range(rounds + 1):
             for name in random.Random(number).sample(list(CASES), len(CASES)):
-                turn = gateway.turn(load, folder / "request", name, milliseconds)
-                if number:      # the first round warms up
+                turn = None
+                while turn is None:
+                    turn = gateway.turn(load, folder / "request", name, milliseconds)
+                if number:  # the first round warms up
                     found[name].append(turn)
     finally:
         for process in processes:
