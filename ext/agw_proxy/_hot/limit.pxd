@@ -134,6 +134,7 @@ cdef struct Terms:
     uint64_t kind           # algorithm | calendar << 4, and 1 << 8 so that it is never 0
     int64_t cell            # BUCKET: time units of 1 << shift requests, tokens or micro-dollars
     int64_t window          # BUCKET: time units of a full bucket
+    int64_t once            # BUCKET: time units of one request
     int64_t span            # SLIDING: nanoseconds of a part. TOTAL: of the silence that ends it
     int64_t room            # BUCKET: the burst; else the amount
     int64_t amount

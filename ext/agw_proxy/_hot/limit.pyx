@@ -229,6 +229,9 @@ cdef class Limits:
         cdef int verdict
         hold.replicas = 1
         hold.lent = False
+        if terms.unit == REQUESTS and terms.algorithm == BUCKET and terms.group < 0:
+            hold.cost = terms.once      # what most rules are takes none of the turns below
+            return self.table.charge(hold, terms, at.units, False)
         if terms.unit >= CONCURRENT:
             return self.table.enter(hold, terms)
         # An estimate above what there ever is would never pass; so it passes when all is there. Money is not so.

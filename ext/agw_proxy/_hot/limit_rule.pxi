@@ -102,6 +102,7 @@ cdef int fill(Rule rule, Terms* terms, amount, period_ns, burst) except -1:
     if window < 1:
         raise ValueError(f"rule {name!r}: an amount that is no limit: over 64 a nanosecond; lower it")
     terms.cell, terms.shift, terms.window, terms.room = cell, shift, window, room
+    terms.once = min(scaled(1, terms.cell, shift), terms.window)
     return 0
 
 
