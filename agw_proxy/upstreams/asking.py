@@ -25,11 +25,18 @@ def import_aiohttp() -> None:
                 return make(*args, **kwargs)
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
+        def unread(context: ssl.SSLContext) -> None:
+            if threading.get_ident() != here:
+                read(context)
+
+        read = ssl.SSLContext.set_default_verify_paths  # for the context that verifies nothing, which needs none
         ssl.create_default_context = cheap
+        ssl.SSLContext.set_default_verify_paths = unread  # type: ignore[assignment, method-assign]
         try:
             import aiohttp  # noqa: F401, PLC0415  for its side effects to happen here
         finally:
             ssl.create_default_context = make
+            del ssl.SSLContext.set_default_verify_paths  # the inherited one again
 
 
 def _import_client() -> None:
