@@ -151,7 +151,7 @@ async def serving(config: Tree, folder: Path, environ: Mapping[str, str] | None 
         await task
     running = Running(gateway, ready.result(), log, file, task)
     try:
-        with blockbuster_ctx("agw_proxy"):
+        with blockbuster_ctx("agw_proxy", excluded_modules=["coverage"]):
             yield running
     finally:
         if not task.done():
