@@ -185,7 +185,7 @@ def new_package() -> str:
 
 def forget(package: str) -> None:
     """Take its modules out of ``sys.modules``."""
-    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+    for name in [name for name in tuple(sys.modules) if name == package or name.startswith(f"{package}.")]:
         del sys.modules[name]
 
 
