@@ -88,7 +88,7 @@ def import_sdk() -> ModuleType:
         try:
             spec.loader.exec_module(module)
         except BaseException:
-            for name in [name for name in sys.modules if name == SDK or name.startswith(f"{SDK}.")]:
+            for name in [name for name in tuple(sys.modules) if name == SDK or name.startswith(f"{SDK}.")]:
                 del sys.modules[name]
             raise
         return module
