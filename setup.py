@@ -26,7 +26,7 @@ MODULES = (
 )
 MODE = os.environ.get("AGW_BUILD", "release")
 BUILDS: dict[str, tuple[list[str], list[str]]] = {
-    # -O3 takes half as long again to compile, and saves nothing that a request would show (docs/performance.md).
+    # -O3 takes half as long again to compile, and stands no better beside nginx (bench/results/limits.md).
     "release": (["-O2", "-g0", "-fno-plt", "-fvisibility=hidden"], []),
     "trace": (["-O1"], []),
     "sanitize": (
