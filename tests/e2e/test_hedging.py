@@ -124,9 +124,12 @@ def test_the_time_is_learnt_from_the_answers_of_the_route(
     for _ in range(40):
         assert gateway.chat(model="learning").status == 200
     assert len(upstream.requests) + len(second.requests) >= 41
-    rivals = len(second.requests)
-    upstream.script(silence())
-    reply = gateway.chat(model="learning")
-    assert reply.status == 200
+    for _ in range(5):  # a loser of those before that was still on its way may take the silence
+        rivals = len(second.requests)
+        upstream.script(silence())
+        reply = gateway.chat(model="learning")
+        assert reply.status == 200
+        if reply.value("x-agw-attempts") is not None:
+            break
     assert reply.value("x-agw-attempts") == "fake/gpt-4o=hedged_lost, second/other-1=200"
     assert len(second.requests) == rivals + 1
