@@ -13,6 +13,7 @@ from agw_proxy.dialects.openai_responses_kept import ENDS
 from agw_proxy.dialects.sse import MAX_EVENT_BYTES, Events
 from agw_proxy.types import RawHeaders, Reply
 from agw_proxy.upstreams.opening import Opened
+from agw_proxy.upstreams.passing import PassedOn
 
 Tree = dict[str, Any]
 
@@ -87,45 +88,16 @@ async def keep_whole(opened: Opened, keeper: Keeper) -> bool:
     return kept
 
 
-class Keeping:
+class Keeping(PassedOn):
     """A Reply whose events are read on their way. It gives whole events only, as they came, but for what the ``Keeper`` tells."""
 
     def __init__(self, reply: Reply, keeper: Keeper) -> None:
-        self._reply = reply
+        super().__init__(reply)
         self._keeper = keeper
         self._events: Events | None = Events()
         self._held = bytearray()
         self._items: list[Tree] = []
         self._items_bytes = 0
-
-    @property
-    def status(self) -> int:
-        """See ``types.Reply``."""
-        return self._reply.status
-
-    @property
-    def headers(self) -> RawHeaders:
-        """See ``types.Reply``."""
-        return self._reply.headers
-
-    @property
-    def connect_ms(self) -> float:
-        """See ``types.Reply``."""
-        return self._reply.connect_ms
-
-    @property
-    def ended(self) -> bool:
-        """See ``types.Reply``."""
-        return self._reply.ended
-
-    @property
-    def began_ns(self) -> int:
-        """See ``types.Reply``."""
-        return self._reply.began_ns
-
-    def close(self) -> None:
-        """See ``types.Reply``."""
-        self._reply.close()
 
     async def read(self, *, progress: bool = True) -> bytes:
         """See ``types.Reply``."""

@@ -98,7 +98,7 @@ class Runs:
     longest_seconds = 3600.0
 
     async def open(self, target: Target, call: Call) -> Reply:
-        raise NotImplementedError
+        raise AssertionError("a service asks nothing by being made")
 
     async def close(self) -> None:
         """Nothing is open."""
