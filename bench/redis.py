@@ -1,58 +1,42 @@
-"""What shared limits cost: ``python -m bench.redis [--rounds N]``. The same gateway and limits, alone and with a Redis.
+"""What shared limits cost the fast lane: CPU a request without limits, and with some that are shared through a Redis.
 
-A key's two limits (requests and tokens) are large enough to let all pass and small enough that parts of them are taken
-all the time. The gateway has a core to itself; Redis shares the other with the load generator and the upstream, and
-answers at once, as one on the same machine does.
+    python -m bench.redis [--rounds N] [--ms N] [--cores GATEWAY,LOAD]
+
+A key a case, all of one process, as in `bench.rules`, which says why. The limits are large enough to let all pass and
+small enough that parts of them are taken all the time: the asking, too, is paid for by the requests of its case. The
+gateway has a core to itself; Redis shares the other with the load generator and the upstream.
 """
 
-import functools
 import os
-import sys
-from typing import Any
+import tempfile
+from pathlib import Path
 
-from bench import variants
-from bench.proxies.gateways import AGW
+from bench import rules
 from tests.support.redis_server import RedisServer
 
 REQUESTS = 100_000  # a second: three times what passes
 TOKENS = 100_000_000
-FIGURES = {
-    "requests_per_s": "requests/s",
-    "cpu_us_per_request": "CPU us/request",
-    "latency_p99_us": "p99 us",
-    "errors": "errors",
+ONE = {"per": "key", "requests": REQUESTS, "period": "1s"}
+TWO = [ONE, {"per": "key", "tokens": TOKENS, "period": "1s"}]
+CASES: rules.Cases = {
+    "no limits": {},
+    "no limits, once more": {},
+    "one shared limit, in requests": {"limits": [ONE]},
+    "two, one in tokens": {"limits": TWO},
+    "three": {"limits": [*TWO, {"per": "user", "requests": REQUESTS, "period": "1s"}]},
 }
 
 
-def change(config: dict[str, Any], url: str | None) -> None:
-    """The gateway with limits that matter, and with ``redis`` where there is a URL."""
-    config["keys"][0]["limits"] = [
-        {"per": "key", "requests": REQUESTS, "period": "1s"},
-        {"per": "key", "tokens": TOKENS, "period": "1s"},
-    ]
-    if url is not None:
-        config["redis"] = {"url": url}
-
-
-def main() -> int:
-    """Measure in turns and print the table."""
-    rounds, cores = variants.arguments("What limits cost that are shared through Redis.")
-    with RedisServer() as redis:
-        os.sched_setaffinity(redis.process.pid, {cores.load})
-        peers = [
-            AGW._replace(
-                name=name,
-                title=title,
-                launch=functools.partial(variants.launch, change=functools.partial(change, url=url)),
-            )
-            for name, title, url in (("alone", "alone", None), ("redis", "shared through Redis", redis.url))
-        ]
-        results = variants.measure(peers, rounds, cores)
+def main() -> None:
+    """Measure in turns and print the table, and what Redis was asked."""
+    given = rules.arguments("What shared limits cost the fast lane.")
+    with RedisServer() as redis, tempfile.TemporaryDirectory() as folder:
+        os.sched_setaffinity(redis.process.pid, {given.cores[1]})
+        found = rules.measure(given, Path(folder), CASES, {"redis": {"url": redis.url}})
         takes = redis.command("INFO", "commandstats").decode(errors="replace")
-    print(variants.table(results, peers, FIGURES, "requests/s against alone"))
+    print("\n".join(rules.table(found)))
     print("\n".join(line for line in takes.splitlines() if "evalsha" in line))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -34,7 +34,9 @@ THREE = [
 ]
 PLAIN = [{"per": "key", "requests": FAR, "period": "1h"}, *[{**THREE[2], "per": per} for per in ("user", "model")]]
 BASE = "no rules"
-CASES: dict[str, dict[str, object]] = {
+Cases = Mapping[str, Mapping[str, object]]
+"""What each key has beside its name. The first is what the others are compared with."""
+CASES: Cases = {
     BASE: {},
     "no rules, once more": {},
     "three rules in requests": {"limits": PLAIN},
@@ -47,7 +49,7 @@ LEAST_REQUESTS = 200  # a turn with fewer says nothing: somebody else had the co
 
 def key_of(name: str) -> str:
     """The key of a case."""
-    return f"agw-bench-rules-{name.replace(' ', '-').replace(',', '')}"
+    return f"agw-bench-rules-key-{name.replace(' ', '-').replace(',', '')}"
 
 
 def cpu(pid: int) -> float:
@@ -56,18 +58,20 @@ def cpu(pid: int) -> float:
 
 
 class Gateway:
-    """The gateway with a key a case, and the mock upstream behind it."""
+    """The gateway with a key a case, in front of the mock upstream."""
 
-    def __init__(self, folder: Path, upstream: int) -> None:
+    def __init__(self, folder: Path, upstream: int, cases: Cases, sections: Mapping[str, object]) -> None:
+        """``upstream``: its port. ``sections``: what the configuration has beside these."""
         entry = {"name": "mock", "base_url": f"http://127.0.0.1:{upstream}/v1", "api_key": "none", "models": ["gpt-*"]}
         tree = {
             "server": {"port": 0},
             "upstreams": [entry],
             "keys": [
                 {"name": f"app{number}", "key": key_of(name), **more}
-                for number, (name, more) in enumerate(CASES.items())
+                for number, (name, more) in enumerate(cases.items())
             ],
             "prices": [{"model": "gpt-*", "input": 1, "output": 1, "max_output": 1000}],
+            **sections,
         }
         file = folder / "gateway.yaml"
         file.write_text(yaml.safe_dump(tree))
@@ -112,24 +116,24 @@ class Gateway:
 Turns = dict[str, list[tuple[float, float]]]
 
 
-def measure(folder: Path, rounds: int, milliseconds: int, cores: Sequence[int]) -> Turns:
+def measure(given: argparse.Namespace, folder: Path, cases: Cases, sections: Mapping[str, object]) -> Turns:
     """All turns by case. The gateway has the first core, everything else the second."""
-    load = program("load")
-    found: Turns = {name: [] for name in CASES}
+    load, cores = program("load"), given.cores
+    found: Turns = {name: [] for name in cases}
     os.sched_setaffinity(0, {cores[1]})
     upstream = subprocess.Popen([program("upstream"), "--port", "0"], stdout=subprocess.PIPE, text=True)
     processes: list[subprocess.Popen[str] | subprocess.Popen[bytes]] = [upstream]
     try:
         line = upstream.stdout.readline() if upstream.stdout is not None else ""
-        gateway = Gateway(folder, int(line.split()[1]))
+        gateway = Gateway(folder, int(line.split()[1]), cases, sections)
         processes.append(gateway.process)
         for task in Path(f"/proc/{gateway.process.pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {cores[0]})
-        for number in range(rounds + 1):
-            for name in random.Random(number).sample(list(CASES), len(CASES)):
+        for number in range(given.rounds + 1):
+            for name in random.Random(number).sample(list(cases), len(cases)):
                 turn = None
                 while turn is None:
-                    turn = gateway.turn(load, folder / "request", name, milliseconds)
+                    turn = gateway.turn(load, folder / "request", name, given.ms)
                 if number:  # the first round warms up
                     found[name].append(turn)
     finally:
@@ -141,8 +145,9 @@ def measure(folder: Path, rounds: int, milliseconds: int, cores: Sequence[int]) 
 
 def table(found: Turns) -> list[str]:
     """Markdown; the ratios with the middle half of them."""
-    lines = [f"| | requests/s | CPU us/request | of {BASE}, round by round (middle half) |", "|---|---:|---:|---:|"]
-    base = [cost for _, cost in found[BASE]]
+    first = next(iter(found))
+    lines = [f"| | requests/s | CPU us/request | of {first}, round by round (middle half) |", "|---|---:|---:|---:|"]
+    base = [cost for _, cost in found[first]]
     for name, turns in found.items():
         rate, cost = (statistics.median(column) for column in zip(*turns, strict=True))
         low, middle, high = statistics.quantiles(
@@ -152,15 +157,20 @@ def table(found: Turns) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+def arguments(description: str) -> argparse.Namespace:
+    """Rounds, ``ms`` of a turn, and the two cores, off the command line."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--ms", type=int, default=200)
     parser.add_argument("--cores", type=lambda text: [int(core) for core in text.split(",")], default=[0, 1])
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print a table."""
+    given = arguments("What limits cost the fast lane: CPU a request without rules, with three, and with a budget.")
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), given.rounds, given.ms, given.cores)
+        found = measure(given, Path(folder), CASES, {})
     print("\n".join(table(found)))
 
 

@@ -1,6 +1,6 @@
 """Limits: token buckets (GCRA), sliding windows, calendars, totals and concurrency gates, in memory that workers may share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from typing_extensions import Buffer
 
@@ -134,6 +134,11 @@ class Table:
         Above 0: so much was spent since the last lease that less than half of it is left (or there is a debt), and
         so much more would fill it up again. Below 0: so much came back after its lease had expired or been called in:
         ``reclaim_credit`` gives it. ``now_ns`` below 0 reads the monotonic clock.
+        """
+    def hear(self, heard: Callable[[], object] | None) -> None:
+        """Call ``heard`` at each decision of this process after which ``wanting`` would give something; None: no more.
+
+        It is called within the decision: it has to be quick, must not decide itself, and what it raises is dropped.
         """
     def lease_mode(self, group: int) -> int:
         """LEASED (at first), OPEN, CLOSED or LOCAL. Group 1 is of leased rules in COST, group 0 of all others."""

@@ -24,10 +24,8 @@ from agw_proxy.store.nodes import Nodes
 from agw_proxy.store.scripts import Take, Taken, run
 
 MODES = {"local": LOCAL, "fail_open": OPEN, "fail_closed": CLOSED}
-LOOK_SECONDS = (
-    0.005,
-    0.1,
-)  # between two looks at what runs low: the shortest, doubled up to the longest while nothing does
+LOOK_SECONDS = 0.1  # between two looks at what runs low, where nobody tells of it: other workers, and what comes back
+PAUSE_SECONDS = 0.005  # between two looks at least
 SWEEPS = 4  # looks at what has expired in the time of a lease
 MAX_KNOWN = 8192  # subjects that are remembered to have nothing
 MAX_MARKS = 32768  # subjects of which it is remembered where they took last: twice those that the table has places for
@@ -111,15 +109,18 @@ class Leases:
         self._flying: dict[int, _Asked] = {}
         self._round: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._low = asyncio.Event()
         client.watch(self._turned)
 
     def start(self) -> None:
         """Look after what is held, in the background."""
         create = asyncio.get_running_loop().create_task
+        self._table.hear(self._low.set)
         self._tasks = [create(self._refill()), create(self._sweep())]
 
     async def close(self) -> None:
         """Give all back, as far as Redis answers."""
+        self._table.hear(None)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -327,17 +328,17 @@ class Leases:
 
     async def _refill(self) -> None:
         """Take anew what runs low, before it is missed."""
-        shortest, longest = LOOK_SECONDS
-        pause = longest
         while True:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
+            await asyncio.sleep(PAUSE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._low.wait()
+            self._low.clear()
             if not self._client.up:
                 continue
             for rule, tag, amount in self._table.wanting():
                 if tag in self._next or tag in self._flying:
                     continue
-                pause = shortest
                 if amount < 0:
                     self._return(rule, tag, renew=False)
                     continue

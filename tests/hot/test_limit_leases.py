@@ -49,6 +49,29 @@ def test_credit_is_spent_to_the_last_and_then_missing() -> None:
     assert not rules.admit(SECOND, key=2, input_tokens=1).granted
 
 
+def test_who_hears_is_called_from_the_decision_that_leaves_less_than_half() -> None:
+    rules = limits(leased())
+    lend(rules, 4)
+    heard: list[int] = []
+    rules.table.hear(lambda: heard.append(1))
+    told = []
+    for _ in range(3):
+        assert rules.admit(SECOND, key=1).granted
+        told.append(len(heard))
+    assert told == [0, 0, 1]
+    assert rules.table.wanting(SECOND)
+
+    def stumble() -> None:
+        heard.append(1)
+        raise ValueError
+
+    rules.table.hear(stumble)
+    assert rules.admit(SECOND, key=1).granted
+    rules.table.hear(None)
+    assert not rules.admit(SECOND, key=1).granted
+    assert len(heard) == 2
+
+
 def test_credit_below_half_asks_for_more_and_again_when_more_is_spent() -> None:
     rules = limits(leased())
     tag = lend(rules, 4)

@@ -88,7 +88,8 @@ async def test_most_decisions_ask_nobody(server: RedisServer) -> None:
         assert node.asked <= 200 // node.leases.lease(node.limits.rules[0]) + 1
 
 
-async def test_credit_is_taken_before_it_is_missed(server: RedisServer) -> None:
+async def test_credit_is_taken_before_it_is_missed(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "LOOK_SECONDS", 3600)  # the decision itself tells that little is left
     node = Node(redis_settings(server), [requests(1000)])
     async with running(node):
         assert (await node.ask()).granted

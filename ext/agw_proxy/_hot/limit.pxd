@@ -188,6 +188,7 @@ cdef class Table:
     cdef void* private
     cdef Py_buffer view
     cdef dict leased            # identity -> Rule
+    cdef object heard           # called when a lease asks for something, or None
     cdef readonly int slots
     cdef readonly int gates
     cdef readonly int windows
@@ -204,6 +205,8 @@ cdef class Table:
     # Gates.
     cdef int enter(self, Hold* hold, const Terms* terms) noexcept nogil
     cdef void leave(self, const Hold* hold, int worker) noexcept nogil
+    # Leases.
+    cdef void tell(self) noexcept
     # Within.
     cdef bint lock(self) noexcept nogil
     cdef int evict_bucket(self, uint64_t tag, uint64_t identity, int64_t now) noexcept nogil

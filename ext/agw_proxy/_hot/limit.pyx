@@ -244,6 +244,8 @@ cdef class Limits:
             forced = mode != LOCAL
             if mode == LEASED:
                 verdict = spend_lease(self.table, hold, terms, at, False)
+                if self.table.heard is not None and load(&self.table.header.wants):
+                    self.table.tell()
                 if verdict != TAKEN:
                     return verdict
                 hold.lent = True

@@ -165,6 +165,16 @@ cdef class Table:
             now_ns = <int64_t>clock.tv_sec * 1000000000 + clock.tv_nsec
         return wants_of(self, now_ns)
 
+    def hear(self, heard):
+        """Call ``heard()`` while leases want something; None: no more. See ``limit.pyi``."""
+        self.heard = heard
+
+    cdef void tell(self) noexcept:
+        try:
+            self.heard()
+        except BaseException:  # the look at intervals finds it
+            pass
+
     # -- time
 
     cdef int moment(self, int64_t now_ns, Moment* at) noexcept nogil:
