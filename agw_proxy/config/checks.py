@@ -12,8 +12,9 @@ from agw_proxy.config.environment import nearest
 from agw_proxy.config.settings import KEY_FORMS
 from agw_proxy.config.tree import Node, Problem, locate, problem
 from agw_proxy.config.tree import Path as TreePath
-from agw_proxy.config.values import is_public, only_one
+from agw_proxy.config.values import RESERVED, is_public, only_one
 
+ECHO = ("agw", "echo")
 CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
 
 
@@ -51,11 +52,17 @@ def target_upstream(target: Node) -> str | None:
     return target.text("upstream")
 
 
+def target_model(target: Node) -> str | None:
+    """Give the model that a target names, in either form."""
+    return target.value.partition("/")[2] if isinstance(target.value, str) else target.text("model")
+
+
 class _Reach:
     """Which model names lead somewhere: virtual, ``upstream/model``, or matched by an upstream's patterns."""
 
     def __init__(self, upstreams: Sequence[Node], virtual: set[str]) -> None:
-        self.upstreams = _names(upstreams)
+        self.named = _names(upstreams)
+        self.upstreams = self.named | RESERVED.keys()
         self.virtual = virtual
         self.served = _matcher(_patterns(upstreams))
 
@@ -167,7 +174,7 @@ def _models(root: Node) -> list[tuple[TreePath, str]]:
     for index, model in enumerate(root.items("models")):
         name = model.text("name")
         prefix = (name or "").partition("/")[0] if "/" in (name or "") else None
-        if prefix is not None and (prefix in reach.upstreams or prefix == "agw"):
+        if prefix is not None and prefix in reach.upstreams:
             found.append(
                 (
                     ("models", index, "name"),
@@ -176,6 +183,8 @@ def _models(root: Node) -> list[tuple[TreePath, str]]:
             )
         for at, target in enumerate(model.items("targets")):
             upstream = target_upstream(target)
+            if upstream == ECHO[0] and target_model(target) != ECHO[1]:
+                found.append((("models", index, "targets", at), "the upstream 'agw' has one model: agw/echo"))
             if upstream is not None and upstream not in reach.upstreams:
                 path: TreePath = (
                     "models",
@@ -184,7 +193,7 @@ def _models(root: Node) -> list[tuple[TreePath, str]]:
                     at,
                     *(() if isinstance(target.value, str) else ("upstream",)),
                 )
-                found.append((path, _no_such("upstream", upstream, reach.upstreams)))
+                found.append((path, _no_such("upstream", upstream, reach.named)))
         for at, fallback in enumerate(model.items("fallbacks")):
             if not isinstance(fallback.value, str):
                 continue
@@ -194,7 +203,7 @@ def _models(root: Node) -> list[tuple[TreePath, str]]:
                 found.append(
                     (
                         ("models", index, "fallbacks", at),
-                        _no_such("model or upstream", fallback.value, reach.virtual | reach.upstreams),
+                        _no_such("model or upstream", fallback.value, reach.virtual | reach.named),
                     )
                 )
     return found

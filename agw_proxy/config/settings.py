@@ -46,6 +46,7 @@ from agw_proxy.config.values import (
     Names,
     Port,
     Speaks,
+    TargetName,
     UpstreamName,
     Whole,
     Workers,
@@ -235,7 +236,9 @@ class Upstream(Part):
 class Target(Part):
     """Where a virtual model leads: `{upstream, model, weight}` or the shorthand `upstream/model`."""
 
-    upstream: UpstreamName = Field(description="Name of an upstream.")
+    upstream: TargetName = Field(
+        description="Name of an upstream; `agw` has the model `echo`, `agents` the agents by their ids."
+    )
     model: Name = Field(description="The model's name there.")
     weight: Whole = Field(1, ge=1, le=1_000_000, description="Its share of the requests.")
 

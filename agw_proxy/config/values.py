@@ -97,6 +97,11 @@ def upstream_name(value: str) -> str:
     return value
 
 
+def target_name(value: str) -> str:
+    """Take the name of an upstream that is asked: one that is configured, or one of the gateway's own."""
+    return value if value in RESERVED else upstream_name(value)
+
+
 def host(value: str) -> str:
     """Take an address to listen on: IPv4, IPv6 (with or without brackets), ``localhost`` or ``unix:/path``."""
     expected = "expected an IPv4 or IPv6 address or unix:/path/to.sock"
@@ -287,6 +292,7 @@ Heartbeat = Annotated[Duration, AfterValidator(heartbeat)]
 Name = Annotated[str, AfterValidator(printable)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_texts)]
 UpstreamName = Annotated[str, AfterValidator(upstream_name)]
+TargetName = Annotated[str, AfterValidator(target_name)]
 Host = Annotated[str, AfterValidator(host)]
 BaseURL = Annotated[str, AfterValidator(base_url)]
 Headers = Annotated[dict[str, str], AfterValidator(headers)]

@@ -51,18 +51,30 @@ class Routes:
         self._agents = frozenset(free)
         self._patterns = tuple((upstream.name, Globs(upstream.models)) for upstream in upstreams)
         number = {name: index for index, name in enumerate(self.upstream_names)}
-        self._models = {model.name: model for model in models}
+        # They may lead to agents, before there are any.
+        self._models = {
+            model.name: model for model in models if any(target.upstream in number for target in model.targets)
+        }
+        absent = {model.name for model in models} - self._models.keys()
         self._circuits = Circuits(board, upstreams, breaker)
         self.table = RouteTable(
             [*((upstream.name, upstream.models) for upstream in upstreams), *((name, ()) for name in own)],
             [
                 (
                     model.name,
-                    [(number[target.upstream], target.model, target.weight) for target in model.targets],
+                    [
+                        (number[target.upstream], target.model, target.weight)
+                        for target in model.targets
+                        if target.upstream in number
+                    ],
                     model.balance,
-                    model.fallbacks,
+                    [
+                        name
+                        for name in model.fallbacks
+                        if name not in absent and (agents is not None or not name.startswith(f"{AGENTS_UPSTREAM}/"))
+                    ],
                 )
-                for model in models
+                for model in self._models.values()
             ]
             + [(agent, [(self._echo + 1, agent, 1)], "first", ()) for agent in free],
             self._circuits.of,
@@ -89,7 +101,7 @@ class Routes:
     def find(self, model: str, principal: Principal) -> Route:
         """The route alone. Raises ModelNotFound, ModelForbidden."""
         route = self.table.find(model)
-        if route is not None and route.targets[0].upstream >= self._echo:
+        if route is not None and model not in self._models and route.targets[0].upstream >= self._echo:
             target = route.targets[0]
             known = target.model == ECHO_MODEL if target.upstream == self._echo else target.model in self._agents
             route = route if known else None
