@@ -44,8 +44,8 @@ PACKAGE := $(shell find agw_proxy -name '*.py')
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' Makefile
 
-run: setup  ## set up what is missing and serve (ARGS="--config my.yaml")
-	@exec $(BIN)/agw serve $(ARGS)
+run: setup  ## set up what is missing and serve the example agents (or ARGS="--config my.yaml")
+	@$(if $(ARGS),,GATEWAY_AGENT_DISCOVERY_PATH=$${GATEWAY_AGENT_DISCOVERY_PATH:-examples/agents}) exec $(BIN)/agw serve $(ARGS)
 
 build: setup  ## the compiled modules and the command .venv/bin/agw
 
@@ -223,7 +223,7 @@ docker-build:  ## the container image (IMAGE=agw:latest)
 
 lock: $(MADE)  ## pin all requirements anew, with hashes
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
-	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --extra cache --extra redis --extra tokens pyproject.toml -o requirements.lock \
+	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --extra agents --extra cache --extra redis --extra tokens pyproject.toml -o requirements.lock \
 		--custom-compile-command "make lock"
 	uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --extra all pyproject.toml --group dev \
 		-c requirements.lock -o requirements-dev.lock --custom-compile-command "make lock"
