@@ -15,7 +15,5 @@ def budget_of(effort: str | None) -> int:
 
 
 def effort_of(budget: int) -> str:
-    """The word for a budget: ``low``, ``medium`` or ``high``, which every model that thinks understands."""
-    if budget >= BUDGETS["high"]:
-        return "high"
-    return "medium" if budget >= BUDGETS["medium"] else "low"
+    """The word whose budget is nearest, of ``low``, ``medium`` and ``high``, which every model that thinks understands."""
+    return min(("low", "medium", "high"), key=lambda word: abs(BUDGETS[word] - budget))

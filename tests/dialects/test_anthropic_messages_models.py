@@ -48,5 +48,12 @@ def test_what_models_take(model: str, adaptive: bool, sampling: bool, schemas: b
 def test_efforts_and_budgets_agree() -> None:
     assert highest_effort("claude-opus-4-6", "max") == "max"
     assert [effort_of(budget_of(effort)) for effort in ("low", "medium", "high")] == ["low", "medium", "high"]
+    assert [effort_of(budget) for budget in (0, 4000, 10_000, 16_000, 31_999)] == [
+        "low",
+        "low",
+        "medium",
+        "high",
+        "high",
+    ]
     assert budget_of(None) == budget_of("medium") == budget_of("whatever")
     assert sorted(BUDGETS.values()) == list(BUDGETS.values())
