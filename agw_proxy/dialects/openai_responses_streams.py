@@ -42,6 +42,15 @@ MAX_ITEMS = 4096
 """Of one answer: no model makes as many, and each costs memory here."""
 CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that are calls, and the member that says with what."""
+REPEATED = frozenset(
+    f"response.{name}"
+    for name in (
+        "content_part.added", "output_text.done", "refusal.done", "function_call_arguments.done",
+        "custom_tool_call_input.done", "reasoning_summary_part.added", "reasoning_summary_part.done",
+        "reasoning_summary_text.done", "reasoning_text.done",
+    )
+)  # fmt: skip
+"""Events that say nothing which those around them do not say too."""
 
 
 class _Item:
@@ -97,7 +106,7 @@ class Reader:
         if handle is None:
             if name == "error" or kind == "error" or (tree.get("error") and not kind.startswith("response.")):
                 return self._fail(fault_of(tree))
-            return [Beat()]
+            return [] if kind in REPEATED else [Beat()]
         out: list[Event] = []
         try:
             if not self._started:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agw_proxy.dialects.base import (
+    Beat,
     Block,
     BlockStart,
     Citation,
@@ -298,6 +299,17 @@ def test_a_cut_stream_has_no_finish() -> None:
     events = read(created(), ev("output_text.delta", output_index=0, delta="a"))
     assert events[:3] == [START, BlockStart(0, Text("")), Part("a")]
     assert [type(event) for event in events[3:]] == [Fault]
+
+
+def test_what_is_told_twice_is_no_sign_of_life() -> None:
+    def read(name: str) -> list[Event]:
+        return reader.read(name, orjson.dumps({"type": name, "output_index": 0, "item_id": "m", "content_index": 0}))
+
+    reader = Reader()
+    assert [read(f"response.{name}") for name in ("content_part.added", "output_text.done", "reasoning_text.done")] == [
+        []
+    ] * 3
+    assert read("response.web_search_call.searching") == [Beat()]
 
 
 def test_the_end_is_the_end() -> None:
