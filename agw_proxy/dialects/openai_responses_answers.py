@@ -24,6 +24,7 @@ from agw_proxy.dialects.openai_responses_shape import (
     attached_tree,
     call_tree,
     called,
+    cut_by,
     finish,
     logprobs_tree,
     reasoning_tree,
@@ -128,11 +129,11 @@ def write_answer(answer: Answer, shown: Shown) -> Tree:
         if signature is not None or not isinstance(block, Text | Refusal):
             parts = None
     made = response_tree(answer.id, shown)
-    if answer.stop == "length":
+    refused = any(isinstance(block, Refusal) for block in answer.blocks)
+    if cut_by(answer.stop, refused=refused) is not None:
         cut = next((item for item in reversed(output) if "status" in item), None)
         if cut is not None:
             cut["status"] = "incomplete"
-    refused = any(isinstance(block, Refusal) for block in answer.blocks)
     finish(made, output, answer.stop, answer.tokens, refused=refused)
     tier_of(answer, made)
     return made

@@ -112,13 +112,19 @@ def _choice(asked: Request) -> str | Tree:
 
 def finish(response: Tree, output: list[Tree], stop: Stop, tokens: Tokens, *, refused: bool) -> None:
     """Bring a Response to its end. ``refused``: the answer holds the model's own words of refusal."""
+    cut = cut_by(stop, refused=refused)
     response["status"] = "completed"
-    if stop == "length":
-        response["status"], response["incomplete_details"] = "incomplete", {"reason": "max_output_tokens"}
-    elif stop == "refusal" and not refused:
-        response["status"], response["incomplete_details"] = "incomplete", {"reason": "content_filter"}
+    if cut is not None:
+        response["status"], response["incomplete_details"] = "incomplete", {"reason": cut}
     response["output"] = output
     response["usage"] = usage_tree(tokens)
+
+
+def cut_by(stop: Stop, *, refused: bool) -> str | None:
+    """What cut an answer short, as ``incomplete_details`` has it; its last item is incomplete then. None: it is whole."""
+    if stop == "length":
+        return "max_output_tokens"
+    return "content_filter" if stop == "refusal" and not refused else None
 
 
 def usage_tree(tokens: Tokens) -> Tree:

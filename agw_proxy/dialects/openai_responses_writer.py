@@ -34,6 +34,7 @@ from agw_proxy.dialects.openai_responses_shape import (
     attached_tree,
     call_tree,
     called,
+    cut_by,
     finish,
     logprobs_tree,
     reasoning_tree,
@@ -306,7 +307,8 @@ class Writer:
             raise _ill("Finish comes within a block.")
         if self._response is None:
             raise _ill("Finish comes before Start.")
-        out = self._settle("incomplete" if event.stop == "length" else "completed")
+        cut = cut_by(event.stop, refused=self._refused)
+        out = self._settle("completed" if cut is None else "incomplete")
         self._over = True
         output: list[Tree] = self._output  # type: ignore[assignment]  # encoded already
         finish(self._response, output, event.stop, event.tokens, refused=self._refused)

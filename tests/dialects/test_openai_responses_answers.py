@@ -276,7 +276,7 @@ def test_why_it_ended(stop: Stop, blocks: list[Block], status: str, reason: str 
     tree = written(answer(*blocks, stop=stop))
     assert tree["status"] == status
     assert (tree["incomplete_details"] or {}).get("reason") == reason
-    assert tree["output"][-1]["status"] == ("incomplete" if stop == "length" else "completed")
+    assert tree["output"][-1]["status"] == status
 
 
 def test_unknown_usage_is_zero() -> None:

@@ -101,7 +101,7 @@ def test_beats_are_comments_until_the_end() -> None:
     [
         ("stop", "completed", "completed", "completed"),
         ("length", "incomplete", "incomplete", "incomplete"),
-        ("refusal", "incomplete", "incomplete", "completed"),
+        ("refusal", "incomplete", "incomplete", "incomplete"),
     ],
 )
 def test_a_cut_item_says_so(stop: Any, last: str, status: str, item: str) -> None:
