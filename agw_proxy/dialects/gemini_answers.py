@@ -227,11 +227,10 @@ def fault_of(tree: object, status: int = 0) -> Fault | None:
         error = {"message": error}
     if not isinstance(error, dict):
         return None
-    code, word, said = error.get("code"), error.get("status"), error.get("message")
-    if not status and type(code) is int:
-        status = code
-    word = word if isinstance(word, str) else _STATUSES.get(status, "")
-    kind, code = _kind(word, status), word or None
+    number, word, said = error.get("code"), error.get("status"), error.get("message")
+    if not status and type(number) is int:
+        status = number
+    kind, code = _kind(word if isinstance(word, str) else _STATUSES.get(status, ""), status), None
     for detail in error.get("details") or () if isinstance(error.get("details"), list) else ():
         if isinstance(detail, dict):
             if detail.get("reason") == "API_KEY_INVALID":  # which comes as INVALID_ARGUMENT

@@ -25,7 +25,6 @@ KINDS = {
     504: "timeout",
     529: "overloaded_error",
 }
-"""The kind of an error that does not name one."""
 CODES = {
     "authentication_error": "invalid_api_key",
     "permission_error": "permission_denied",
@@ -40,6 +39,11 @@ CODES = {
 """OpenAI's code for an error of which only the kind is known; clients look at it (a spent quota is not tried again)."""
 
 
+def kind_of(status: int) -> str:
+    """The kind of an error that does not name one, by its status; 0: not known."""
+    return KINDS.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
+
+
 def read_fault(status: int, body: bytes) -> Fault:
     """The error in an answer with a bad status, whatever its body is."""
     try:
@@ -50,8 +54,7 @@ def read_fault(status: int, body: bytes) -> Fault:
         fault = fault_in(tree, status)
         if fault is not None:
             return fault
-    kind = KINDS.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
-    return Fault(f"The upstream answered with status {status}.", kind, status)
+    return Fault(f"The upstream answered with status {status}.", kind_of(status), status)
 
 
 def fault_in(tree: object, status: int = 0) -> Fault | None:
@@ -77,7 +80,7 @@ def fault_in(tree: object, status: int = 0) -> Fault | None:
     status = status or numeric
     kind = found.get("type")
     if not isinstance(kind, str) or not kind or kind == "error":
-        kind = KINDS.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
+        kind = kind_of(status)
     return Fault(
         message=words[:MAX_MESSAGE_CHARS],
         kind=kind,
@@ -89,6 +92,6 @@ def fault_in(tree: object, status: int = 0) -> Fault | None:
 
 def write_fault(fault: Fault, request_id: str) -> Tree:  # noqa: ARG001 - other dialects' errors carry the id, OpenAI's do not
     """OpenAI's error object. Its code is guessed from the kind where the upstream gave none."""
-    kind = fault.kind or KINDS.get(fault.status, "api_error")
+    kind = fault.kind or kind_of(fault.status)
     code = fault.code or CODES.get(kind)
     return {"error": {"message": fault.message, "type": kind, "param": fault.param, "code": code}}

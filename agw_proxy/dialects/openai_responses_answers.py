@@ -18,6 +18,7 @@ from agw_proxy.dialects.base import (
     ToolUse,
     Tree,
 )
+from agw_proxy.dialects.openai_chat_faults import KINDS, write_fault
 from agw_proxy.dialects.openai_responses_citations import annotation_of, citations_of
 from agw_proxy.dialects.openai_responses_items import thinking, tool_use
 from agw_proxy.dialects.openai_responses_shape import (
@@ -35,19 +36,10 @@ from agw_proxy.dialects.openai_responses_shape import (
     tools_of,
 )
 
+__all__ = ["fault_of", "message_tree", "part_tree", "read_answer", "read_fault", "write_answer", "write_fault"]
+
 MESSAGE_LENGTH = 2_000
 """Characters of an upstream's error that are told: some answer with whole pages."""
-KINDS = {
-    400: "invalid_request_error",
-    401: "invalid_request_error",
-    403: "permission_error",
-    404: "invalid_request_error",
-    408: "timeout",
-    413: "invalid_request_error",
-    429: "rate_limit_error",
-    504: "timeout",
-}
-CODES = {401: "invalid_api_key", 403: "permission_denied", 429: "rate_limit_exceeded"}
 
 
 def read_answer(tree: Tree) -> Answer:
@@ -186,21 +178,8 @@ def fault_of(tree: object, status: int = 0) -> Fault:
     kind, code, param = error.get("type"), error.get("code"), error.get("param")
     return Fault(
         words[:MESSAGE_LENGTH] or "The upstream failed.",
-        kind if isinstance(kind, str) and kind != "error" else KINDS.get(status, ""),
+        kind if isinstance(kind, str) and kind not in {"", "error"} else KINDS.get(status, ""),
         status,
-        str(code) if isinstance(code, str | int) else None,
+        code if isinstance(code, str) else None,  # llama.cpp says the status there
         param if isinstance(param, str) else None,
     )
-
-
-def write_fault(fault: Fault, request_id: str) -> Tree:  # noqa: ARG001 - OpenAI says the id in a header only
-    """OpenAI's error object."""
-    fallback = "invalid_request_error" if 400 <= fault.status < 500 else "api_error"
-    return {
-        "error": {
-            "message": fault.message,
-            "type": fault.kind or KINDS.get(fault.status, fallback),
-            "param": fault.param,
-            "code": fault.code or CODES.get(fault.status),
-        }
-    }

@@ -27,7 +27,8 @@ from agw_proxy.dialects.base import (
     ToolUse,
     Tree,
 )
-from agw_proxy.dialects.openai_responses_answers import message_tree, part_tree, write_fault
+from agw_proxy.dialects.openai_chat_faults import write_fault
+from agw_proxy.dialects.openai_responses_answers import message_tree, part_tree
 from agw_proxy.dialects.openai_responses_citations import annotation_of
 from agw_proxy.dialects.openai_responses_shape import (
     Called,

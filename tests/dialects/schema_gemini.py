@@ -28,7 +28,8 @@ TABLE: dict[str, dict[str, Any]] = {
         "functionResponse": "FunctionResponse", "inlineData": "Blob", "fileData": "FileData",
     },
     "FunctionCall": {"id": str, "name": str, "args": dict},
-    "FunctionResponse": {"id": str, "name": str, "response": dict},
+    "FunctionResponse": {"id": str, "name": str, "response": dict, "parts": ["FunctionResponsePart"]},
+    "FunctionResponsePart": {"inlineData": "Blob"},
     "Blob": {"mimeType": str, "data": BYTES},
     "FileData": {"mimeType": str, "fileUri": str},
     "Tool": {

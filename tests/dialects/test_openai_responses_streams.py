@@ -256,7 +256,7 @@ def test_thoughts_are_told_once() -> None:
     [
         ({"type": "error", "message": "boom", "code": "server_error", "param": None}, Fault("boom", code="server_error")),
         ({"type": "error", "error": {"type": "server_error", "message": "boom"}}, Fault("boom", "server_error")),
-        ({"error": {"message": "boom", "code": 500}}, Fault("boom", code="500")),
+        ({"error": {"message": "boom", "code": 500}}, Fault("boom")),
         (ev("failed", response={"error": {"code": "rate_limit_exceeded", "message": "slow"}}), Fault("slow", code="rate_limit_exceeded")),
         (ev("failed", response={"error": None}), Fault("The upstream has ended the response before its end.")),
         (ev("cancelled"), Fault("The upstream has ended the response before its end.")),

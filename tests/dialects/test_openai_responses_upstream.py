@@ -189,10 +189,10 @@ def test_bad_manners_are_malformed_and_nothing_else(tree: dict[str, Any]) -> Non
         (
             400,
             b'{"error":{"message":"bad","code":400,"param":"input"}}',
-            Fault("bad", "invalid_request_error", 400, "400", "input"),
+            Fault("bad", "invalid_request_error", 400, None, "input"),
         ),
         (500, b'{"error":"boom"}', Fault("boom", "", 500)),
-        (422, b'{"detail":"no"}', Fault("no", "", 422)),
+        (422, b'{"detail":"no"}', Fault("no", "invalid_request_error", 422)),
         (502, b"<html>bad gateway</html>", Fault("<html>bad gateway</html>", "", 502)),
         (504, b"", Fault("The upstream answered 504.", "timeout", 504)),
         (500, b"[1]", Fault("The upstream failed.", "", 500)),
@@ -213,7 +213,11 @@ def test_errors_are_bounded() -> None:
         (Fault("m", "t", 400, "c", "p"), {"message": "m", "type": "t", "param": "p", "code": "c"}),
         (
             Fault("m", status=401),
-            {"message": "m", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"},
+            {"message": "m", "type": "authentication_error", "param": None, "code": "invalid_api_key"},
+        ),
+        (
+            Fault("m", "not_found_error", 404),
+            {"message": "m", "type": "not_found_error", "param": None, "code": "model_not_found"},
         ),
         (Fault("m", status=418), {"message": "m", "type": "invalid_request_error", "param": None, "code": None}),
         (Fault("m"), {"message": "m", "type": "api_error", "param": None, "code": None}),
