@@ -55,8 +55,9 @@ TABLE: dict[str, dict[str, Any]] = {
     },
     "Usage": {
         "promptTokenCount": int, "cachedContentTokenCount": int, "candidatesTokenCount": int, "thoughtsTokenCount": int,
-        "totalTokenCount": int,
+        "totalTokenCount": int, "promptTokensDetails": ["Counted"],
     },
+    "Counted": {"modality": str, "tokenCount": int},
     "Grounding": {"groundingChunks": ["Chunk"], "groundingSupports": ["Support"]},
     "Chunk": {"web": "Web"},
     "Web": {"uri": str, "title": str},

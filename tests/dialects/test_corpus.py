@@ -6,6 +6,10 @@ from typing import Any
 
 import orjson
 import pytest
+from anthropic.types import Message, RawMessageStreamEvent
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from agw_proxy.config.values import Spoken
 from agw_proxy.conformance import chat, gemini, messages, responses
@@ -16,6 +20,26 @@ from tests.dialects.schema_gemini import conforms
 from tests.support.published import check_request
 
 GRAMMARS: dict[Spoken, ModuleType] = {"chat": chat, "responses": responses, "messages": messages, "gemini": gemini}
+ANSWERS: dict[Spoken, TypeAdapter[Any]] = {
+    "chat": TypeAdapter(ChatCompletion),
+    "responses": TypeAdapter(Response),
+    "messages": TypeAdapter(Message),
+}
+STREAMED: dict[Spoken, TypeAdapter[Any]] = {
+    "chat": TypeAdapter(ChatCompletionChunk),
+    "responses": TypeAdapter(ResponseStreamEvent),
+    "messages": TypeAdapter(RawMessageStreamEvent),
+}
+UNTYPED = {"error", "ping"}
+"""Events that are in no SDK's types: the one is raised, the other passed over."""
+
+
+def published(form: Spoken, what: Any, adapters: dict[Spoken, TypeAdapter[Any]]) -> None:
+    """Hold an answer, or a part of it, against the types that its provider publishes."""
+    if form in adapters:
+        adapters[form].validate_python(what)
+    else:
+        conforms(what, "Response")
 
 
 def check(kind: str, form: Spoken, what: Any, status: int) -> None:
@@ -25,9 +49,13 @@ def check(kind: str, form: Spoken, what: Any, status: int) -> None:
             conforms(what["body"]) if form == "gemini" else check_request(form, what["body"])
     elif kind == "answers":
         GRAMMARS[form].whole(what)
+        published(form, what, ANSWERS)
     elif kind == "streams":
         frames = list(events(corpus.wire(what).splitlines(keepends=True)))
         assert GRAMMARS[form].check(frames) is None
+        for name, part in what:
+            if name not in UNTYPED and part != "[DONE]" and "error" not in part:
+                published(form, part, STREAMED)
     else:
         check_error(form, status, what)
 
