@@ -2,7 +2,7 @@
 
 A file is a case: ``said`` is written by hand, a form each, ``made`` is what the translation makes of it, and ``by`` which
 pairs of forms make it so. To add a case write its ``said``; ``python -m tests.dialects.corpus`` adds ``made`` to all files,
-for a human to read before it is kept.
+for a human to read before it is kept. The folder's README says by what questions, and which cases have been read so.
 """
 
 import json
