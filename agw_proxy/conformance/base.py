@@ -151,6 +151,18 @@ def tokens(tree: Tree, *names: str) -> tuple[int, ...]:
     return found
 
 
+def usage_of(value: object, sent_name: str, made_name: str) -> tuple[int, int] | None:
+    """Tokens in and out of a ``usage`` of OpenAI's, whose total is at least their sum; None: nothing is told. Raises Broken."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise Broken("`usage` to be an object or null", value)
+    sent, made, total = tokens(value, sent_name, made_name, "total_tokens")
+    if total < sent + made:
+        raise Broken("`usage.total_tokens` to be at least its two parts", value)
+    return sent, made
+
+
 def whole_arguments(call: Call) -> None:
     """Raise Broken unless a call's arguments are an object in JSON."""
     try:

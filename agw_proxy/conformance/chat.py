@@ -11,7 +11,7 @@ from agw_proxy.conformance.base import (
     parsed,
     same,
     shown,
-    tokens,
+    usage_of,
     whole_arguments,
 )
 
@@ -40,7 +40,7 @@ def whole(tree: Tree) -> Told:
             whole_arguments(told.calls[-1])
     _calls_fit(told)
     told.turn = message
-    told.usage = _usage(tree.get("usage"))
+    told.usage = usage_of(tree.get("usage"), "prompt_tokens", "completion_tokens")
     return told
 
 
@@ -76,7 +76,7 @@ class _Chunks:
             if not isinstance(choice, dict):
                 raise Broken("each choice to be an object", choice)
             self._choice(choice)
-        usage = _usage(tree.get("usage"))
+        usage = usage_of(tree.get("usage"), "prompt_tokens", "completion_tokens")
         if usage is not None:
             self.told.usage = usage
 
@@ -157,17 +157,6 @@ def _stop(value: object) -> str:
 def _calls_fit(told: Told) -> None:
     if told.stop == "tool_calls" and not told.calls:
         raise Broken("a tool call before `finish_reason` says tool_calls", "none")
-
-
-def _usage(value: object) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise Broken("`usage` to be an object or null", value)
-    sent, made, total = tokens(value, "prompt_tokens", "completion_tokens", "total_tokens")
-    if total < sent + made:
-        raise Broken("`usage.total_tokens` to be at least its two parts", value)
-    return sent, made
 
 
 _READER = Reader(_Chunks, "chunk")

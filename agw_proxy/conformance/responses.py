@@ -1,7 +1,5 @@
 """OpenAI Responses (API reference, Responses, "Streaming events")."""
 
-from typing import Any
-
 from agw_proxy.conformance.base import (
     Broken,
     Call,
@@ -13,7 +11,7 @@ from agw_proxy.conformance.base import (
     parsed,
     same,
     shown,
-    tokens,
+    usage_of,
     whole_arguments,
 )
 
@@ -43,7 +41,7 @@ def whole(tree: Tree) -> Told:
         if not isinstance(item, dict):
             raise Broken(f"`output[{at}]` to be an object", item)
         _item(told, item, f"output[{at}].")
-    told.usage = _usage(tree.get("usage"))
+    told.usage = usage_of(tree.get("usage"), "input_tokens", "output_tokens")
     told.turn = tree["output"]
     if told.stop == "failed":
         told.failure = str((tree.get("error") or {}).get("message") or "the response has failed")
@@ -221,17 +219,6 @@ def _item(told: Told, item: Tree, where: str) -> None:
         call.arguments = member(item, "arguments", str, where)
         whole_arguments(call)
         told.calls.append(call)
-
-
-def _usage(value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise Broken("`usage` to be an object or null", value)
-    sent, made, total = tokens(value, "input_tokens", "output_tokens", "total_tokens")
-    if total < sent + made:
-        raise Broken("`usage.total_tokens` to be at least its two parts", value)
-    return sent, made
 
 
 _READER = Reader(_Events, "no name")
