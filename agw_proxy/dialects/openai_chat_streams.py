@@ -5,9 +5,6 @@ from typing import Any
 import orjson
 
 from agw_proxy.dialects.base import (
-    Beat,
-    BlockStart,
-    BlockStop,
     Citation,
     Event,
     Fault,
@@ -18,6 +15,7 @@ from agw_proxy.dialects.base import (
     Shown,
     Signature,
     Start,
+    Stop,
     Text,
     Thinking,
     Tokens,
@@ -28,7 +26,7 @@ from agw_proxy.dialects.custom_tools import input_of
 from agw_proxy.dialects.halves import Halves
 from agw_proxy.dialects.openai_chat_answers import custom_names, in_functions, logprobs_of, part_words
 from agw_proxy.dialects.openai_chat_citations import read_annotation, write_annotation
-from agw_proxy.dialects.openai_chat_faults import fault_in, write_fault
+from agw_proxy.dialects.openai_chat_faults import fault_in
 from agw_proxy.dialects.openai_chat_fields import count, json_of
 from agw_proxy.dialects.openai_chat_order import Lane, Order
 from agw_proxy.dialects.openai_chat_thoughts import (
@@ -38,8 +36,8 @@ from agw_proxy.dialects.openai_chat_thoughts import (
     write_detail,
     write_tool_signature,
 )
-from agw_proxy.dialects.openai_chat_usage import read_stop, read_tokens, write_stop, write_tokens
-from agw_proxy.dialects.sse import frame
+from agw_proxy.dialects.openai_chat_usage import read_stop, read_tokens, write_stop
+from agw_proxy.dialects.openai_chunks import Chunks, Streamed
 
 DONE = b"[DONE]"
 
@@ -225,71 +223,30 @@ def _tree(value: Any) -> Tree:
     return value if isinstance(value, dict) else {}
 
 
-class Writer:
+class Writer(Chunks):
     """Writes one stream: the role, deltas, the reason of the end, usage for those who have asked for it, ``[DONE]``."""
 
     __slots__ = (
-        "_block", "_calls", "_customs", "_from", "_functions", "_head", "_next", "_offset", "_over", "_pieces", "_refused", "_shown", "_signature",
-        "_sources", "_tail", "_thoughts",
+        "_calls", "_customs", "_from", "_functions", "_offset", "_pieces", "_signature", "_sources", "_thoughts",
     )  # fmt: skip
+    kind = "chat.completion.chunk"
 
     def __init__(self, shown: Shown) -> None:
-        self._shown = shown
+        super().__init__(shown)
         self._customs = custom_names(shown)
         self._functions = in_functions(shown)
-        self._head = b""
-        self._tail = b',"usage":null}\n\n' if shown.include_usage else b"}\n\n"
-        self._over = False
-        self._block: Text | Thinking | ToolUse | Refusal | None = None
-        self._next = 0
         self._calls = -1
         self._thoughts = 0
         self._offset = 0
         self._from = 0
-        self._refused = False
         self._pieces: list[str] = []
         self._sources: list[Tree] = []
         self._signature: str | None = None
 
-    def write(self, event: Event) -> bytes:
-        """Bytes of whole events, maybe none; see ``base.Writer``."""
-        if self._over:
-            raise ValueError(f"{type(event).__name__} after the end")
-        if isinstance(event, Part):
-            return self._part(event)
-        if isinstance(event, Beat):
-            return b": ping\n\n"
-        if isinstance(event, Fault):
-            self._over = True
-            return frame("error", orjson.dumps(write_fault(event, self._shown.id)))
-        if isinstance(event, Start):
-            return self._start(event)
-        if not self._head:
-            raise ValueError(f"{type(event).__name__} before the start")
-        if isinstance(event, BlockStart):
-            return self._open(event)
-        if isinstance(event, Finish):
-            return self._finish(event)
-        if self._block is None:
-            raise ValueError(f"{type(event).__name__} outside a block")
-        if isinstance(event, BlockStop):
-            return self._close(self._block)
-        if isinstance(event, Signature):
-            self._signature = event.signature
-        else:
-            self._sources.append(event.citation)
-        return b""
+    def _identity(self, start: Start) -> str:
+        return start.id or f"chatcmpl-{self._shown.id}"
 
-    def _start(self, start: Start) -> bytes:
-        if self._head:
-            raise ValueError("a second Start")
-        head = {
-            "id": start.id or f"chatcmpl-{self._shown.id}",
-            "object": "chat.completion.chunk",
-            "created": start.created or self._shown.now,
-            "model": self._shown.model,
-        }
-        self._head = b"data: " + orjson.dumps(head)[:-1] + b","
+    def _first(self) -> bytes:
         return self._chunk(b'{"role":"assistant","content":"","refusal":null}')
 
     def _chunk(self, delta: bytes, reason: bytes = b"null", logprobs: bytes = b"null") -> bytes:
@@ -297,27 +254,17 @@ class Writer:
             self._head, delta, logprobs, reason, self._tail,
         )  # fmt: skip
 
-    def _open(self, event: BlockStart) -> bytes:
-        block = event.block
-        if self._block is not None or event.index != self._next:
-            raise ValueError(f"block {event.index} begins where {self._next} was due, or within another")
-        if not isinstance(block, Text | Thinking | ToolUse | Refusal):
-            raise ValueError(f"{type(block).__name__} in a stream")  # noqa: TRY004 - the contract's one error
-        self._block = block
-        self._next += 1
+    def _open(self, block: Streamed) -> bytes:
         self._pieces = []
         self._sources = []
         self._from = self._offset
-        self._signature = block.signature if isinstance(block, Text | Thinking | ToolUse) else None
-        self._refused = self._refused or isinstance(block, Refusal)
+        self._signature = None if isinstance(block, Refusal) else block.signature
         if not isinstance(block, ToolUse):
-            return self._part(Part(block.text)) if block.text else b""
+            return b""
         self._calls += 1
-        made = b""
-        if not self._is_custom(block):
-            function = {"name": block.name, "arguments": ""}
-            made = self._call({"id": block.id, "type": "function", "function": function})
-        return made + (self._part(Part(block.arguments)) if block.arguments else b"")
+        if self._is_custom(block):
+            return b""
+        return self._call({"id": block.id, "type": "function", "function": {"name": block.name, "arguments": ""}})
 
     def _is_custom(self, block: ToolUse) -> bool:
         """Its input is given out whole: it may have come as JSON, and that shows only at its end."""
@@ -329,13 +276,8 @@ class Writer:
             return self._chunk(orjson.dumps({"function_call": tree["function"]})) if told else b""
         return self._chunk(orjson.dumps({"tool_calls": [{"index": self._calls, **tree}]}))
 
-    def _part(self, part: Part) -> bytes:
-        block = self._block
-        if block is None:
-            raise ValueError("Part outside a block")
+    def _part(self, part: Part, block: Streamed) -> bytes:
         words = part.text
-        if not words:
-            return b""
         if isinstance(block, Text):
             self._offset += len(words)
             delta = b'{"content":%b}' % orjson.dumps(words)
@@ -356,9 +298,16 @@ class Writer:
             return self._chunk(b'{"reasoning_content":%b}' % orjson.dumps(words))
         return self._chunk(b'{"refusal":%b}' % orjson.dumps(words))
 
-    def _close(self, block: Text | Thinking | ToolUse | Refusal) -> bytes:
-        """What is only known of a block when it is whole: signatures, the places of sources, a custom tool's input."""
-        self._block = None
+    def _note(self, event: Signature | Citation) -> bytes:
+        """Kept for the block's end."""
+        if isinstance(event, Signature):
+            self._signature = event.signature
+        else:
+            self._sources.append(event.citation)
+        return b""
+
+    def _close(self, block: Streamed) -> bytes:
+        """Signatures, the places of sources, a custom tool's input."""
         if isinstance(block, Text):
             made = [write_annotation(source, self._from, self._offset) for source in self._sources]
             annotations = [each for each in made if each is not None]
@@ -383,13 +332,6 @@ class Writer:
             tree["extra_content"] = write_tool_signature(self._signature)
         return self._call(tree) if tree else b""
 
-    def _finish(self, event: Finish) -> bytes:
-        if self._block is not None:
-            raise ValueError("Finish within a block")
-        self._over = True
-        reason = write_stop(event.stop, refused=self._refused, functions=self._functions)
-        made = self._chunk(b"{}", orjson.dumps(reason))
-        usage = write_tokens(event.tokens) if self._shown.include_usage else None
-        if usage is not None:
-            made += b'%b"choices":[],"usage":%b}\n\n' % (self._head, orjson.dumps(usage))
-        return made + b"data: [DONE]\n\n"
+    def _last(self, stop: Stop) -> bytes:
+        reason = write_stop(stop, refused=self._refused, functions=self._functions)
+        return self._chunk(b"{}", orjson.dumps(reason))

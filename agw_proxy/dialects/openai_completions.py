@@ -10,12 +10,6 @@ import orjson
 
 from agw_proxy.dialects.base import (
     Answer,
-    Beat,
-    BlockStart,
-    BlockStop,
-    Event,
-    Fault,
-    Finish,
     Malformed,
     Message,
     Part,
@@ -25,8 +19,6 @@ from agw_proxy.dialects.base import (
     Start,
     Stop,
     Text,
-    Thinking,
-    ToolUse,
     Tree,
     Untranslatable,
 )
@@ -34,7 +26,7 @@ from agw_proxy.dialects.openai_chat_faults import write_fault
 from agw_proxy.dialects.openai_chat_fields import child, flag, needed, number, refuse, text, whole
 from agw_proxy.dialects.openai_chat_requests import read_stops
 from agw_proxy.dialects.openai_chat_usage import write_stop, write_tokens
-from agw_proxy.dialects.sse import frame
+from agw_proxy.dialects.openai_chunks import PING, Chunks, Streamed
 
 __all__ = ["Writer", "read_request", "write_answer", "write_fault"]
 
@@ -44,7 +36,6 @@ READ = frozenset(
         "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "user", "suffix", "echo", "best_of",
     }
 )  # fmt: skip
-PING = b": ping\n\n"
 
 
 def read_request(tree: Tree) -> Request:
@@ -170,91 +161,36 @@ def _likelihood(each: object) -> tuple[str, float] | None:
     return token, logprob
 
 
-class Writer:
+class Writer(Chunks):
     """Writes one stream: pieces of the completion, the reason of its end, usage for those who have asked, ``[DONE]``.
 
-    The first piece is empty, and thoughts are comments: a caller sees that the model is at work.
+    The first piece is empty, and thoughts are comments: a caller sees that the model is at work. Signatures and sources
+    have no place here.
     """
 
-    __slots__ = ("_block", "_head", "_next", "_offset", "_over", "_refused", "_shown", "_tail")
+    __slots__ = ("_offset",)
+    kind = "text_completion"
 
     def __init__(self, shown: Shown) -> None:
-        self._shown = shown
-        self._head = b""
-        self._tail = b',"usage":null}\n\n' if shown.include_usage else b"}\n\n"
-        self._block: Text | Refusal | Thinking | ToolUse | None = None
-        self._next = 0
+        super().__init__(shown)
         self._offset = 0
-        self._refused = False
-        self._over = False
 
-    def write(self, event: Event) -> bytes:
-        """Bytes of whole events, maybe none; see ``base.Writer``."""
-        if self._over:
-            raise ValueError(f"{type(event).__name__} after the end")
-        if isinstance(event, Beat):
-            return PING
-        if isinstance(event, Fault):
-            self._over = True
-            return frame("error", orjson.dumps(write_fault(event, self._shown.id)))
-        if isinstance(event, Start):
-            return self._start(event)
-        if not self._head:
-            raise ValueError(f"{type(event).__name__} before the start")
-        if isinstance(event, BlockStart):
-            return self._open(event)
-        if isinstance(event, Finish):
-            return self._finish(event)
-        if self._block is None:
-            raise ValueError(f"{type(event).__name__} outside a block")
-        if isinstance(event, Part):
-            return self._part(event)
-        if isinstance(event, BlockStop):
-            self._block = None
-        return b""  # signatures and sources have no place here
+    def _identity(self, start: Start) -> str:  # noqa: ARG002 - an id of this form, whatever the upstream's
+        return f"cmpl-{self._shown.id}"
 
-    def _start(self, start: Start) -> bytes:
-        if self._head:
-            raise ValueError("a second Start")
-        head = {
-            "id": f"cmpl-{self._shown.id}",
-            "object": "text_completion",
-            "created": start.created or self._shown.now,
-            "model": self._shown.model,
-        }
-        self._head = b"data: " + orjson.dumps(head)[:-1] + b","
+    def _first(self) -> bytes:
         return self._chunk("")
 
     def _chunk(self, words: str, logprobs: Tree | None = None, reason: str | None = None) -> bytes:
         choice = {"index": 0, "text": words, "logprobs": logprobs, "finish_reason": reason}
         return b'%b"choices":[%b]%b' % (self._head, orjson.dumps(choice), self._tail)
 
-    def _open(self, event: BlockStart) -> bytes:
-        block = event.block
-        if self._block is not None or event.index != self._next:
-            raise ValueError(f"block {event.index} begins where {self._next} was due, or within another")
-        if not isinstance(block, Text | Thinking | ToolUse | Refusal):
-            raise ValueError(f"{type(block).__name__} in a stream")  # noqa: TRY004 - the contract's one error
-        self._block = block
-        self._next += 1
-        self._refused = self._refused or isinstance(block, Refusal)
-        return self._part(Part(block.text)) if isinstance(block, Text | Refusal) and block.text else b""
-
-    def _part(self, part: Part) -> bytes:
-        if not isinstance(self._block, Text | Refusal):
+    def _part(self, part: Part, block: Streamed) -> bytes:
+        if not isinstance(block, Text | Refusal):
             return PING
-        if not part.text:
-            return b""
         logprobs = logprobs_tree(part.logprobs, self._offset)
         self._offset += len(part.text)
         return self._chunk(part.text, logprobs)
 
-    def _finish(self, event: Finish) -> bytes:
-        if self._block is not None:
-            raise ValueError("Finish within a block")
-        self._over = True
-        made = self._chunk("", reason=finish_reason(event.stop, refused=self._refused))
-        usage = write_tokens(event.tokens) if self._shown.include_usage else None
-        if usage is not None:
-            made += b'%b"choices":[],"usage":%b}\n\n' % (self._head, orjson.dumps(usage))
-        return made + b"data: [DONE]\n\n"
+    def _last(self, stop: Stop) -> bytes:
+        return self._chunk("", reason=finish_reason(stop, refused=self._refused))

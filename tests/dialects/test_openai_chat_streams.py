@@ -8,14 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agw_proxy.dialects.base import (
-    Beat,
     BlockStart,
     BlockStop,
     Citation,
     Event,
     Fault,
     Finish,
-    Image,
     Part,
     Refusal,
     Request,
@@ -29,7 +27,7 @@ from agw_proxy.dialects.base import (
     ToolUse,
     sealed,
 )
-from agw_proxy.dialects.openai_chat_streams import Reader, Writer
+from agw_proxy.dialects.openai_chat_streams import Reader
 from tests.dialects.chat_vectors import SHOWN, call, chosen, chunk, read, usage_chunk, write
 from tests.dialects.grammar_chat import check
 
@@ -249,45 +247,6 @@ def test_logprobs_are_carried() -> None:
     data = orjson.dumps({"id": "up-1", "choices": [{"index": 0, "delta": {"content": "x"}, "logprobs": probs}]})
     frames = write(read(data, chunk(reason="stop")))
     assert [json.loads(each)["choices"][0]["logprobs"] for _, each in frames[1:2]] == [probs]
-
-
-def test_beats_are_comments_at_any_point_before_the_end() -> None:
-    writer = Writer(SHOWN)
-    assert writer.write(Beat()) == b": ping\n\n"
-    writer.write(START)
-    writer.write(BlockStart(0, Text("")))
-    assert writer.write(Beat()) == b": ping\n\n"
-
-
-OPEN: list[Event] = [START, BlockStart(0, Text(""))]
-
-
-@pytest.mark.parametrize(
-    "events",
-    [
-        [Part("x")],
-        [BlockStop()],
-        [BlockStart(0, Text(""))],
-        [Finish("stop", Tokens())],
-        [START, START],
-        [START, Part("x")],
-        [START, Signature("x")],
-        [START, BlockStop()],
-        [START, BlockStart(1, Text(""))],
-        [*OPEN, BlockStart(1, Text(""))],
-        [*OPEN, STOP, BlockStart(0, Text(""))],
-        [*OPEN, Finish("stop", Tokens())],
-        [START, Finish("stop", Tokens()), Beat()],
-        [START, Fault("x"), Fault("y")],
-        [START, BlockStart(0, Image(url="https://a.b/c"))],
-    ],
-)
-def test_what_breaks_the_grammar_raises(events: list[Event]) -> None:
-    writer = Writer(SHOWN)
-    for event in events[:-1]:
-        writer.write(event)
-    with pytest.raises(ValueError):
-        writer.write(events[-1])
 
 
 # -- the checker itself

@@ -146,18 +146,3 @@ def test_a_fault_ends_a_stream_without_its_terminator() -> None:
     quiet = written(Start("", "far"), Finish("length", Tokens(1, 1)), shown=Shown("i", "m", 1))
     assert b"usage" not in quiet
     assert b'"finish_reason":"length"' in quiet
-
-
-START, OPEN = Start("up", "far"), BlockStart(0, Text(""))
-
-
-@pytest.mark.parametrize(
-    "events",
-    [
-        [OPEN], [START, START], [START, Part("x")], [START, BlockStop()], [START, OPEN, OPEN], [START, BlockStart(1, Text(""))],
-        [START, OPEN, Finish("stop", Tokens())], [Finish("stop", Tokens())], [Fault("x"), Beat()],
-    ],
-)  # fmt: skip
-def test_what_breaks_the_grammar_raises(events: list[Event]) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        written(*events)
