@@ -1,7 +1,9 @@
 """The example agents, offline: through the official SDKs, in every dialect, plain and streamed."""
 
 import json
+import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import anthropic
 import openai
@@ -38,7 +40,7 @@ def ask(request: pytest.FixtureRequest, gateway: Gateway) -> Iterator[Ask]:
     def responses(model: str, text: str) -> str:
         if streamed:
             with theirs.responses.stream(model=model, input=text) as events:
-                return "".join(event.delta for event in events if event.type == "response.output_text.delta")
+                return events.get_final_response().output_text
         return theirs.responses.create(model=model, input=text).output_text
 
     def messages(model: str, text: str) -> str:
@@ -46,7 +48,7 @@ def ask(request: pytest.FixtureRequest, gateway: Gateway) -> Iterator[Ask]:
             with others.messages.stream(
                 model=model, max_tokens=500, messages=[{"role": "user", "content": text}]
             ) as stream:
-                return "".join(stream.text_stream)
+                return stream.get_final_text()
         told = others.messages.create(model=model, max_tokens=500, messages=[{"role": "user", "content": text}])
         return "".join(block.text for block in told.content if block.type == "text")
 
@@ -77,8 +79,21 @@ def test_the_extract_is_of_its_shape(ask: Ask) -> None:
     assert said == {"title": "Lunch", "day": "Friday", "people": ["Ann", "Bo"]}
 
 
+def test_a_note_is_kept_once_the_user_has_approved_it(ask: Ask) -> None:
+    text = f"milk {uuid.uuid4()}"
+    told = ask("default/notes", f"Note: {text}")
+    code = told.rpartition(" ")[2]
+    assert told == f"Not kept yet. The user has to say: approve {code}"
+    assert text not in ask("default/notes", "What is there?")
+    assert ask("default/notes", "approve 000000") == "There is nothing with this code."
+    assert ask("default/notes", f"approve {code}") == f"Kept: {text}"
+    assert text in ask("default/notes", "What is there?")
+    assert ask("default/notes", f"approve {code}") == "There is nothing with this code."
+
+
 def test_all_of_them_are_models(gateway: Gateway) -> None:
-    told = {model["id"] for model in gateway.get("/v1/models").json["data"]}
+    models: Any = gateway.get("/v1/models").json
+    told = {model["id"] for model in models["data"]}
     names = {f"default/{path.parent.name.lower()}" for path in FOLDER.glob("*/agent.py")}
     assert len(names) >= 4
     assert names <= told
