@@ -9,22 +9,30 @@ and in a test::
     def test_it_knows_oslo(agw_gateway):
         assert "snow" in agw_gateway.ask("weather", "What is the weather in Oslo?")
 
+``agw_agents`` has the agents themselves, by name, for tests with ``Runner.run`` and another model.
+
 The folder is ``agents`` beside pytest's configuration; the option ``agw_agents`` of that names another. A fixture
 ``agw_config`` (of scope ``session``) gives more of a configuration: models, limits, keys, upstreams.
 """
 
+import asyncio
 import json
 import os
 import secrets
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import openai
 import pytest
+from agents import Agent
+
+from agw_proxy.config.agents import Agents as Settings
+from agw_proxy.sdk.catalog import Catalog, Silent
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -112,9 +120,41 @@ class AgentsGateway:
         return found
 
 
+class Loaded:
+    """The agents of a folder, loaded as the gateway does it, in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load them, and call their ``on_startup``: on a loop of its own, which runs until ``close``."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="agw-agents", daemon=True)
+        self._thread.start()
+        self._catalog = Catalog(Silent())
+        self._on_loop(self._catalog.refresh(Settings(paths=(folder,)), set()))
+
+    def __getitem__(self, name: str) -> Agent[Any]:
+        """The agent of that name: ``namespace/name``, or the name alone. Raises LookupError, which says why."""
+        identity = (name if "/" in name else f"default/{name}").lower()
+        entry = self._catalog.find(identity)
+        if entry is None:
+            told = {state.id: state.error or state.status for state in self._catalog.states()}
+            raise LookupError(f"{identity}: {told.get(identity, f'not among {sorted(told)}')}")
+        agent: Agent[Any] = entry.agent
+        return agent
+
+    def close(self) -> None:
+        """Call their ``on_shutdown``."""
+        self._on_loop(self._catalog.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _on_loop(self, work: Coroutine[Any, Any, object]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option ``agw_agents``."""
-    parser.addini("agw_agents", "the folder of agents that the fixture agw_gateway serves", default="agents")
+    parser.addini("agw_agents", "the folder of agents that the fixtures of agw load and serve", default="agents")
 
 
 @pytest.fixture(scope="session")
@@ -124,10 +164,21 @@ def agw_config() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def agw_agents(request: pytest.FixtureRequest) -> Iterator[Loaded]:
+    """The agents of the folder, by name."""
+    loaded = Loaded(_folder(request))
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="session")
 def agw_gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, agw_config: dict[str, Any]
 ) -> Iterator[AgentsGateway]:
     """A gateway that serves the folder of agents, until the last test has ended."""
-    agents = request.config.rootpath / str(request.config.getini("agw_agents"))
-    with AgentsGateway(agents, tmp_path_factory.mktemp("agw"), agw_config) as gateway:
+    with AgentsGateway(_folder(request), tmp_path_factory.mktemp("agw"), agw_config) as gateway:
         yield gateway
+
+
+def _folder(request: pytest.FixtureRequest) -> Path:
+    return Path(request.config.rootpath / str(request.config.getini("agw_agents")))

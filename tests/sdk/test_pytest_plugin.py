@@ -27,14 +27,28 @@ agent = Agent(name="Repeats", instructions="Repeat.", model="fast")
 """,
     "mine/Broken/agent.py": "raise RuntimeError('not today')\n",
     "test_mine.py": """\
+import asyncio
+
 import openai
 import pytest
+from agents import Runner
+
+from agw_proxy.sdk.function_model import FunctionModel
 
 
 def test_it_repeats(agw_gateway):
     assert "hello there" in agw_gateway.ask("Repeats", "hello there")
     (event,) = agw_gateway.events("sdk_agent.success")
     assert event["agent"] == "default/repeats"
+
+
+def test_itself(agw_agents):
+    agent = agw_agents["repeats"].clone(model=FunctionModel(lambda turn: turn.said.upper()))
+    assert asyncio.run(Runner.run(agent, "hello")).final_output == "HELLO"
+    with pytest.raises(LookupError, match="not today"):
+        agw_agents["broken"]
+    with pytest.raises(LookupError, match=r"default/nobody: not among \\['default/broken', 'default/repeats'\\]"):
+        agw_agents["nobody"]
 
 
 def test_the_broken_one_says_why(agw_gateway):
@@ -53,4 +67,4 @@ def test_a_project_tests_its_agents(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", str(tmp_path)]
     ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "2 passed" in ended.stdout
+    assert "3 passed" in ended.stdout
