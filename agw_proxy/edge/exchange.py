@@ -353,6 +353,8 @@ class Carried(msgspec.Struct, frozen=True):
     """The request went out twice: an idle connection turned out to be dead."""
     target: Target | None = None
     """Who was asked."""
+    beaten: int = 0
+    """When the last heartbeat has gone out, and so the head of the answer; 0: none has."""
 
 
 class Bounds(msgspec.Struct, frozen=True):

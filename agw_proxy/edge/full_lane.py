@@ -78,14 +78,14 @@ class Said(web.StreamResponse):
 class Connection(RequestHandler):
     """aiohttp's connection, which answers bad HTTP in the caller's dialect and gives the connection back."""
 
-    __slots__ = ("_carried", "_expected", "_hangup", "_misframed", "downstream", "full")
+    __slots__ = ("_begun", "_carried", "_expected", "_hangup", "_misframed", "downstream", "full")
 
     def __init__(self, full: "Full", downstream: Downstream, **options: object) -> None:
         super().__init__(full, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]  # aiohttp's own keyword arguments
         self.full = full
         self.downstream = downstream
         self._carried: Carried | None = None
-        self._expected = False
+        self._expected = self._begun = False
         self._hangup: asyncio.TimerHandle | None = None
         self._misframed = False
 
@@ -98,6 +98,7 @@ class Connection(RequestHandler):
     def expect(self, carried: Carried | None) -> None:
         """A request comes next. ``carried``: what the fast lane has done for it already."""
         self._carried = carried
+        self._begun = carried is not None and carried.beaten > 0
         self._expected = True
 
     def body_broken(self) -> None:
@@ -173,7 +174,7 @@ class Connection(RequestHandler):
         message: str | None = None,  # noqa: ARG002  likewise; it quotes the caller's bytes
     ) -> web.StreamResponse:
         """What aiohttp's parser refuses (and, as a last resort, what escaped the handler): one Receipt, one JSON error."""
-        if request.writer.output_size > 0:
+        if request.writer.output_size > 0 or self._begun:
             raise ConnectionError("the answer has begun; nothing more can be said")
         exchange = self.full.handler.begin(request)
         exchange.endpoint = "invalid"

@@ -30,7 +30,7 @@ from agw_proxy.edge.fallbacks import named, with_our_credentials, without
 from agw_proxy.edge.full_lane import WITHIN, Connection
 from agw_proxy.edge.gemini import GOOGLE, asks, keyed, shaped, usual
 from agw_proxy.edge.headers import label, towards_upstream
-from agw_proxy.edge.heartbeat import Heartbeat
+from agw_proxy.edge.heartbeat import Heartbeat, go_on
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
 from agw_proxy.edge.raw import addressed, without_keys
@@ -130,7 +130,7 @@ class Handler:
             exchange.lane_reason = protocol.downstream.reason
             carried = protocol.take_carried()
             if carried is not None:
-                exchange.carry_on(carried)
+                go_on(exchange, carried)
         return exchange
 
     def refuse(self, exchange: Exchange, request: web.BaseRequest, error: GatewayError) -> web.StreamResponse:

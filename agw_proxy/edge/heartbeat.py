@@ -9,15 +9,16 @@ by then, so that other tries and other upstreams stay allowed.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from aiohttp import web
 
 from agw_proxy._hot.sse import Stream
 from agw_proxy.config.values import Form
-from agw_proxy.edge.exchange import Exchange
-from agw_proxy.edge.relayed import Relayed
+from agw_proxy.edge.exchange import Carried, Exchange
+from agw_proxy.edge.pings import PINGS
+from agw_proxy.edge.relayed import Continued, Relayed
 from agw_proxy.edge.respond import common_headers, error_event
 from agw_proxy.errors import GatewayError, UpstreamInvalid
 from agw_proxy.upstreams.opening import Opened
@@ -27,13 +28,7 @@ SILENT: "web.RequestKey[bool]" = web.RequestKey("silent", bool)
 """Of a request whose client needs no heartbeats: its connection has some of its own."""
 Write = Callable[[bytes], Awaitable[None]]
 
-COMMENT = b": ping\n\n"
-PINGS: Mapping[Form, bytes] = {
-    "chat": COMMENT,
-    "responses": COMMENT,
-    "messages": b'event: ping\ndata: {"type": "ping"}\n\n',
-}
-"""By the caller's form. Google's SDKs take nothing but ``data`` lines: they get none."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache",
@@ -55,7 +50,12 @@ class Heartbeat:
         told = seconds > 0 and request.version >= (1, 1) and request.get(SILENT) is None
         self._seconds = seconds if told and self._ping is not None else 0.0
         self._since = time.monotonic_ns()
+        self._first = self._seconds
         self.response: Relayed | None = None
+        carried = exchange.carried
+        if carried is not None and carried.beaten:
+            self.response = begun(exchange)
+            self._first = max(self._seconds - (self._since - carried.beaten) / 1e9, 0.0)
 
     async def opened(self, answer: Awaitable[Opened]) -> Opened:
         """The upstream's answer. Raises what it does, and UpstreamInvalid for one that does not go on from a heartbeat."""
@@ -74,6 +74,8 @@ class Heartbeat:
         if self.response is not None and (opened.stream is None or opened.reply.status != 200):
             opened.abandon()
             raise UpstreamInvalid("The upstream was asked for a stream, and answered with none.")
+        if self.response is not None:  # such a mark is one at a stream's beginning alone
+            opened.first = opened.first.removeprefix(BYTE_ORDER_MARK)
         return opened
 
     async def token(self, chunk: Awaitable[bytes], stream: Stream, write: Write) -> bytes:
@@ -106,7 +108,8 @@ class Heartbeat:
         def late() -> None:
             beating.append(loop.create_task(go_on()))
 
-        timer = loop.call_later(self._seconds, late)
+        wait, self._first = self._first, self._seconds
+        timer = loop.call_later(wait, late)
         try:
             return await work
         finally:
@@ -126,18 +129,34 @@ class Heartbeat:
                 response.headers[name] = value
             exchange.waited -= waited  # told again, with the rest of it, by who waits
             exchange.head_at = 0
-            exchange.status = response.status
-            exchange.fail = self._fail
-            response.enable_chunked_encoding()
-            await response.prepare(self._request)
+            begin(exchange, response)
+        await response.prepare(self._request)
         await response.write(ping)
 
-    def _fail(self, error: GatewayError) -> web.StreamResponse:
-        """The answer, which ends as a broken stream: no status can tell of ``error`` any more."""
-        response, exchange = self.response, self._exchange
-        if response is None:
-            raise ValueError("no heartbeat has gone out")
+
+def go_on(exchange: Exchange, carried: Carried) -> None:
+    """Carry on where the fast lane stopped: also with an answer that its heartbeats have begun."""
+    exchange.carry_on(carried)
+    if carried.beaten:
+        begun(exchange)
+
+
+def begun(exchange: Exchange) -> Relayed:
+    """The rest of an answer that the fast lane has begun. Not a word of it has gone out yet, so that another may replace it."""
+    response = Continued(headers=STREAM_HEADERS)
+    begin(exchange, response)
+    return response
+
+
+def begin(exchange: Exchange, response: Relayed) -> None:
+    """``response`` is the answer from now on: no status can tell of an error any more, it ends as a broken stream."""
+
+    def fail(error: GatewayError) -> web.StreamResponse:
         exchange.fail = None
         response.broken = True
         response.last_words = error_event(error, exchange.dialect, exchange.request_id)
         return response
+
+    exchange.status = response.status
+    exchange.fail = fail
+    response.enable_chunked_encoding()

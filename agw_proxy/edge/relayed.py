@@ -25,6 +25,13 @@ class Relayed(web.StreamResponse):
         await super().write_eof(data)
 
 
+class Continued(Relayed):
+    """The rest of an answer whose head the fast lane has written, before its first heartbeat."""
+
+    async def _write_headers(self) -> None:
+        """See ``web.StreamResponse``; they have gone out."""
+
+
 def reset(request: web.BaseRequest) -> None:
     """A close-delimited client learns of a break only by a reset: no lingering for the socket's close."""
     transport = request.transport

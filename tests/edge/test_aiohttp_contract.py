@@ -14,7 +14,7 @@ from aiohttp.http import StreamWriter, WebSocketWriter
 from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy.edge.full_lane import Connection
-from agw_proxy.edge.relayed import Relayed
+from agw_proxy.edge.relayed import Continued, Relayed
 from agw_proxy.edge.websockets import Accepted
 
 
@@ -74,6 +74,8 @@ def test_what_we_override_is_called_by_aiohttp_itself() -> None:
     for name in ("handle_error", "finish_response", "_handle_request", "_process_keepalive"):
         assert getattr(Connection, name) is not getattr(RequestHandler, name)
     assert Relayed.write_eof is not web.StreamResponse.write_eof
+    assert "await self._write_headers()" in inspect.getsource(web.StreamResponse._start)
+    assert Continued._write_headers is not web.StreamResponse._write_headers
 
 
 def test_what_a_websockets_two_sides_are_made_of_is_there() -> None:
