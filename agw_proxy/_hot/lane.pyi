@@ -54,6 +54,7 @@ class Door:
         counts_only: bool = False,
         remembers: int = 0,
         recalls: bool = False,
+        ping: bytes | None = None,
     ) -> None: ...
 
 class Origin:
@@ -116,6 +117,7 @@ class Policy:
         sticky: Mapping[str, str] | None = None,
         spread: Mapping[str, int] | None = None,
         why: str | None = None,
+        ping_seconds: float = 0.0,
     ) -> None: ...
     def forget(self) -> None: ...
 

@@ -16,6 +16,7 @@ from agw_proxy.api.responses import PATH as RESPONSES
 from agw_proxy.config.settings import Model
 from agw_proxy.config.storage import Cache
 from agw_proxy.edge.headers import KEPT_IN, KEPT_PREFIXES, SAFE_OUT, SAFE_OUT_PREFIXES
+from agw_proxy.edge.pings import PINGS
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import OPERATIONS
 from agw_proxy.policy.affinity import marked, recalls, spread
@@ -96,6 +97,7 @@ def compile_policy(state: State, endpoints: Sequence[Endpoint], origins: Origins
         json_depth=server.json_depth,
         seconds=(server.head_seconds, server.body_seconds, server.keepalive_seconds, server.write_seconds),
         why=why,
+        ping_seconds=server.ping_seconds,
     )
 
 
@@ -142,6 +144,7 @@ def _door(endpoint: Endpoint, relay: Relay, path: str, state: State) -> Door:
         counts_only=path in COUNTING_PATHS,
         remembers=remembers(relay, path),
         recalls=stored(state, path),
+        ping=PINGS.get(relay.form) if relay.form is not None and path not in COUNTING_PATHS else None,
     )
 
 

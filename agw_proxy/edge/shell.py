@@ -59,6 +59,7 @@ WORDS: dict[str, tuple[type[GatewayError], str]] = {
         UpstreamInvalid,
         "Upstream '{name}' answered with an HTML page instead of JSON; check its base_url.",
     ),
+    "no_stream": (UpstreamInvalid, "Upstream '{name}' was asked for a stream, and answered with none."),
     "no_event": (UpstreamReset, "Upstream '{name}' ended its stream before the first event."),
     "cut_json": (UpstreamReset, "Upstream '{name}' cut its answer: the JSON is not whole."),
     "cut_answer": (UpstreamBroken, "The upstream's answer was cut: its JSON is not whole."),
@@ -319,7 +320,7 @@ class Shell:
         if carried is not None:
             exchange.carry_on(carried)
         exchange.error = self.error("gone", "", "")
-        exchange.status = exchange.error.status
+        exchange.status = 200 if carried is not None and carried.beaten else exchange.error.status
         self._accounts.finish(exchange)
 
     # -- the account

@@ -1,4 +1,8 @@
-"""Heartbeats while a stream waits for its first token: the official SDKs pass them over, and what fails after one is told."""
+"""Heartbeats while a stream waits for its first token: the official SDKs pass them over, and what fails after one is told.
+
+Streams in one form are the fast lane's here, others the full lane's; what is to be the same in both of one form is in
+tests/e2e/test_lane_heartbeats.py.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -24,7 +28,7 @@ TEXT = "".join(SCENES["text"].text)
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: Upstream) -> Iterator[Gateway]:
     config = configuration(*upstreams(shared_upstream.url), retries={"attempts": 1})
-    config["server"] |= {"ping_seconds": "20ms", "lane": "full"}
+    config["server"] |= {"ping_seconds": "20ms"}
     config["timeouts"] = {"connect": "5s", "first_byte": "60s", "between_bytes": "60s", "total": "120s"}
     config["models"] = [
         {"name": "two", "balance": "first",
@@ -46,27 +50,27 @@ class Waiting:
     """A stream as it comes, of which the upstream has sent nothing yet."""
 
     def __init__(self, gateway: Gateway, form: str, model: str) -> None:
-        self._connection = gateway.connect()
-        self._connection.send("POST", PATHS[form], asked(form, model), gateway.headers())
-        self.reply = self._connection.head()
-        self._pieces = self._connection.pieces(self.reply)
+        self.connection = gateway.connect()
+        self.connection.send("POST", PATHS[form], asked(form, model), gateway.headers())
+        self.reply = self.connection.head()
+        self.pieces = self.connection.pieces(self.reply)
         self.text = b""
 
     def until(self, what: bytes) -> None:
         """Read until it is there."""
         while what not in self.text:
-            self.text += next(self._pieces)
+            self.text += next(self.pieces)
 
     def rest(self) -> bytes:
         """All of it, to the end or to the cut."""
-        for piece in self._pieces:
+        for piece in self.pieces:
             self.text += piece
         self.close()
         return self.text
 
     def close(self) -> None:
         """Leave."""
-        self._connection.close()
+        self.connection.close()
 
 
 @pytest.mark.parametrize("spoken", UPSTREAMS)
@@ -86,6 +90,7 @@ def test_heartbeats_come_until_the_first_token(gateway: Gateway, upstream: Upstr
     assert waiting.reply.value("server-timing")
     line = gateway.receipt(waiting.reply.request_id)
     assert (line["status"], line["outcome"], line["overhead_us"] < 20_000_000) == (200, "ok", True)
+    assert line["lane"] == ("fast" if form == spoken else "full")
     assert line["bytes_out"] < len(text)
 
 
@@ -93,22 +98,22 @@ def test_the_sdks_have_their_stream_before_anything_of_it_and_read_it_whole(
     gateway: Gateway, upstream: Upstream
 ) -> None:
     turns: Any = [{"role": "user", "content": QUESTION}]
-    for model in ("chat-1", "gemini-1"):
+    for chat, responses, messages in (("chat-1", "responses-1", "messages-1"), ("gemini-1", "gemini-1", "gemini-1")):
         go, behaviour = gate(plays(SCENES["text"]))
         upstream.script(behaviour)
         with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as client:
-            chunks = client.chat.completions.create(model=model, messages=turns, stream=True)
+            chunks = client.chat.completions.create(model=chat, messages=turns, stream=True)
             go.set()  # it came for the heartbeat: the upstream was silent
             assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == TEXT
             go, behaviour = gate(plays(SCENES["text"]))
             upstream.script(behaviour)
-            events = client.responses.create(model=model, input=QUESTION, stream=True)
+            events = client.responses.create(model=responses, input=QUESTION, stream=True)
             go.set()
             assert "".join(item.delta for item in events if item.type == "response.output_text.delta") == TEXT
         go, behaviour = gate(plays(SCENES["text"]))
         upstream.script(behaviour)
         with anthropic.Anthropic(base_url=gateway.url, api_key=gateway.key, max_retries=0) as other:
-            found = other.messages.create(model=model, messages=turns, max_tokens=9, stream=True)
+            found = other.messages.create(model=messages, messages=turns, max_tokens=9, stream=True)
             go.set()
             deltas = [item.delta for item in found if item.type == "content_block_delta"]
             assert "".join(getattr(delta, "text", "") for delta in deltas) == TEXT

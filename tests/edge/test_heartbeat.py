@@ -1,6 +1,7 @@
 """Heartbeats before a stream's first token, in one process: who gets them, and how they end."""
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,10 +62,11 @@ async def test_a_heartbeat_begins_the_answer_and_nothing_of_it_counts(
     assert line["overhead_us"] < line["duration_ms"] * 1000
 
 
+@pytest.mark.parametrize("lane", ["auto", "full"])
 async def test_a_drain_ends_an_answer_of_nothing_but_heartbeats_as_a_broken_one(
-    beating: Tree, upstream: Upstream, tmp_path: Path
+    beating: Tree, upstream: Upstream, tmp_path: Path, lane: str
 ) -> None:
-    beating["server"]["drain_seconds"] = "50ms"
+    beating["server"] |= {"drain_seconds": "50ms", "lane": lane}
     upstream.script(silence())
     async with serving(beating, tmp_path) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
@@ -105,6 +107,47 @@ async def both(running: Running, upstream: Upstream) -> None:
         go.set()
         await reader.readuntil(b"[DONE]")
     writer.close()
+
+
+async def test_a_client_that_takes_no_heartbeats_gets_the_rest_once_it_reads_again(
+    beating: Tree, upstream: Upstream, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The full lane, which tells of the failure, begins on a connection that takes nothing at the moment."""
+    path = str(tmp_path / "socket")
+    beating["server"] |= {"lane": "auto", "host": f"unix:{path}"}  # there each write takes a place of its own
+    go, behaviour = gate(failure(503, "worn out"))
+    upstream.script(behaviour)
+    async with serving(beating, tmp_path) as running:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(path)
+            client.sendall(asking("1.1"))
+            (downstream,) = await running.until(lambda: edge_of(running).lane.connections)
+            transport = downstream.transport
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            await running.until(lambda: transport.get_write_buffer_size() > 0)
+            go.set()
+            await running.until(lambda: downstream.state_name == "full")
+            text = await asyncio.to_thread(everything, client)
+        line = await running.receipt()
+    assert (text.count(b"HTTP/1.1"), text.count(b"event: error\n")) == (1, 1)
+    assert not text.endswith(b"0\r\n\r\n")
+    assert (line["status"], line["outcome"]) == (200, "upstream_unavailable")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def everything(client: socket.socket) -> bytes:
+    """Until the connection ends."""
+    text = b""
+    while piece := client.recv(65536):
+        text += piece
+    return text
+
+
+def edge_of(running: Running) -> Any:
+    """The one that it serves at."""
+    (edge,) = running.gateway._edges
+    return edge
 
 
 class Stuck(Heartbeat):

@@ -109,6 +109,7 @@ cdef class Door:
     cdef bint recalls                   # bodies may refer to what the gateway keeps itself
     cdef int remembers                  # 1: bodies may refer to what an upstream has made; 2: answers are such things
     cdef tuple refusals                 # by upstream number: None, or the reason why not from this endpoint
+    cdef bytes ping                     # a heartbeat in its form; None: there are none
     cdef str operation                  # of the GenAI metrics, or None
 
 cdef class Origin:
@@ -176,6 +177,8 @@ cdef class Policy:
     cdef readonly str why               # all requests go by the full lane, and this is the reason; None: they need not
     cdef int json_depth
     cdef uint64_t head_ns, body_ns, idle_ns, write_ns
+    cdef uint64_t ping_ns               # between two heartbeats, 0: there are none
+    cdef uint64_t ping_late             # they may come so much later, to come together: all ones
 
 cdef class Kept:
     cdef Lane lane
@@ -251,6 +254,10 @@ cdef class Peer(Wire):
     cdef bint keep
     cdef public double connect_ms
 
+cdef class Beat(Timed):
+    # The next heartbeat of a client's connection.
+    cdef Downstream owner
+
 cdef class Downstream(Wire):
     # A client's connection: one request at a time.
     cdef readonly Lane lane
@@ -301,6 +308,8 @@ cdef class Downstream(Wire):
     cdef uint64_t dialed_at, progress
     cdef uint64_t seed, started, asked_at, first_token, last_token, head_at, total_due, stalled
     cdef int64_t body_wait, auth_ns, limit_ns, upstream_ns
+    cdef Beat beat                      # made for its first stream
+    cdef uint64_t beaten                # when the last heartbeat went out; 0: none has, nor the answer's head
     cdef int64_t content, bytes_out, seen_progress
     cdef Estimate estimate              # what is reserved
     cdef uint64_t session_subject       # 0: none, or nobody counts them

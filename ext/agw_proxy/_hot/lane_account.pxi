@@ -123,6 +123,8 @@ cdef int quit_lane(Downstream d) except -1:
     d.document = None
     d.answer_head = None
     d.stalled = 0
+    if d.beat is not None:
+        d.beat.due = 0
     release(&d.hold)
     return 0
 
@@ -213,7 +215,7 @@ cdef int account(Downstream d, object error) except -1:
     charge(d, ending(d, error), prompt, cached, completion, &spent)
     receipt = lane.receipt(
         "request", stamp(lane, now), d.request_id.decode(), way.door.name, "POST",
-        d.status if d.begun else (error.status if error is not None else d.status), "fast",
+        answer_status(d, error), "fast",
         "ok" if error is None else error.code,
         rounded(duration) / 1000.0, own // 1000, d.caller.name, d.user, d.channel, d.trace_id, d.model, way.route.label,
         way.origin.name if trail else "none", way.target.name if trail else None, len(trail), trail,
@@ -229,6 +231,13 @@ cdef int account(Downstream d, object error) except -1:
         if not lane.writes_receipts:
             return 0
     return put_receipt(lane, receipt)
+
+
+cdef int answer_status(Downstream d, object error) except -1:
+    """What the client has been told, or was to be."""
+    if d.beaten:
+        return 200                  # the heartbeats' own; an upstream's may have come after them
+    return d.status if d.begun or error is None else error.status
 
 
 cdef int put_receipt(Lane lane, object receipt) except -1:
@@ -301,5 +310,5 @@ cdef object carry(Downstream d, object error):
         d.limit_ns, d.body_wait + d.upstream_ns, d.connect_ms,
         (d.estimate.raw, d.estimate.prompt, d.estimate.output, d.estimate.cost, d.estimate.extra,
          d.estimate.size),
-        bool(d.running and d.replayed), d.way.target if d.running else None,
+        bool(d.running and d.replayed), d.way.target if d.running else None, d.beaten if d.running else 0,
     )

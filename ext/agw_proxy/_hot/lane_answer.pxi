@@ -24,6 +24,8 @@ cdef int answer_begins(Downstream d, const unsigned char *text, ResponseHead *he
         d.peer = None
         cut(peer)
         return give_up(d, d.lane.shell.error("html", d.way.origin.name, ""))
+    if d.beaten and (kind != EVENTS or head.status != 200):
+        return no_stream(d)
     d.state = HOLD
     d.streaming = kind == EVENTS
     d.unframed = False

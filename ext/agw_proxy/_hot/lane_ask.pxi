@@ -15,7 +15,7 @@ cdef int launch(Downstream d, RequestHead *head) except -1:
     d.strip = d.way.door.asks_usage and d.way.origin.stream_usage and d.seen.stream and not d.seen.include_usage
     d.first_token = d.last_token = d.head_at = d.stalled = 0
     d.content = d.bytes_out = 0
-    d.asked_at = 0
+    d.asked_at = d.beaten = 0
     d.stream = None
     d.document = None
     d.total_due = d.started + d.way.total_ns
@@ -24,6 +24,7 @@ cdef int launch(Downstream d, RequestHead *head) except -1:
         d.address = lane.shell.address(d.transport) or ""
     lane.active += 1
     lane.meter.add_(lane.h_active, 1)
+    expect_token(d)
     peer = take_idle(d.way.origin)
     if peer is None:
         return dial(d)

@@ -75,6 +75,9 @@ cdef class Downstream(Wire):
         self.transport = None
         self.fd = -1
         self.lane.wheel.leave(self)
+        if self.beat is not None:
+            self.lane.wheel.leave(self.beat)
+            self.beat = None        # they hold each other
         self.lane.connections.discard(self)
         if self.running:
             abandon(self)

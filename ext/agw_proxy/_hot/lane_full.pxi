@@ -99,6 +99,8 @@ cdef int hand_over(
         d.handler = d.lane.shell.adopt(d)
     carried, d.carried = d.carried, None
     d.handler.expect(carried)
+    if d.queued:
+        d.handler.pause_writing()   # of the heartbeats that have gone out
     return feed_handler(d, data, size, owner, head.size)
 
 

@@ -25,12 +25,13 @@ cdef class Door:
     def __cinit__(
         self, str name not None, str dialect not None, *, upstream_path, default_model, bint asks_usage,
         bint known_end, bint needs_json, tuple refusals not None, operation, bint counts_only=False,
-        int remembers=0, bint recalls=False,
+        int remembers=0, bint recalls=False, bytes ping=None,
     ):
         """``known_end``: a stream without its last event is broken. ``counts_only``: it counts tokens and uses none.
 
         ``recalls``: see ``policy.affinity.recalls``. ``remembers``: see ``edge.lane.remembers``. ``refusals``: by
-        upstream number why a request from here goes by the full lane, or None.
+        upstream number why a request from here goes by the full lane, or None. ``ping``: a heartbeat in this form, None
+        where there are none.
         """
         self.name = name
         self.dialect = dialect
@@ -45,6 +46,7 @@ cdef class Door:
         self.remembers = remembers
         self.recalls = recalls
         self.refusals = refusals
+        self.ping = ping
         self.operation = operation
 
 
@@ -118,6 +120,7 @@ cdef class Policy:
     def __cinit__(
         self, *, KeyTable keys not None, callers, RouteTable routes not None, origins, doors, terms, state,
         int json_depth, seconds, google=None, prices=None, learners=None, sticky=None, spread=None, why=None,
+        double ping_seconds=0.0,
     ):
         """``origins``: by upstream number, None for one in this process. ``doors``: path -> Door.
 
@@ -129,7 +132,8 @@ cdef class Policy:
         taught about tokens, by both names. ``sticky``: model -> what
         ties requests to a target. ``spread``: model -> how far it is spread over upstreams, see
         ``policy.affinity``. ``seconds``: for a head, for a body, for an idle connection, for a client that reads
-        nothing. ``why``: the reason why all requests go by the full lane, or None.
+        nothing. ``why``: the reason why all requests go by the full lane, or None. ``ping_seconds``: between two
+        heartbeats of a stream that waits for its first token, 0 for none.
         """
         self.keys = keys
         self.callers = list(callers)
@@ -150,6 +154,9 @@ cdef class Policy:
         self.body_ns = <uint64_t>(seconds[1] * 1e9)
         self.idle_ns = <uint64_t>(seconds[2] * 1e9)
         self.write_ns = <uint64_t>(seconds[3] * 1e9)
+        self.ping_ns = <uint64_t>(ping_seconds * 1e9)
+        while self.ping_late * 2 + 1 <= self.ping_ns // 64:
+            self.ping_late = self.ping_late * 2 + 1
 
     def forget(self):
         """The names that metrics may show have changed: decide anew which label each way counts under."""

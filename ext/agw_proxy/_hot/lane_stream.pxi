@@ -53,6 +53,9 @@ cdef int stream_start(Downstream d, bint ended) except -1:
         stream.content or stream.terminal() if d.way.holds else stream.events > stream.pings
     ):
         return give_up(d, d.lane.shell.error("no_event", name, ""))
+    if d.beaten and size >= 3 and memcmp(first, <const char *>b"\xef\xbb\xbf", 3) == 0:
+        first += 3                  # a byte order mark is one at a stream's beginning alone, where a heartbeat stands
+        size -= 3
     d.progress = d.lane.now
     d.upstream_ns = d.progress - d.dialed_at
     forget_request(d)
@@ -140,11 +143,15 @@ cdef int emit(
     cdef int i
     if not d.begun:
         d.begun = True
-        pen = pen_of(lane)
-        end_head(d, &pen)
-        used += piece(
-            &parts[used], <const unsigned char *>PyBytes_AS_STRING(d.answer_head), PyBytes_GET_SIZE(d.answer_head))
-        used += piece(&parts[used], lane.page, pen.at - lane.page)
+        if d.beaten:                # a head has gone out before
+            d.head_at = now_ns()
+        else:
+            pen = pen_of(lane)
+            end_head(d, &pen)
+            used += piece(
+                &parts[used], <const unsigned char *>PyBytes_AS_STRING(d.answer_head),
+                PyBytes_GET_SIZE(d.answer_head))
+            used += piece(&parts[used], lane.page, pen.at - lane.page)
     if d.answer_length >= 0:
         used += piece(&parts[used], one, one_size)
     else:
