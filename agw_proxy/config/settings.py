@@ -131,7 +131,7 @@ class Server(Part):
     ping_seconds: Duration = Field(
         15.0,
         description="A stream that waits for its first token gets a heartbeat after so long, and again; 0: none. "
-        "In the full lane, and not in Gemini's form.",
+        "Not in Gemini's form.",
     )
     keepalive_seconds: LongerThanZero = Field(75.0, description="How long an idle client connection stays open.")
     state_dir: FilePath | None = Field(
