@@ -6,7 +6,7 @@ upstream: one that has the response itself is asked by its id, any other gets th
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import orjson
@@ -30,12 +30,20 @@ class Held(Protocol):
         ...
 
 
+class Begun(NamedTuple):
+    """A conversation until now: ``items`` behind the response ``after``, which is not known here; None: these are all."""
+
+    items: tuple[bytes, ...]
+    after: str | None = None
+
+
 class Said(msgspec.Struct, frozen=True):
-    """A response, with all that led to it. ``there``: its upstream stores it, and knows it by its id."""
+    """A response, with what led to it (see ``Begun``). ``there``: its upstream stores it, and knows it by its id."""
 
     id: str
     items: tuple[bytes, ...]
     there: bool
+    after: str | None = None
 
     @property
     def size(self) -> int:
@@ -50,26 +58,34 @@ class Chains:
         self._held = held
         self._lanes: dict[str, Said] = {}
         """The one that was added to last is the last."""
+        self._over = False
 
-    def begin(self, tree: Tree) -> tuple[bytes, ...]:
-        """Put what came before into a request, where its upstream would not know it. The whole conversation until now.
+    def begin(self, tree: Tree) -> Begun | None:
+        """Put what came before into a request, where its upstream would not know it. The conversation until now.
 
-        A ``previous_response_id`` that nobody knows here stays: it may be stored at an upstream.
+        A ``previous_response_id`` that nobody knows here stays: it may be stored at an upstream, or by the gateway. None:
+        it is one of the API's own conversations, of which nothing is known here, and which gets the turn by itself.
         """
-        fresh = items_of(tree.get("input"))
-        before = self._find(tree.get("previous_response_id"))
+        if tree.get("conversation") is not None:
+            return None
+        fresh, named = items_of(tree.get("input")), tree.get("previous_response_id")
+        before = self._find(named)
         if before is None:
-            return fresh
+            return Begun(fresh, named if isinstance(named, str) else None)
         whole = (*before.items, *fresh)
         if not before.there:
             del tree["previous_response_id"]
+            if before.after is not None:
+                tree["previous_response_id"] = before.after
             tree["input"] = [orjson.Fragment(item) for item in whole]
-        return whole
+        return Begun(whole, before.after)
 
-    def end(self, lane: str, response: str, items: Sequence[bytes], *, there: bool) -> None:
-        """A turn has ended well; ``items``: all of its conversation, with its answer."""
+    def end(self, lane: str, response: str, begun: Begun | None, answer: Sequence[bytes], *, there: bool) -> None:
+        """A turn has ended well, that was ``begun`` so; ``answer``: its items."""
         self._drop(lane)
-        said = Said(response, tuple(items), there)
+        if begun is None or self._over:
+            return
+        said = Said(response, (*begun.items, *answer), there, begun.after)
         if said.size > min(MAX_KEPT_BYTES - self._size(), self._held.room):
             return
         self._lanes[lane] = said
@@ -84,7 +100,8 @@ class Chains:
                 self._drop(lane)
 
     def clear(self) -> None:
-        """The connection ends."""
+        """The connection ends: nothing more is remembered."""
+        self._over = True
         for lane in list(self._lanes):
             self._drop(lane)
 

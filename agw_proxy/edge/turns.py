@@ -18,7 +18,7 @@ from aiohttp import WSMsgType, web
 from agw_proxy.api.endpoint import Endpoint
 from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.body import Bodies
-from agw_proxy.edge.chains import Chains, answered
+from agw_proxy.edge.chains import Begun, Chains, answered
 from agw_proxy.edge.conversation import Clocks, Conversation, End
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.full_lane import Connection
@@ -164,8 +164,8 @@ class Turns:
         finally:
             self._accounts.leave(exchange)
             work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
             self._chains.clear()
+            await asyncio.gather(work, return_exceptions=True)
         exchange.error = None if self._idle and isinstance(end.error, CallerGone) else end.error
         exchange.complete = True
         await _close(client, end)
@@ -216,9 +216,9 @@ class Turns:
             tree.pop("background", None)
             generate = tree.pop("generate", None)
             before = tree.get("previous_response_id")
-            items = self._chains.begin(tree)
+            begun = self._chains.begin(tree)
             if generate is False:
-                await self._prepare(tree, lane, items)
+                await self._prepare(tree, lane, begun)
                 return
             tree["stream"] = True
             body = orjson.dumps(tree)
@@ -228,12 +228,12 @@ class Turns:
         except orjson.JSONEncodeError:  # it takes deeper trees in than it gives out
             await self._tell(error_of(InvalidJSON("A message is nested too deeply."), lane))
             return
-        failed = await self._turn(tree, body, lane, items)
+        failed = await self._turn(tree, body, lane, begun)
         if failed is not None:
             self._chains.forget(before)
             await self._tell(failed)
 
-    async def _turn(self, tree: Tree, body: bytes, lane: str | None, items: tuple[bytes, ...]) -> bytes | None:
+    async def _turn(self, tree: Tree, body: bytes, lane: str | None, begun: Begun | None) -> bytes | None:
         """Serve it (``body`` is ``tree``); the event by which it has failed."""
 
         def ended(turn: Exchange | None, response: Tree, done: list[object]) -> None:
@@ -243,7 +243,7 @@ class Turns:
             with contextlib.suppress(orjson.JSONEncodeError):  # likewise: it is not remembered
                 answer = answered(output if isinstance(output, list) else [], native=native, stored=stored)
                 if isinstance(identity, str):
-                    self._chains.end(lane or "", identity, (*items, *answer), there=native and stored)
+                    self._chains.end(lane or "", identity, begun, answer, there=native and stored)
 
         frames = Frames(self._tell, lane, ended)
         request = request_of(self._request, self._key, tree, body, frames)
@@ -271,10 +271,10 @@ class Turns:
             for service in self._state.services
         )
 
-    async def _prepare(self, tree: Tree, lane: str | None, items: tuple[bytes, ...]) -> None:
+    async def _prepare(self, tree: Tree, lane: str | None, begun: Begun | None) -> None:
         """``generate: false``: what is said here is known for the next turn, and no model is asked."""
         identity = f"resp_{secrets.token_hex(16)}"
-        self._chains.end(lane or "", identity, items, there=False)
+        self._chains.end(lane or "", identity, begun, (), there=False)
         response = {
             "id": identity,
             "object": "response",

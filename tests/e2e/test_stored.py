@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from agw_proxy.policy.affinity import RECALLS, recalls
+from tests.e2e.test_responses_socket import talking
 from tests.e2e.test_translation import upstreams
 from tests.support.behaviours import answer, stream
 from tests.support.gateway import Gateway, Tree, configuration
@@ -294,6 +295,19 @@ def test_its_tokens_are_counted_with_what_it_goes_on_from(running: Gateway) -> N
     asked = {"model": "chat-x", "input": "and", "previous_response_id": made}
     together: Any = running.post(f"{TURN}/input_tokens", asked).json
     assert together["input_tokens"] > alone["input_tokens"] + 100
+
+
+@pytest.mark.parametrize("store", [True, False])
+async def test_a_connection_that_goes_on_from_a_kept_one_loses_nothing_of_it(
+    running: Gateway, upstream: Upstream, store: bool
+) -> None:
+    at = turn(running, model="chat-x", input="one").json["id"]
+    async with talking(running, key=running.key) as talk:
+        for word in ("two", "three", "four"):
+            last = await talk.turn(model="chat-x", input=word, previous_response_id=at, store=store)
+            at = last["response"]["id"]
+    said = [word for word in words(upstream) if word != "Hello world"]
+    assert said == ["one", "two", "three", "four"]
 
 
 def test_one_that_comes_twice_with_its_key_is_kept_once(running: Gateway, upstream: Upstream) -> None:
