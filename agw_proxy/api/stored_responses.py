@@ -23,6 +23,7 @@ from agw_proxy.store.responses_file import Missing, TooLong
 Tree = dict[str, Any]
 
 MOST_ITEMS = 20  # put at once into a conversation, as OpenAI has it
+MAX_NAMED_BYTES = 16 * 1024 * 1024  # of items that are put there by their ids alone
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 MAX_ID_CHARS = 256
 _NUMBER = re.compile(r"[0-9]{1,3}")
@@ -156,7 +157,12 @@ async def _items(kept: Responses, owner: str, value: object, *, needed: bool) ->
         raise Malformed("'items' has to be a list of items.", "items")
     if len(trees) > MOST_ITEMS:
         raise Malformed(f"'items' has more than {MOST_ITEMS} items: add them in several requests.", "items")
-    return [item_of(tree) for tree in await resolved(kept, owner, trees, strict=True)]
+    try:
+        return [item_of(tree) for tree in await resolved(kept, owner, trees, MAX_NAMED_BYTES, strict=True)]
+    except TooLong:
+        raise Malformed(
+            "The items that are named are too large together: add them in several requests.", "items"
+        ) from None
 
 
 def item_of(tree: Tree, *, answered: bool = False) -> Item:
@@ -165,13 +171,16 @@ def item_of(tree: Tree, *, answered: bool = False) -> Item:
     return Item(str(made["id"]), orjson.dumps(made), answered)
 
 
-async def resolved(kept: Responses, owner: str, trees: Sequence[Tree], *, strict: bool) -> list[Tree]:
-    """Items with those in place that were only named. Raises Malformed; ``strict``: also Missing, for one that is not kept."""
+async def resolved(kept: Responses, owner: str, trees: Sequence[Tree], most: int, *, strict: bool) -> list[Tree]:
+    """Items with those in place that were only named. Raises Malformed, StoreAway, and TooLong over ``most`` bytes of these.
+
+    ``strict``: also raises Missing, for one that is not kept.
+    """
     names = [reference_of(tree) for tree in trees]
     wanted = [name for name in names if name is not None]
     if not wanted:
         return list(trees)
-    past = await kept.past(owner, None, None, wanted, 0)
+    past = await kept.past(owner, None, None, wanted, most)
     found = dict(zip(wanted, past.named, strict=True))
     made: list[Tree] = []
     for tree, name in zip(trees, names, strict=True):

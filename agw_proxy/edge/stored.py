@@ -129,7 +129,7 @@ class Recalled:
                 self._owner, self._previous, self._conversation, (), max(most - len(body), 0)
             )
         came = sent(self._tree.get("input"))
-        own = await resolved(self._kept, self._owner, came, strict=False)
+        own = await resolved(self._kept, self._owner, came, most, strict=False)
         self._rebuilt = bool(self._previous or self._conversation) or own != came
         self._asked = [item_of(tree) for tree in own] if self._lists or self._conversation is not None else []
         shows: Tree = {"previous_response_id": self._previous} if self._previous is not None else {}

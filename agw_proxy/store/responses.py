@@ -15,7 +15,9 @@ from agw_proxy.store.responses_file import File, Missing, TooLong
 
 RESPONSE, CONVERSATION = 0, 1
 RENEW_SECONDS = 86400.0
+RENEWED_BEFORE = 8  # parts of the retention, of which one may pass before what is in use is written anew
 MAX_TURNS = 2000  # of one chain
+MAX_NAMED = 2000  # items that a request refers to one by one
 _THING = "SELECT n, kind, made, before, upto, head FROM thing WHERE owner = ? AND id = ? AND due > ?"
 _ADD = "INSERT INTO thing (owner, id, kind, made, due, size, before, upto, head) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD_ITEM = "INSERT INTO item (thing, place, answered, id, body) VALUES (?, ?, ?, ?, ?)"
@@ -96,7 +98,12 @@ class Responses:
     async def past(
         self, owner: str, previous: str | None, conversation: str | None, named: Sequence[str], max_bytes: int
     ) -> Past:
-        """What a request refers to. Raises Missing for what it goes on from and is not kept, TooLong over ``max_bytes``, StoreAway."""
+        """What a request refers to. Raises Missing for what it goes on from and is not kept, StoreAway.
+
+        Raises TooLong over ``max_bytes`` (an item counts as often as it is named) and over MAX_TURNS or MAX_NAMED.
+        """
+        if len(named) > MAX_NAMED:
+            raise TooLong
 
         def work(file: sqlite3.Connection) -> Past:
             chain: list[tuple[Thing, int]] = []
@@ -117,8 +124,13 @@ class Responses:
                     if size > max_bytes:
                         raise TooLong
                     items.append(body)
-            found = tuple(self._found(file, owner, each) for each in named)
-            return Past(tuple(items), tuple(thing.n for thing, _ in chain), upto, found)
+            found: list[bytes | None] = []
+            for each in named:
+                found.append(self._found(file, owner, each))
+                size += len(found[-1] or b"")
+                if size > max_bytes:
+                    raise TooLong
+            return Past(tuple(items), tuple(thing.n for thing, _ in chain), upto, tuple(found))
 
         return await self._file.read(work)
 
@@ -142,7 +154,8 @@ class Responses:
                 if found is not None:
                     self._extend(file, Thing(*found), turn.items)
             due = now + self.retention
-            stale = [(due, number, due - RENEW_SECONDS) for number in chain]
+            late = due - min(RENEW_SECONDS, self.retention / RENEWED_BEFORE)
+            stale = [(due, number, late) for number in chain]
             file.executemany("UPDATE thing SET due = ? WHERE n = ? AND due < ?", stale)
 
         await self._file.write(work, len(turn.head) + sum(len(item.body) for item in turn.items))
@@ -319,8 +332,11 @@ def _last(file: sqlite3.Connection, thing: int) -> int:
 
 
 def _page(file: sqlite3.Connection, items: Sequence[tuple[int, str]], wanted: Wanted) -> Page:
-    """``items``: numbers and ids of all, the oldest first."""
-    ordered = items if wanted.ascending else items[::-1]
+    """``items``: numbers and ids of all, the oldest first. One that was put there twice is shown once, else no page would end."""
+    once: dict[str, tuple[int, str]] = {}
+    for item in items:
+        once.setdefault(item[1], item)
+    ordered = list(once.values())[:: 1 if wanted.ascending else -1]
     start = 0
     if wanted.after is not None:
         start = next((at + 1 for at, item in enumerate(ordered) if item[1] == wanted.after), -1)

@@ -16,6 +16,9 @@ WAIT_SECONDS = 1.0  # for another process's write
 REST_SECONDS = 1.0  # after a failure, in which nothing is asked: who waits in line need not wait for the same again
 AGAIN_SECONDS = 0.005
 SWEEP_SECONDS = 60.0  # between two looks for what has expired
+SWEPT_AT_ONCE = (
+    256  # things, so that nobody waits long for a file that has not been used for weeks; the next one goes on
+)
 MAX_WAITING = 1024  # pieces of work
 PAGE_BYTES = 4096
 LARGEST_SHARE = 4  # one thing may take this part of the file: no single one drives all others out
@@ -34,6 +37,7 @@ CREATE TABLE IF NOT EXISTS item (
 CREATE INDEX IF NOT EXISTS item_by_id ON item (id);
 COMMIT;
 """
+_SWEEP = "DELETE FROM thing WHERE n IN (SELECT n FROM thing WHERE due <= ? LIMIT ?)"
 _LARGEST = "SELECT owner, count(*) FROM thing GROUP BY owner ORDER BY sum(size) DESC LIMIT 1"
 _EVICT = "DELETE FROM thing WHERE n IN (SELECT n FROM thing WHERE owner = ? ORDER BY due LIMIT ?)"
 T = TypeVar("T")
@@ -119,7 +123,8 @@ class File:
         if now - self._swept >= SWEEP_SECONDS or not self._swept:
             self._swept = now
             with contextlib.suppress(sqlite3.OperationalError):
-                file.execute("DELETE FROM thing WHERE due <= ?", (self._clock(),))
+                if file.execute(_SWEEP, (self._clock(), SWEPT_AT_ONCE)).rowcount >= SWEPT_AT_ONCE:
+                    self._swept = 0.0
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

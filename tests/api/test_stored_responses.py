@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from agw_proxy.api import stored_responses
 from agw_proxy.api.stored_responses import About, about, mint, ours, serve
 from agw_proxy.errors import CallerError, InvalidJSON, InvalidParameter, NotKept
 from agw_proxy.store.responses import Item, Responses, Turn
@@ -100,6 +101,16 @@ async def test_a_conversation_takes_so_many_items_at_once(kept: Responses) -> No
             await ask(kept, "POST", "conversations", {"metadata": metadata})
     with pytest.raises(InvalidJSON):
         await ask(kept, "POST", "conversations", [])
+
+
+async def test_items_that_are_named_have_a_bound_too(kept: Responses, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await ask(kept, "POST", "conversations", {"items": [{"role": "user", "content": "x" * 100}]})
+    page = await ask(kept, "GET", f"conversations/{made['id']}/items")
+    named = [{"type": "item_reference", "id": page["data"][0]["id"]}] * 2
+    assert len((await ask(kept, "POST", f"conversations/{made['id']}/items", {"items": named}))["data"]) == 2
+    monkeypatch.setattr(stored_responses, "MAX_NAMED_BYTES", 300)
+    with pytest.raises(InvalidParameter, match="too large"):
+        await ask(kept, "POST", f"conversations/{made['id']}/items", {"items": named})
 
 
 async def test_what_is_not_there_is_named(kept: Responses) -> None:

@@ -86,8 +86,8 @@ async def test_it_is_its_owners(kept: Responses) -> None:
             await call
     assert await kept.knows(ME, "a")
     assert not await kept.knows(OTHER, "a")
-    past = await kept.past(OTHER, None, None, ("in_a",), 0)
-    mine = await kept.past(ME, None, None, ("in_a", "none"), 0)
+    past = await kept.past(OTHER, None, None, ("in_a",), 100)
+    mine = await kept.past(ME, None, None, ("in_a", "none"), 100)
     assert (past.named, mine.named) == ((None,), (b'{"id":"in_a"}', None))
 
 
@@ -164,6 +164,37 @@ async def test_it_expires_unless_it_is_continued(kept: Responses, clock: Clock) 
         await ids(kept, "lonely")
     clock.now += 29 * DAY
     assert not await kept.knows(ME, "b")
+
+
+async def test_what_is_kept_for_less_than_a_day_stays_while_it_is_in_use(tmp_path: Path, clock: Clock) -> None:
+    kept = Responses(tmp_path / "short.db", 8 << 20, 3600.0, clock)
+    await keep(kept, turn("r0"))
+    for number in range(1, 5):
+        clock.now += 1800
+        await keep(kept, turn(f"r{number}", f"r{number - 1}"))
+    assert len(await ids(kept, "r4")) == 10
+
+
+async def test_items_that_are_named_are_no_more_than_may_be_put_back(kept: Responses) -> None:
+    await keep(kept, turn("a"))
+    body = item("in_a").body
+    assert (await kept.past(ME, None, None, ["in_a"] * 3, 3 * len(body))).named == (body,) * 3
+    with pytest.raises(TooLong):
+        await kept.past(ME, None, None, ["in_a"] * 3, 3 * len(body) - 1)
+    with pytest.raises(TooLong):
+        await kept.past(ME, None, None, ["nobody"] * (responses.MAX_NAMED + 1), 1 << 20)
+
+
+async def test_an_item_that_is_there_twice_is_shown_once_so_that_pages_end(kept: Responses) -> None:
+    await kept.begin(ME, "talk", b"{}", [item(name) for name in ("a", "b", "a", "c")])
+    for ascending in (True, False):
+        found: list[str] = []
+        after, more = None, True
+        while more and len(found) < 5:
+            page = await kept.held(ME, "talk", Wanted(1, ascending, after))
+            found += [each.id for each in page.items]
+            after, more = found[-1], page.more
+        assert found == (["a", "b", "c"] if ascending else ["c", "b", "a"])
 
 
 async def test_what_is_in_use_is_not_written_anew_each_time(kept: Responses, clock: Clock) -> None:

@@ -40,6 +40,25 @@ async def test_what_has_expired_goes_and_leaves_no_trace(tmp_path: Path, monkeyp
     await file.close()
 
 
+async def test_much_that_has_expired_goes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = File(tmp_path / "a.db", 1 << 20, lambda: 1.0)
+
+    def fill(opened: sqlite3.Connection) -> None:
+        for number in range(5):
+            row = ("me", str(number), 0, 0, 10.0, 0, None, -1, b"")
+            opened.execute(
+                "INSERT INTO thing (owner, id, kind, made, due, size, before, upto, head) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+
+    await file.write(fill, 0)
+    await file.close()
+    monkeypatch.setattr(responses_file, "SWEPT_AT_ONCE", 2)
+    late = File(tmp_path / "a.db", 1 << 20, lambda: 11.0)
+    assert [(await late.read(counted))[0] for _ in range(4)] == [3, 1, 0, 0]
+    await late.close()
+
+
 async def test_a_locked_file_is_waited_for_once_by_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responses_file, "WAIT_SECONDS", 0.05)
     monkeypatch.setattr(responses_file, "REST_SECONDS", 3600.0)
