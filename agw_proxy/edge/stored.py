@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 
 from agw_proxy._hot.peek import Peek
+from agw_proxy.api.responses import PATH
 from agw_proxy.api.stored_responses import NOUNS, About, about, item_of, not_kept, ours, resolved, seed, serve
 from agw_proxy.config.settings import Server
 from agw_proxy.dialects.base import Malformed
@@ -30,6 +31,8 @@ from agw_proxy.types import Principal, Stored
 from agw_proxy.upstreams.opening import Opened, content_type
 
 Tree = dict[str, Any]
+
+MAX_DEPTH = 200  # of what is kept, whatever else is accepted: deeper trees can be read here, and not be written
 
 
 class Counted(Protocol):
@@ -59,7 +62,7 @@ async def answered(
         if asked.method == "POST" and asked.part != "cancel":
             body = await bodies.read(request, exchange)
             held = len(body)
-            look_into(body or b"{}", state.settings.server.json_depth)
+            look_into(body or b"{}", min(state.settings.server.json_depth, MAX_DEPTH))
         return await serve(kept, principal.owner, asked, fields_of(query), body)
     except StoreAway:
         raise away() from None
@@ -68,18 +71,27 @@ async def answered(
 
 
 async def recall(
-    kept: Responses, exchange: Exchange, state: State, body: bytes, seen: Peek, counted: Counted, *, everything: bool
+    kept: Responses,
+    exchange: Exchange,
+    state: State,
+    path: str,
+    body: bytes,
+    seen: Peek,
+    counted: Counted,
+    *,
+    everything: bool,
 ) -> "Recalled | None":
     """The request with what it goes on from, and what of its answer is to be kept; None: neither.
 
     ``everything``: see ``Recalled``. Raises PreviousNotFound and NotKept for what no upstream of the model could know
-    either, BodyTooLarge, InvalidParameter, StoreUnavailable.
+    either, BodyTooLarge, InvalidJSON, InvalidParameter, StoreUnavailable.
     """
     tree, principal = _object(body), exchange.principal
     if tree is None or principal is None:
         return None
-    made = Recalled(kept, principal.owner, tree, counted, everything=everything)
+    made = Recalled(kept, principal.owner, tree, counted, everything=everything, counts=path != PATH)
     try:
+        _check_depth(body, state.settings.server)
         await made.look(body, seen, state.settings.server)
     except Missing as missing:
         if ours(missing.what) or not any_native(state, principal, seen.model):
@@ -101,14 +113,16 @@ async def recall(
 class Recalled:
     """One request: what it has become, and what is to become of its answer (``keeping.Keeper``)."""
 
-    def __init__(self, kept: Responses, owner: str, tree: Tree, counted: Counted, *, everything: bool) -> None:
-        """``everything``: answers of upstreams are kept that keep them, too."""
+    def __init__(
+        self, kept: Responses, owner: str, tree: Tree, counted: Counted, *, everything: bool, counts: bool
+    ) -> None:
+        """``everything``: answers of upstreams are kept that keep them, too. ``counts``: only its tokens are asked for."""
         self._kept, self._owner, self._counted = kept, owner, counted
-        self._everything = everything
+        self._everything, self._counts = everything, counts
         self._tree = tree
         self._previous = _id(tree, "previous_response_id")
         self._conversation = _id(tree, "conversation")
-        self._lists = tree.get("store") is not False
+        self._lists = tree.get("store") is not False and not counts
         self._appends = False
         self._rebuilt = False
         self._past = Past()
@@ -131,13 +145,14 @@ class Recalled:
         came = sent(self._tree.get("input"))
         own = await resolved(self._kept, self._owner, came, most, strict=False)
         self._rebuilt = bool(self._previous or self._conversation) or own != came
-        self._asked = [item_of(tree) for tree in own] if self._lists or self._conversation is not None else []
+        keeps = self._lists or (self._conversation is not None and not self._counts)
+        self._asked = [item_of(tree) for tree in own] if keeps else []
         shows: Tree = {"previous_response_id": self._previous} if self._previous is not None else {}
         shows |= {"conversation": {"id": self._conversation}} if self._conversation is not None else {}
         plain: Callable[[], tuple[bytes, Peek]] | None = None
         self.original, self.body, self.seen = body, body, seen
         if self._rebuilt:
-            self.told = {**shows, "store": self._lists}
+            self.told = {} if self._counts else {**shows, "store": self._lists}
             encoded = [orjson.dumps(tree) for tree in own]
             self.body = with_history(self._tree, self._past.items, encoded)
             if len(self.body) > most:
@@ -151,8 +166,9 @@ class Recalled:
         """The request for an upstream that speaks Responses and knows nothing of what was kept. ``named``: of ``own``, what was."""
         past = [orjson.dumps(item) for item in portable([orjson.loads(item) for item in self._past.items])]
         trees = [each for tree in own for each in (portable([tree]) if id(tree) in named else [tree])]
-        # Kept here, and whole: the upstream need not keep it again.
-        tree = self._tree if self._tree.get("background") is True else {**self._tree, "store": False}
+        # Kept here, and whole: the upstream need not keep it again. A count knows no such word.
+        as_it_is = self._counts or self._tree.get("background") is True
+        tree = self._tree if as_it_is else {**self._tree, "store": False}
         body = with_history(tree, past, [orjson.dumps(tree) for tree in trees])
         return body, look_into(body, depth)
 
@@ -172,7 +188,7 @@ class Recalled:
         service = state.services[opened.target.upstream]
         native = "responses" in service.speaks
         self._lists = self._lists and (not (native and service.keeps) or self._rebuilt or self._everything)
-        self._appends = self._conversation is not None
+        self._appends = self._conversation is not None and not self._counts
         if exchange.reuse is not None:  # by who has asked for it first
             self._lists = self._appends = False
         self.told = self.told if native else {}
@@ -189,7 +205,7 @@ class Recalled:
             elif content_type(opened.reply) != b"application/json" or opened.reply.status != 200:
                 return
             elif not await keep_whole(opened, self):
-                exchange.notes.append(("x-agw-dropped", "store"))
+                opened.dropped = (*opened.dropped, "store")
         except BaseException:
             opened.abandon()
             raise
@@ -236,6 +252,12 @@ def _check_elsewhere(state: State, principal: Principal, asked: About) -> None:
         if "responses" in service.speaks and may_ask(state, upstream.name, principal):
             return
     raise not_kept(shown(asked.id), NOUNS[asked.kind])
+
+
+def _check_depth(body: bytes, server: Server) -> None:
+    """Raises InvalidJSON for what could not be written again."""
+    if server.json_depth > MAX_DEPTH:
+        look_into(body, MAX_DEPTH)
 
 
 def _id(tree: Tree, name: str) -> str | None:

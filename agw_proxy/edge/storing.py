@@ -56,7 +56,7 @@ class Storing:
         from agw_proxy.edge.stored import recall  # noqa: PLC0415  likewise
 
         everything = state.settings.store.responses == "all"
-        return await recall(kept, exchange, state, body, seen, self._metrics, everything=everything)
+        return await recall(kept, exchange, state, path, body, seen, self._metrics, everything=everything)
 
     async def _kept(self, state: State) -> "Responses | None":
         """The file of the settings in force; None where nothing is kept."""

@@ -34,6 +34,7 @@ def config(url: str, **sections: object) -> Tree:
         {"name": "stranger", "key": STRANGER, "models": ["messages-*"]},
     ]
     made["teams"] = [{"name": "crew"}]
+    made["server"]["json_depth"] = 400
     return made
 
 
@@ -297,6 +298,27 @@ def test_its_tokens_are_counted_with_what_it_goes_on_from(running: Gateway) -> N
     assert together["input_tokens"] > alone["input_tokens"] + 100
 
 
+def test_an_upstream_that_counts_is_asked_with_all_of_it_and_with_nothing_else(
+    running: Gateway, upstream: Upstream
+) -> None:
+    made = turn(running, model="messages-x", input="one").json["id"]
+    upstream.script(answer({"object": "response.input_tokens", "input_tokens": 7}))
+    reply = running.post(f"{TURN}/input_tokens", {"model": "responses-x", "input": "two", "previous_response_id": made})
+    assert reply.json == {"object": "response.input_tokens", "input_tokens": 7}
+    assert upstream.last.json.keys() == {"model", "input"}
+    assert words(upstream) == ["one", "Hello world", "two"]
+
+
+def test_what_is_nested_too_deeply_to_be_kept_is_refused(running: Gateway) -> None:
+    items = b'[{"role":"user","content":' + b"[" * 300 + b"]" * 300 + b"}]"
+    for path, body in (
+        (TURN, b'{"model":"chat-x","input":' + items + b"}"),
+        ("/v1/conversations", b'{"items":' + items + b"}"),
+    ):
+        reply = running.post(path, body)
+        assert (reply.status, reply.json["error"]["code"]) == (400, "invalid_json")
+
+
 @pytest.mark.parametrize("store", [True, False])
 async def test_a_connection_that_goes_on_from_a_kept_one_loses_nothing_of_it(
     running: Gateway, upstream: Upstream, store: bool
@@ -332,8 +354,9 @@ def test_where_it_cannot_be_kept_the_answer_goes_out_and_says_so(running: Gatewa
     holder = sqlite3.connect(file_of(running), isolation_level=None)
     try:
         holder.execute("BEGIN IMMEDIATE")
-        reply = turn(running, model="chat-x", input="two")
-        assert (reply.status, reply.json["store"], reply.value("x-agw-dropped")) == (200, False, "store")
+        reply = turn(running, model="chat-x", input="two", max_tool_calls=3)
+        assert (reply.status, reply.json["store"]) == (200, False)
+        assert reply.value("x-agw-dropped") == "max_tool_calls, store"
         streamed = turn(running, model="chat-x", input="two", stream=True)
         last = orjson.loads(streamed.body.rstrip().rpartition(b"data: ")[2])
         assert (last["type"], last["response"]["store"]) == ("response.completed", False)
