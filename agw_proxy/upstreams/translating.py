@@ -20,6 +20,7 @@ from agw_proxy.dialects.sse import Events
 from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamBroken, UpstreamError, UpstreamInvalid
 from agw_proxy.types import Call, RawHeaders, Reply
 from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, SPENT, STATUS_OF_KIND
+from agw_proxy.upstreams.passing import PassedOn
 from agw_proxy.upstreams.retry_after import told_ms
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.unwrapped import lost_by
@@ -160,8 +161,12 @@ def _headers(headers: list[tuple[str, str]], spoken: Spoken) -> list[tuple[str, 
     ]
 
 
-class Translated:
+class Translated(PassedOn):
     """An answer in the caller's form."""
+
+    status = 0
+    headers: RawHeaders = ()
+    ended = False
 
     def __init__(
         self,
@@ -175,29 +180,17 @@ class Translated:
         stream: bool,
     ) -> None:
         """``reply``: in the upstream's form ``spoken``. ``name``: of the upstream. ``stream``: the caller wants one."""
-        self._stream = stream
-        self._reply, self._name = reply, name
+        super().__init__(reply)
+        self._stream, self._name = stream, name
         self._spoken, self._form, self._shown = spoken, form, shown
         self.status = reply.status
-        self.headers: RawHeaders = ()
         self.dropped = dropped
         """What the request has lost on its way there."""
         self.spent = False
         """The upstream says that what was paid for is used up (which not every dialect has a word for)."""
-        self.ended = False
         self._whole: bytes | None = None
         self._events: Events | None = None
         self._moved = True
-
-    @property
-    def connect_ms(self) -> float:
-        """See ``types.Reply``."""
-        return self._reply.connect_ms
-
-    @property
-    def began_ns(self) -> int:
-        """See ``types.Reply``."""
-        return self._reply.began_ns
 
     async def begin(self) -> None:
         """Find out what kind of answer it is; one in one piece is read. Raises UpstreamError."""
@@ -307,4 +300,4 @@ class Translated:
     def close(self) -> None:
         """See ``types.Reply``."""
         self._whole = None
-        self._reply.close()
+        super().close()
