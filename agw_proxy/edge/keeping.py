@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 import orjson
 
+from agw_proxy._hot.sse import EventTooLong, Stream
 from agw_proxy.dialects.base import Malformed
 from agw_proxy.dialects.openai_responses_kept import ENDS
 from agw_proxy.dialects.sse import MAX_EVENT_BYTES, Events
+from agw_proxy.errors import UpstreamBroken
 from agw_proxy.types import RawHeaders, Reply
 from agw_proxy.upstreams.opening import Opened
 from agw_proxy.upstreams.passing import PassedOn
@@ -19,6 +21,8 @@ Tree = dict[str, Any]
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  # of one that is kept; a longer one is relayed only
 ITEM_DONE = "response.output_item.done"
+ENDS_OF_EVENTS = (b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\r\r")
+LONGEST_END = max(map(len, ENDS_OF_EVENTS))
 _HAVE_ONE = frozenset({"response.created", "response.in_progress", "response.queued", "response.failed"})
 
 
@@ -35,36 +39,22 @@ class Keeper(Protocol):
         ...
 
 
-class Whole:
+class Whole(PassedOn):
     """A Reply of which everything has been read and is to be sent first."""
 
     ended = True
+    headers: RawHeaders = ()
 
     def __init__(self, reply: Reply, size: int) -> None:
         """``size``: of what is sent instead of its body."""
-        self._reply = reply
-        self.status = reply.status
+        super().__init__(reply)
         others = [(name, value) for name, value in reply.headers if name.lower() != b"content-length"]
-        self.headers: RawHeaders = [*others, (b"content-length", b"%d" % size)]
-
-    @property
-    def connect_ms(self) -> float:
-        """See ``types.Reply``."""
-        return self._reply.connect_ms
-
-    @property
-    def began_ns(self) -> int:
-        """See ``types.Reply``."""
-        return self._reply.began_ns
+        self.headers = [*others, (b"content-length", b"%d" % size)]
 
     async def read(self, *, progress: bool = True) -> bytes:
         """See ``types.Reply``."""
         del progress
         return b""
-
-    def close(self) -> None:
-        """See ``types.Reply``."""
-        self._reply.close()
 
 
 async def keep_whole(opened: Opened, keeper: Keeper) -> bool:
@@ -96,18 +86,45 @@ class Keeping(PassedOn):
         self._keeper = keeper
         self._events: Events | None = Events()
         self._held = bytearray()
+        self._searched = 0
         self._items: list[Tree] = []
         self._items_bytes = 0
+
+    @property
+    def ended(self) -> bool:
+        """See ``types.Reply``."""
+        return self._reply.ended and not self._held
+
+    async def begin(self, opened: Opened, stream: Stream) -> None:
+        """Look at what was read of it before, which ``stream`` has seen. Of an event that has begun there the rest is read.
+
+        Raises UpstreamError.
+        """
+        part = bytearray(opened.raw[_boundary(opened.raw, 0) :])
+        while part and not self._reply.ended:
+            known = len(part)
+            part += await self._reply.read()
+            end = len(part) if self._reply.ended else _boundary(part, max(known - LONGEST_END, 0))
+            try:
+                opened.first += stream.feed(bytes(part[known : end or len(part)]))
+            except EventTooLong:
+                raise UpstreamBroken("The upstream sent an event over 16 MB.") from None
+            if end:
+                self._held += part[end:]
+                break
+        opened.first = await self.see(opened.first)
+        opened.reply = self
 
     async def read(self, *, progress: bool = True) -> bytes:
         """See ``types.Reply``."""
         while True:
             self._held += await self._reply.read(progress=progress)
-            end = len(self._held) if self._reply.ended or self._events is None else _boundary(self._held)
-            if len(self._held) > MAX_EVENT_BYTES:
+            end = _boundary(self._held, self._searched)
+            if self._reply.ended or self._events is None or len(self._held) > MAX_EVENT_BYTES:
                 end = len(self._held)
             whole = bytes(self._held[:end])
             del self._held[:end]
+            self._searched = max(len(self._held) - LONGEST_END + 1, 0)
             if whole or self._reply.ended:
                 return await self.see(whole)
             progress = False  # part of an event is nothing yet that would put the clock off
@@ -146,8 +163,9 @@ class Keeping(PassedOn):
             return None
         kept = True
         if kind in ENDS:
-            whole = response if response.get("output") else {**response, "output": self._items}
-            kept = await self._keeper.keep(whole)
+            told_before = not response.get("output")
+            whole = {**response, "output": self._items} if told_before else response
+            kept = not (told_before and self._items_bytes > MAX_ANSWER_BYTES) and await self._keeper.keep(whole)
         made = _told(response, told, kept=kept)
         return orjson.dumps({**tree, "response": made}) if made != response else None
 
@@ -163,10 +181,9 @@ def _told(response: Tree, told: Mapping[str, Any], *, kept: bool) -> Tree:
     return {**response, **told, **({} if kept else {"store": False})}
 
 
-def _boundary(held: bytearray) -> int:
-    """Where the last event that is whole ends."""
-    lf, crlf = held.rfind(b"\n\n"), held.rfind(b"\r\n\r\n")
-    return max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
+def _boundary(held: bytes | bytearray, start: int) -> int:
+    """Where the last event that is whole ends; 0: none does. Before ``start`` no end begins."""
+    return max((at + len(end) for end in ENDS_OF_EVENTS if (at := held.rfind(end, start)) >= 0), default=0)
 
 
 def _object(text: bytes) -> Tree | None:

@@ -199,9 +199,7 @@ class Recalled:
             return
         try:
             if opened.stream is not None:
-                keeping = Keeping(opened.reply, self)
-                opened.first = await keeping.see(opened.first)
-                opened.reply = keeping
+                await Keeping(opened.reply, self).begin(opened, opened.stream)
             elif content_type(opened.reply) != b"application/json" or opened.reply.status != 200:
                 return
             elif not await keep_whole(opened, self):

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from agw_proxy._hot.route import Target
+from agw_proxy._hot.sse import Stream
 from agw_proxy.edge import keeping
 from agw_proxy.edge.keeping import Keeping, keep_whole
 from agw_proxy.types import RawHeaders
@@ -73,19 +74,22 @@ def frames(end: bytes = b"\n", *, named: bool = True, last: str = "response.comp
 async def passed(text: bytes, size: int, shelf: Shelf, first: int = 0) -> bytes:
     """What comes out of a stream in pieces of ``size`` bytes, of which ``first`` were read before."""
     rest = text[first:]
-    reply = Keeping(Pieces([rest[at : at + size] for at in range(0, len(rest), size)]), shelf)
-    out = await reply.see(text[:first])
-    while not reply.ended:
-        out += await reply.read()
-    return out
+    reply = Pieces([rest[at : at + size] for at in range(0, len(rest), size)])
+    stream = Stream()
+    answer = Opened(reply, TARGET, stream, stream.feed(text[:first]), raw=text[:first])
+    await Keeping(reply, shelf).begin(answer, stream)
+    out = answer.first
+    while not answer.reply.ended:
+        out += stream.feed(await answer.reply.read())
+    return out + stream.finish()
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("size", [1, 7, 100, 10_000])
 async def test_a_stream_passes_as_it_is_and_is_kept_once(size: int, named: bool, end: bytes) -> None:
     text = frames(end, named=named)
-    for first in (0, 50, len(text)):
+    for first in (0, 50, text.index(b"response.completed") + 40, len(text)):
         shelf = Shelf()
         assert await passed(text, size, shelf, first) == text
         assert shelf.kept == [RESPONSE]
@@ -96,9 +100,9 @@ async def test_one_that_is_not_kept_says_so_in_its_last_event(size: int) -> None
     text = frames()
     made = await passed(text, size, Shelf(keeps=False))
     assert made == frames(store=False)
-    shelf = Shelf(told={"previous_response_id": "resp_0"})
-    begun = await passed(text, size, shelf)
-    assert begun.count(b'"previous_response_id":"resp_0"') == 2
+    for first in (0, text.index(b"response.completed") + 40):  # also where its beginning was read before
+        begun = await passed(text, size, Shelf(told={"previous_response_id": "resp_0"}), first)
+        assert begun.count(b'"previous_response_id":"resp_0"') == 2
 
 
 async def test_what_was_said_before_counts_where_the_last_event_leaves_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +111,8 @@ async def test_what_was_said_before_counts_where_the_last_event_leaves_it_out(mo
     assert await passed(text, 64, shelf) == text
     assert shelf.kept[0]["output"] == [{"id": "msg_1"}]
     monkeypatch.setattr(keeping, "MAX_ANSWER_BYTES", 10)
-    await passed(text, 64, shelf)
-    assert shelf.kept[1]["output"] == []
+    assert await passed(text, 64, shelf) == frames(output=[], store=False)
+    assert len(shelf.kept) == 1  # a part of it is no answer
 
 
 @pytest.mark.parametrize("last", ["response.failed", "error", "response.cancelled"])
