@@ -104,7 +104,10 @@ def common_headers(exchange: Exchange) -> list[tuple[str, str]]:
         headers.append(("x-agw-cache", exchange.cache))
     if exchange.reuse == "replayed":
         headers.append(("idempotent-replayed", "true"))
-    headers += exchange.notes
+    notes: dict[str, str] = {}
+    for name, value in exchange.notes:
+        notes[name] = f"{notes[name]}, {value}" if name in notes else value
+    headers += notes.items()
     if exchange.grant is not None:
         headers += limit_headers(exchange.grant, exchange.dialect)
     return headers

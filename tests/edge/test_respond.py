@@ -149,6 +149,16 @@ def test_methods_and_upgrades_are_answered_as_http_wants() -> None:
     assert (upgrade["Upgrade"], upgrade["Connection"]) == ("HTTP/1.1", "Upgrade")
 
 
+def test_what_is_told_twice_of_one_kind_is_told_in_one_header() -> None:
+    made = exchange()
+    made.notes = [("x-agw-dropped", "idempotency-key"), ("age", "7"), ("x-agw-dropped", "top_k, store")]
+    headers = respond.common_headers(made)
+    assert [item for item in headers if item[0] in {"age", "x-agw-dropped"}] == [
+        ("x-agw-dropped", "idempotency-key, top_k, store"),
+        ("age", "7"),
+    ]
+
+
 def test_common_headers_tell_of_attempts_limits_and_the_dialects_own_id() -> None:
     made = exchange("anthropic")
     made.trail = [Attempt("a/m", "a", "upstream_reset"), Attempt("b/m", "b", "200")]
