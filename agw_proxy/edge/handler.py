@@ -338,7 +338,7 @@ class Handler:
             await asking.opened(opened)
             await self._affinity.watch(exchange, opened, state, relay, path, routed)
             if recalled is not None:
-                await recalled.watch(exchange, opened, state)
+                await recalled.watch(exchange, opened, state, shared=share is not None)
         finally:
             if body is not None:
                 self._bodies.free(held)

@@ -124,7 +124,7 @@ class Recalled:
         self._conversation = _id(tree, "conversation")
         self._lists = tree.get("store") is not False and not counts
         self._appends = False
-        self._rebuilt = False
+        self._rebuilt = self._once = False
         self._past = Past()
         self._asked: list[Item] = []
         self.told: Tree = {}
@@ -183,14 +183,16 @@ class Recalled:
             return not_kept(shown(what), "Conversation")
         return PreviousNotFound(f"Previous response with id '{shown(what)}' not found.", param="previous_response_id")
 
-    async def watch(self, exchange: Exchange, opened: Opened, state: State) -> None:
-        """Have the answer kept on its way, where it is to be. Raises UpstreamError where it breaks before it has begun to go out."""
+    async def watch(self, exchange: Exchange, opened: Opened, state: State, *, shared: bool) -> None:
+        """Have the answer kept on its way, where it is to be. Raises UpstreamError where it breaks before it has begun to go out.
+
+        ``shared``: others may get the same one, and each of them may be the only one who gets it whole.
+        """
+        self._once = shared
         service = state.services[opened.target.upstream]
         native = "responses" in service.speaks
         self._lists = self._lists and (not (native and service.keeps) or self._rebuilt or self._everything)
         self._appends = self._conversation is not None and not self._counts
-        if exchange.reuse is not None:  # by who has asked for it first
-            self._lists = self._appends = False
         self.told = self.told if native else {}
         self.body = self.original = b""
         self._tree, self._past = {}, self._past._replace(items=())
@@ -220,7 +222,7 @@ class Recalled:
         turn = Turn(what, before, self._past.upto, head, items)
         appends = self._conversation if self._appends else None
         try:
-            await self._kept.keep(self._owner, turn, self._past.chain, appends, listed=self._lists)
+            await self._kept.keep(self._owner, turn, self._past.chain, appends, listed=self._lists, once=self._once)
         except StoreAway:
             self._counted.dropped("response")
             return False

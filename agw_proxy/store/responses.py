@@ -135,16 +135,25 @@ class Responses:
         return await self._file.read(work)
 
     async def keep(
-        self, owner: str, turn: Turn, chain: Sequence[int], conversation: str | None, *, listed: bool = True
+        self,
+        owner: str,
+        turn: Turn,
+        chain: Sequence[int],
+        conversation: str | None,
+        *,
+        listed: bool = True,
+        once: bool = False,
     ) -> None:
         """Keep a response in place of one of the same id, and what it goes on from for as long.
 
         ``conversation``: it gets the response's items, too; one that is gone gets none. ``listed``: False keeps nothing
-        but that. Raises StoreAway.
+        but that. ``once``: several may have got this very answer, of whom the first one keeps it. Raises StoreAway.
         """
 
         def work(file: sqlite3.Connection) -> None:
             now = self._clock()
+            if once and self._has(file, owner, turn, None if listed else conversation):
+                return
             if listed:
                 file.execute("DELETE FROM thing WHERE owner = ? AND id = ?", (owner, turn.id))
                 number = self._add(file, owner, RESPONSE, turn.id, turn.before, turn.upto, turn.head)
@@ -269,6 +278,14 @@ class Responses:
         if row is None or row[1] != kind:
             raise Missing(what)
         return Thing(*row)
+
+    def _has(self, file: sqlite3.Connection, owner: str, turn: Turn, conversation: str | None) -> bool:
+        """An answer is kept; ``conversation``: its items are there."""
+        thing = file.execute(_THING, (owner, conversation or turn.id, self._clock())).fetchone()
+        if thing is None or conversation is None:
+            return thing is not None
+        said = next((item.id for item in turn.items if item.answered), None)
+        return file.execute("SELECT 1 FROM item WHERE thing = ? AND id = ?", (thing[0], said)).fetchone() is not None
 
     def _found(self, file: sqlite3.Connection, owner: str, what: str) -> bytes | None:
         try:

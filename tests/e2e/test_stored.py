@@ -3,6 +3,7 @@
 import signal
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import orjson
 import pytest
 
 from agw_proxy.policy.affinity import RECALLS, recalls
+from tests.e2e.test_cache_flights import in_flight, opened_by
 from tests.e2e.test_responses_socket import talking
 from tests.e2e.test_translation import upstreams
 from tests.support.behaviours import answer, stream
+from tests.support.fake_openai import spoken
 from tests.support.gateway import Gateway, Tree, configuration
 from tests.support.providers import TEXT, THINKING, TOOLS, message_frames, plays, response, response_frames
 from tests.support.upstream import Upstream
@@ -340,6 +343,34 @@ def test_one_that_comes_twice_with_its_key_is_kept_once(running: Gateway, upstre
         again = sdk.responses.create(model="chat-x", input="one", conversation=talk.id, extra_headers=headers)
         assert again == first
         assert len(list(sdk.conversations.items.list(talk.id))) == 2
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_one_whose_first_asker_has_left_is_kept_for_who_asked_again(
+    running: Gateway, upstream: Upstream, store: bool
+) -> None:
+    talk = running.post("/v1/conversations", {}).json["id"]
+    body = {"model": "chat-x", "input": "one", "conversation": talk, "store": store, "stream": True}
+    go = threading.Event()
+    upstream.script(opened_by(spoken()[:2], go, spoken()[2:]))
+    headers = running.headers(more={"Idempotency-Key": f"left-{store}"})
+    with running.connect() as first, running.connect() as second, running.connect() as third:
+        first.send("POST", TURN, body, headers)
+        first.head()
+        heads = []
+        for retry in (second, third):
+            retry.send("POST", TURN, body, headers)
+            heads.append((retry, retry.head()))
+        first.reset()
+        running.until(lambda: in_flight(running) == 2, "the first has not left")
+        go.set()
+        told = [b"".join(retry.pieces(head)) for retry, head in heads]
+    last = [orjson.loads(text.rstrip().rpartition(b"data: ")[2]) for text in told]
+    assert [each["type"] for each in last] == ["response.completed"] * 2
+    made = last[0]["response"]["id"]
+    assert running.get(f"{TURN}/{made}").status == (200 if store else 404)
+    items = running.get(f"/v1/conversations/{talk}/items").json
+    assert len(items["data"]) == 2  # type: ignore[arg-type]  # a list
 
 
 def test_the_file_is_its_owners_and_its_words_are_not_logged(running: Gateway) -> None:

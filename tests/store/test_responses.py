@@ -185,6 +185,19 @@ async def test_items_that_are_named_are_no_more_than_may_be_put_back(kept: Respo
         await kept.past(ME, None, None, ["nobody"] * (responses.MAX_NAMED + 1), 1 << 20)
 
 
+@pytest.mark.parametrize("listed", [True, False])
+async def test_one_that_several_have_got_is_kept_by_the_first_of_them(kept: Responses, listed: bool) -> None:
+    await kept.begin(ME, "talk", b"{}", [item("zero")])
+    for size in (1, 2, 3):
+        await kept.keep(ME, turn("a", "talk", upto=0, size=size), (), "talk", listed=listed, once=True)
+    assert await ids(kept, None, "talk") == ["zero", "in_a", "out_a"]
+    if listed:
+        assert (await kept.response(ME, "a"))[0] == b'"x"'
+    await kept.forget(ME, "talk", CONVERSATION)
+    await kept.keep(ME, turn("b", "talk", upto=0), (), "talk", listed=listed, once=True)
+    assert await kept.knows(ME, "b") is listed
+
+
 async def test_an_item_that_is_there_twice_is_shown_once_so_that_pages_end(kept: Responses) -> None:
     await kept.begin(ME, "talk", b"{}", [item(name) for name in ("a", "b", "a", "c")])
     for ascending in (True, False):
