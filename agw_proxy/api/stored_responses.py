@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from agw_proxy.dialects.base import Malformed
-from agw_proxy.dialects.openai_responses_kept import listed, put_together, reference_of, sent
+from agw_proxy.dialects.openai_responses_kept import check_readable, listed, put_together, reference_of, sent
 from agw_proxy.dialects.openai_responses_requests import is_metadata
 from agw_proxy.errors import CallerError, InvalidJSON, InvalidParameter, NotKept
 from agw_proxy.store.responses import CONVERSATION, RESPONSE, Item, Page, Responses, Thing, Wanted
@@ -158,7 +158,12 @@ async def _items(kept: Responses, owner: str, value: object, *, needed: bool) ->
     if len(trees) > MOST_ITEMS:
         raise Malformed(f"'items' has more than {MOST_ITEMS} items: add them in several requests.", "items")
     try:
-        return [item_of(tree) for tree in await resolved(kept, owner, trees, MAX_NAMED_BYTES, strict=True)]
+        whole = await resolved(kept, owner, trees, MAX_NAMED_BYTES, strict=True)
+        check_readable(whole)
+        return [item_of(tree) for tree in whole]
+    except Malformed as error:  # as of a request's input
+        param = (error.param or "items").replace("input", "items", 1)
+        raise Malformed(error.message.replace("'input[", "'items["), param) from None
     except TooLong:
         raise Malformed(
             "The items that are named are too large together: add them in several requests.", "items"

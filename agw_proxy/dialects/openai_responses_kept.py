@@ -4,6 +4,7 @@ OpenAI API reference, Responses, "List input items", and Conversations. What is 
 what is sent may be shorter: a string, a message without a type.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import orjson
 
 from agw_proxy.dialects import members
 from agw_proxy.dialects import openai_responses_signatures as signatures
-from agw_proxy.dialects.base import Malformed, Tree
+from agw_proxy.dialects.base import Malformed, Request, Tree, Untranslatable
+from agw_proxy.dialects.openai_responses_items import read_input
 
 PREFIXES = {
     "message": "msg",
@@ -39,6 +41,12 @@ def sent(value: object, where: str = "input") -> list[Tree]:
     if not isinstance(value, list):
         raise members.wrong(where, "a string or a list of items", value)
     return members.branches({where: value}, where)
+
+
+def check_readable(items: Sequence[Tree]) -> None:
+    """Raises Malformed for items that no turn could go on from; such as only a provider knows are its to judge."""
+    with contextlib.suppress(Untranslatable):
+        read_input(items, Request(model="", messages=[], extra={}))
 
 
 def reference_of(item: Tree) -> str | None:

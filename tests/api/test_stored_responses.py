@@ -113,6 +113,25 @@ async def test_items_that_are_named_have_a_bound_too(kept: Responses, monkeypatc
         await ask(kept, "POST", f"conversations/{made['id']}/items", {"items": named})
 
 
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        ({"role": "user", "content": [1]}, "items[1].content[0]"),
+        ({"type": 7, "role": "user", "content": "x"}, "items[1].type"),
+        ({"type": "function_call", "call_id": "c"}, "items[1].name"),
+        ({"type": "item_reference"}, "items"),
+    ],
+)
+async def test_an_item_that_no_turn_could_go_on_from_is_not_taken(kept: Responses, item: Any, param: str) -> None:
+    one = {"type": "message", "role": "user", "content": "x"}
+    with pytest.raises(InvalidParameter) as refused:
+        await ask(kept, "POST", "conversations", {"items": [one, item]})
+    assert refused.value.param == param
+    assert "input" not in refused.value.message
+    made = await ask(kept, "POST", "conversations", {"items": [one, {"type": "of_tomorrow", "any": [1]}]})
+    assert made["object"] == "conversation"
+
+
 async def test_what_is_not_there_is_named(kept: Responses) -> None:
     made = await ask(kept, "POST", "conversations", {})
     for method, path, noun in (
