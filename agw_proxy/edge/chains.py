@@ -38,7 +38,7 @@ class Begun(NamedTuple):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """A response, with what led to it (see ``Begun``). ``there``: its upstream stores it, and knows it by its id."""
+    """A response, with what led to it (see ``Begun``). ``there``: its upstream, or the gateway, stores it and knows it by its id."""
 
     id: str
     items: tuple[bytes, ...]

@@ -238,12 +238,13 @@ class Turns:
 
         def ended(turn: Exchange | None, response: Tree, done: list[object]) -> None:
             native, stored = self._native(turn), tree.get("store") is not False
+            there = stored and (native or self._kept(response))
             output = response.get("output") or done
             identity = response.get("id")
             with contextlib.suppress(orjson.JSONEncodeError):  # likewise: it is not remembered
                 answer = answered(output if isinstance(output, list) else [], native=native, stored=stored)
                 if isinstance(identity, str):
-                    self._chains.end(lane or "", identity, begun, answer, there=native and stored)
+                    self._chains.end(lane or "", identity, begun, answer, there=there)
 
         frames = Frames(self._tell, lane, ended)
         request = request_of(self._request, self._key, tree, body, frames)
@@ -270,6 +271,11 @@ class Turns:
             service.upstream.name == name and "responses" in service.speaks and service.keeps
             for service in self._state.services
         )
+
+    def _kept(self, response: Tree) -> bool:
+        """The gateway has it, whoever has answered."""
+        store = self._state.settings.store
+        return store is not None and store.keeps and response.get("store") is True
 
     async def _prepare(self, tree: Tree, lane: str | None, begun: Begun | None) -> None:
         """``generate: false``: what is said here is known for the next turn, and no model is asked."""

@@ -330,9 +330,14 @@ async def test_a_connection_that_goes_on_from_a_kept_one_loses_nothing_of_it(
     async with talking(running, key=running.key) as talk:
         for word in ("two", "three", "four"):
             last = await talk.turn(model="chat-x", input=word, previous_response_id=at, store=store)
+            if store:  # it is asked for by its id, and not kept with all before it once more
+                assert last["response"]["previous_response_id"] == at
             at = last["response"]["id"]
     said = [word for word in words(upstream) if word != "Hello world"]
     assert said == ["one", "two", "three", "four"]
+    with sqlite3.connect(file_of(running)) as file:
+        found = file.execute("SELECT count(*) FROM item JOIN thing ON thing.n = item.thing WHERE thing.id = ?", (at,))
+        assert found.fetchone()[0] == (2 if store else 0)
 
 
 def test_one_that_comes_twice_with_its_key_is_kept_once(running: Gateway, upstream: Upstream) -> None:
