@@ -197,6 +197,7 @@ class Recalled:
         self.body = self.original = b""
         self._tree, self._past = {}, self._past._replace(items=())
         self.stored = Stored("", {})
+        self._asked = self._asked if self._lists or self._appends else []
         if exchange.endpoint != "responses" or not (self._lists or self._appends or self.told):
             return
         try:
