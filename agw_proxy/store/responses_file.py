@@ -22,7 +22,9 @@ SWEPT_AT_ONCE = (
 MAX_WAITING = 1024  # pieces of work
 PAGE_BYTES = 4096
 LARGEST_SHARE = 4  # one thing may take this part of the file: no single one drives all others out
-EVICTIONS = 16  # for one that comes
+EVICTIONS = 64  # for one that comes
+EVICTED_BYTES = 16 * 1024 * 1024  # at once, so that other workers never wait long; one more thing than that
+EVICTED_AT_ONCE = 256  # things, likewise
 SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS thing (
@@ -38,8 +40,15 @@ CREATE INDEX IF NOT EXISTS item_by_id ON item (id);
 COMMIT;
 """
 _SWEEP = "DELETE FROM thing WHERE n IN (SELECT n FROM thing WHERE due <= ? LIMIT ?)"
-_LARGEST = "SELECT owner, count(*) FROM thing GROUP BY owner ORDER BY sum(size) DESC LIMIT 1"
-_EVICT = "DELETE FROM thing WHERE n IN (SELECT n FROM thing WHERE owner = ? ORDER BY due LIMIT ?)"
+_LARGEST = "SELECT owner FROM thing GROUP BY owner ORDER BY sum(size) DESC LIMIT 1"
+_EVICT = """
+DELETE FROM thing WHERE n IN (
+    SELECT n FROM (
+        SELECT n, sum(size) OVER (ORDER BY due, n) - size AS before
+        FROM (SELECT n, size, due FROM thing WHERE owner = ? ORDER BY due, n LIMIT ?)
+    ) WHERE before < ?
+)
+"""
 T = TypeVar("T")
 
 
@@ -178,4 +187,4 @@ def _evict(file: sqlite3.Connection) -> None:
     largest = file.execute(_LARGEST).fetchone()
     if largest is None:
         raise StoreAway
-    file.execute(_EVICT, (largest[0], largest[1] // 8 + 1))
+    file.execute(_EVICT, (largest[0], EVICTED_AT_ONCE, EVICTED_BYTES))

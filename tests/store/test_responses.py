@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from agw_proxy.store import responses
+from agw_proxy.store import responses, responses_file
 from agw_proxy.store.responses import CONVERSATION, RENEW_SECONDS, RESPONSE, Item, Responses, Turn, Wanted
 from agw_proxy.store.responses_file import Missing, StoreAway, TooLong
 
@@ -232,6 +232,21 @@ async def test_a_full_file_forgets_the_oldest_of_whoever_has_the_most(tmp_path: 
     with pytest.raises(StoreAway):
         await keep(kept, turn("huge", size=1 << 19), owner=OTHER)
     assert await kept.knows(ME, "little")
+
+
+async def test_room_is_made_in_parts_so_that_nobody_waits_long(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(responses_file, "EVICTED_BYTES", 30_000)
+    kept = Responses(tmp_path / "small.db", 1 << 20, 30 * DAY, clock)
+    names: list[str] = []
+    while not names or await kept.knows(ME, names[0]):
+        clock.now += 1
+        names.append(f"r{len(names)}")
+        await keep(kept, turn(names[-1], size=20_000))
+    assert [await kept.knows(ME, name) for name in names[:5]] == [False, False, True, True, True]
+    await keep(kept, turn("large", size=200_000))
+    assert await kept.knows(ME, "large")
 
 
 async def test_two_that_write_at_once_lose_nothing(tmp_path: Path, clock: Clock) -> None:
