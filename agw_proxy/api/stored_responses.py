@@ -127,8 +127,7 @@ async def _response(kept: Responses, owner: str, asked: About, query: Mapping[st
 async def _conversation(kept: Responses, owner: str, asked: About, query: Mapping[str, str], body: bytes) -> bytes:
     if asked.part == "items" and asked.method == "POST":
         added = await _items(kept, owner, _object(body).get("items"), needed=True)
-        await kept.extend(owner, asked.id, added)
-        return _list(Page(tuple(added), more=False))
+        return _list(Page(tuple(await kept.extend(owner, asked.id, added)), more=False))
     if asked.part == "items":
         return _list(await kept.held(owner, asked.id, _wanted(query)))
     if asked.part == "item":

@@ -5,11 +5,14 @@ that it was asked with or has answered, or that a conversation holds. What a res
 the response before it, or its conversation and how much of that there was.
 """
 
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import orjson
 
 from agw_proxy.store.responses_file import File, Missing, TooLong
 
@@ -202,7 +205,7 @@ class Responses:
 
         def work(file: sqlite3.Connection) -> int:
             number = self._add(file, owner, CONVERSATION, what, None, len(items) - 1, head)
-            self._append(file, number, 0, items)
+            self._append(file, number, 0, _distinct(file, number, items))
             return int(self._clock())
 
         return await self._file.write(work, len(head) + sum(len(item.body) for item in items))
@@ -218,14 +221,14 @@ class Responses:
 
         return await (self._file.read(work) if head is None else self._file.write(work, len(head)))
 
-    async def extend(self, owner: str, what: str, items: Sequence[Item]) -> None:
-        """Put items at a conversation's end. Raises Missing, StoreAway."""
+    async def extend(self, owner: str, what: str, items: Sequence[Item]) -> list[Item]:
+        """Put items at a conversation's end; gives them as they stand there. Raises Missing, StoreAway."""
 
-        def work(file: sqlite3.Connection) -> None:
+        def work(file: sqlite3.Connection) -> list[Item]:
             thing = self._thing(file, owner, what, CONVERSATION)
-            self._extend(file, thing, items)
+            return self._extend(file, thing, items)
 
-        await self._file.write(work, sum(len(item.body) for item in items))
+        return await self._file.write(work, sum(len(item.body) for item in items))
 
     async def held(self, owner: str, what: str, wanted: Wanted) -> Page:
         """Items of a conversation. Raises Missing (also of ``after``), StoreAway."""
@@ -330,16 +333,36 @@ class Responses:
         row = (owner, what, kind, int(now), now + self.retention, len(head), before, upto, head)
         return file.execute(_ADD, row).lastrowid or 0
 
-    def _extend(self, file: sqlite3.Connection, thing: Thing, items: Sequence[Item]) -> None:
+    def _extend(self, file: sqlite3.Connection, thing: Thing, items: Sequence[Item]) -> list[Item]:
         """At a conversation's end. A place is never given twice, so that what was seen of it once can be told later."""
-        self._append(file, thing.n, thing.upto + 1, items)
+        made = _distinct(file, thing.n, items)
+        self._append(file, thing.n, thing.upto + 1, made)
         later = (thing.upto + len(items), self._clock() + self.retention, thing.n)
         file.execute("UPDATE thing SET upto = ?, due = ? WHERE n = ?", later)
+        return made
 
     def _append(self, file: sqlite3.Connection, thing: int, place: int, items: Sequence[Item]) -> None:
         rows = [(thing, place + at, item.answered, item.id, item.body) for at, item in enumerate(items)]
         file.executemany(_ADD_ITEM, rows)
         file.execute("UPDATE thing SET size = size + ? WHERE n = ?", (sum(len(item.body) for item in items), thing))
+
+
+def _distinct(file: sqlite3.Connection, conversation: int, items: Sequence[Item]) -> list[Item]:
+    """The same, none with an id that another one of the conversation has: by ids they are paged, shown and deleted.
+
+    Some upstreams call all that they make the same.
+    """
+    known = "SELECT 1 FROM item WHERE thing = ? AND id = ?"
+    taken = {item.id for item in items if file.execute(known, (conversation, item.id)).fetchone() is not None}
+    made: list[Item] = []
+    for item in items:
+        if item.id in taken:
+            fresh = f"{item.id}_{secrets.token_hex(10)}"
+            made.append(item._replace(id=fresh, body=orjson.dumps({**orjson.loads(item.body), "id": fresh})))
+        else:
+            taken.add(item.id)
+            made.append(item)
+    return made
 
 
 def _last(file: sqlite3.Connection, thing: int) -> int:

@@ -198,16 +198,42 @@ async def test_one_that_several_have_got_is_kept_by_the_first_of_them(kept: Resp
     assert await kept.knows(ME, "b") is listed
 
 
-async def test_an_item_that_is_there_twice_is_shown_once_so_that_pages_end(kept: Responses) -> None:
-    await kept.begin(ME, "talk", b"{}", [item(name) for name in ("a", "b", "a", "c")])
-    for ascending in (True, False):
-        found: list[str] = []
-        after, more = None, True
-        while more and len(found) < 5:
-            page = await kept.held(ME, "talk", Wanted(1, ascending, after))
-            found += [each.id for each in page.items]
-            after, more = found[-1], page.more
-        assert found == (["a", "b", "c"] if ascending else ["c", "b", "a"])
+async def pages(kept: Responses, conversation: str, *, ascending: bool) -> list[str]:
+    """What its items say, one a page."""
+    found: list[str] = []
+    after, more = None, True
+    while more and len(found) < 9:
+        page = await kept.held(ME, conversation, Wanted(1, ascending, after))
+        found += [orjson.loads(each.body)["text"] for each in page.items]
+        assert orjson.loads(page.items[-1].body)["id"] == page.items[-1].id
+        after, more = page.items[-1].id, page.more
+    return found
+
+
+async def test_an_id_that_comes_again_in_a_conversation_becomes_another_one(kept: Responses) -> None:
+    def named(text: str) -> Item:
+        return Item("msg_1", orjson.dumps({"id": "msg_1", "text": text}))
+
+    await kept.begin(ME, "talk", b"{}", [named("a"), named("b")])
+    added = await kept.extend(ME, "talk", [named("c"), named("d")])
+    assert len({each.id for each in added} | {"msg_1"}) == 3
+    assert await pages(kept, "talk", ascending=True) == ["a", "b", "c", "d"]
+    assert await pages(kept, "talk", ascending=False) == ["d", "c", "b", "a"]
+    await kept.item(ME, "talk", "msg_1", remove=True)
+    assert await pages(kept, "talk", ascending=True) == ["b", "c", "d"]
+
+
+async def test_an_id_that_comes_again_in_a_chain_is_shown_once_so_that_pages_end(kept: Responses) -> None:
+    for what, before in (("a", None), ("b", "a"), ("c", "b")):
+        made = turn(what, before)
+        await keep(kept, made._replace(items=[item("same"), item(f"out_{what}", answered=True)]))
+    found: list[str] = []
+    after, more = None, True
+    while more and len(found) < 9:
+        page = await kept.asked_with(ME, "c", Wanted(1, ascending=True, after=after))
+        found += [each.id for each in page.items]
+        after, more = found[-1], page.more
+    assert found == ["same", "out_a", "out_b"]
 
 
 async def test_what_is_in_use_is_not_written_anew_each_time(kept: Responses, clock: Clock) -> None:
