@@ -110,18 +110,20 @@ class Frames(AbstractStreamWriter):
         if name == "error" or (tree and "type" not in tree):
             self.failed = event
             return
+        body = event.strip()
+        if not (body.startswith(b"{") and body.endswith(b"}")):
+            return  # the [DONE] of some servers, or an event that was cut: each message of the API is an object
         if name == "response.output_item.done":
             self._items.append(tree.get("item"))
         if name in LAST and name != "response.failed" and isinstance(tree.get("response"), dict):
             self._ended(self.exchange, tree["response"], self._items)
-        await self._send(self._marked(event))
+        await self._send(self._marked(body))
 
     def _marked(self, event: bytes) -> bytes:
-        """An event with its lane, as text that a WebSocket may carry (RFC 6455 section 8.1)."""
+        """An event with its lane, as text that a WebSocket may carry (RFC 6455 section 8.1). ``event``: an object."""
         if not event.isascii():
             event = event.decode("utf-8", "replace").encode()
-        body = event.rstrip()
-        return body[:-1] + self._mark if self._mark and body.endswith(b"}") else body
+        return event[:-1] + self._mark if self._mark else event
 
 
 LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})

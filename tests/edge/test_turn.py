@@ -63,6 +63,14 @@ async def test_a_lane_is_named_in_each_and_what_is_no_text_is_made_some() -> Non
     assert orjson.loads(kept.sent[0]) == {"type": "x", "delta": "\ufffd\u00e9", "stream_id": 'a"b'}
 
 
+@pytest.mark.parametrize("lane", [None, "a"])
+async def test_what_is_no_event_of_the_api_is_no_message(lane: str | None) -> None:
+    cut = b'event: response.image_generation_call.partial_image\ndata: {"type":"response.image_gen\n\n'
+    kept, frames = await written(b"data: " + COMPLETED + b"\n\n" + cut + b"data: [DONE]\n\n", 4096, lane)
+    assert [orjson.loads(message)["type"] for message in kept.sent] == ["response.completed"]
+    assert frames.failed is None
+
+
 @pytest.mark.parametrize(
     "text",
     [
