@@ -63,14 +63,14 @@ PRESETS = (
         ),
     ),
     Preset(
-        "deepseek", "https://api.deepseek.com/v1", ("chat", "messages"),
-        Quirks(
+        "deepseek", "https://api.deepseek.com/v1",  # its Messages are beneath another address: /anthropic
+        quirks=Quirks(
             omits=("metadata", "store", "verbosity", "service_tier", "seed", "parallel_tool_calls"),
             reasoning="reasoning_content",
         ),
     ),
     Preset(
-        "xai", "https://api.x.ai/v1", ("chat", "responses", "messages", "completions"),
+        "xai", "https://api.x.ai/v1", ("chat", "responses", "completions"),
         Quirks(omits=("metadata", "store", "logit_bias")),
     ),
     Preset(
