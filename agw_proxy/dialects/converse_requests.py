@@ -64,6 +64,8 @@ class Writer:
 
     def _message(self, message: Tree) -> Tree:
         content = [made for block in message["content"] if (made := self._block(block)) is not None]
+        if any("document" in block for block in content) and not any("text" in block for block in content):
+            content.append({"text": "-"})  # Amazon takes no document alone
         return {"role": message["role"], "content": content or [{"text": "-"}]}  # a turn of thoughts alone
 
     def _block(self, block: Tree) -> Tree | None:

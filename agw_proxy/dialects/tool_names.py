@@ -100,11 +100,13 @@ class Restoring:
 
     def read(self, name: str, data: bytes) -> list[Event]:
         """See ``base.Reader``."""
-        return [self._told(event) for event in self._reader.read(name, data)]
+        return [renamed_back(event, self._names) for event in self._reader.read(name, data)]
 
     def end(self) -> list[Event]:
         """See ``base.Reader``."""
-        return [self._told(event) for event in self._reader.end()]
+        return [renamed_back(event, self._names) for event in self._reader.end()]
 
-    def _told(self, event: Event) -> Event:
-        return BlockStart(event.index, _named(event.block, self._names)) if isinstance(event, BlockStart) else event
+
+def renamed_back(event: Event, names: dict[str, str]) -> Event:
+    """The event with the caller's own name, if it begins a call. ``names``: see ``own_names``."""
+    return BlockStart(event.index, _named(event.block, names)) if isinstance(event, BlockStart) else event

@@ -7,13 +7,17 @@ import time
 
 import orjson
 
-from agw_proxy.dialects import anthropic_messages_answers, anthropic_messages_streams, translate
+from agw_proxy.config.values import Spoken
+from agw_proxy.dialects import anthropic_messages_answers, anthropic_messages_streams, tool_names, translate
 from agw_proxy.dialects.base import Event, Malformed, Shown, Untranslatable
 from agw_proxy.dialects.converse_answers import Reader, read_answer
 from agw_proxy.dialects.converse_requests import Writer
 from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamInvalid
 from agw_proxy.upstreams.bedrock_frames import MalformedFrame
 from agw_proxy.upstreams.translating import told
+
+NAMED_AS: Spoken = "chat"
+"""Amazon takes names of tools as OpenAI does: they are half as long as Anthropic's."""
 
 
 class Talk:
@@ -25,7 +29,7 @@ class Talk:
             request = translate.read_request("messages", body)
             request.model = model
             writer = Writer()
-            self.body = orjson.dumps(writer.write(request))
+            self.body = orjson.dumps(writer.write(tool_names.renamed(request, NAMED_AS)))
         except (Malformed, Untranslatable) as error:
             raise InvalidParameter(error.message, param=error.param) from None
         except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
@@ -33,6 +37,7 @@ class Talk:
         self.dropped = told(tuple(writer.dropped))
         self.stream = request.stream
         self._name = name
+        self._names = tool_names.own_names(request, NAMED_AS)
         plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in request_id)
         self._shown = Shown(id=plain, model=model, now=int(time.time()), include_usage=True, request=request)
         self._reader = Reader()
@@ -44,7 +49,8 @@ class Talk:
             tree = orjson.loads(body)
             if not isinstance(tree, dict):
                 raise Malformed("The answer is not a JSON object.")
-            return orjson.dumps(anthropic_messages_answers.write_answer(read_answer(tree), self._shown))
+            found = tool_names.restored(read_answer(tree), self._names)
+            return orjson.dumps(anthropic_messages_answers.write_answer(found, self._shown))
         except (Malformed, orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
             raise UpstreamInvalid(
                 f"Upstream '{self._name}' answered with what Converse does not know: {error}"
@@ -65,4 +71,4 @@ class Talk:
         return self._written(self._reader.end())
 
     def _written(self, events: list[Event]) -> bytes:
-        return b"".join([self._writer.write(event) for event in events])
+        return b"".join([self._writer.write(tool_names.renamed_back(event, self._names)) for event in events])

@@ -105,6 +105,12 @@ def test_documents_have_names_that_differ() -> None:
     assert dropped == ["cache_control"]
 
 
+def test_a_document_does_not_stand_without_words() -> None:
+    pdf = {"type": "base64", "media_type": "application/pdf", "data": PNG}
+    made, _ = write(messages=[{"role": "user", "content": [{"type": "document", "source": pdf}]}])
+    assert [next(iter(block)) for block in made["messages"][0]["content"]] == ["document", "text"]
+
+
 def test_a_schema_goes_along_and_an_effort_does_not() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     config = {"format": {"type": "json_schema", "schema": schema}, "effort": "high"}
