@@ -203,6 +203,10 @@ def routes() -> Iterator[Case]:
     )
     yield Case("messages-refused", "upstream_failed", 400, path="/v1/messages", body=message, always=failure(400))
     yield Case("query", path="/v1/chat/completions?api-version=2024&x=%20")
+    spelt = "".join(f"%{ord(char):02x}" for char in APP_KEY[:3]) + APP_KEY[3:]
+    yield Case("key-in-the-query", "key", path=f"/v1/chat/completions?x=1&api-key={COUNTED_KEY}")
+    yield Case("key-spelt-in-the-query", "key", path=f"/v1/chat/completions?x=1&api-key={spelt}+&y=%zz")
+    yield Case("key-nearly-in-the-query", path=f"/v1/chat/completions?api-key={spelt}x&{spelt}&y=+{spelt[:-1]}")
     yield Case("user", body=chat_body(user="ann"), headers={"x-user-id": "bob", "x-channel-id": "web"})
     yield Case("user-header", headers={"x-user-id": "bob"})
     yield Case("user-odd", headers={"x-user-id": "b\xf6b", "x-channel-id": "w" * 257})

@@ -10,6 +10,7 @@ cdef enum:
     MAX_STABLE = 11             # of "/v1/models/"
     ONCE = 16                   # of ":generateContent"
     STREAMED = 22               # of ":streamGenerateContent"
+    LEAST_KEY = 8               # bytes: no key is as short
 
 # What a path of theirs says.
 cdef struct Wanted:
@@ -138,6 +139,53 @@ cdef bint holds_key(const unsigned char *name, Py_ssize_t size) noexcept nogil:
     if size == 11:
         return memcmp(name, <const char *>b"oauth_token", 11) == 0
     return size == 12 and memcmp(name, <const char *>b"access_token", 12) == 0
+
+
+cdef bint queried(Downstream d, const unsigned char *text, const RequestHead *head, const Span *key) except -1:
+    """A key of the gateway's stands in the query too, from where it must not go on: the caller's, or a field's value.
+
+    As ``edge.raw.without_keys``, which takes it out.
+    """
+    cdef const unsigned char *p = text + head.target_at + head.path_size
+    cdef const unsigned char *end = text + head.target_at + head.target_size
+    cdef const unsigned char *after
+    cdef bytes value
+    if end - p <= LEAST_KEY:
+        return False
+    if end - p > key.length and memmem(p, end - p, key.start, key.length) != NULL:
+        return True
+    while p < end:                      # at the mark before a field
+        after = field_end(p + 1, end)
+        value = value_of(p + 1, after)
+        if value is not None and d.policy.keys.lookup(value) >= 0:
+            return True
+        p = after
+    return False
+
+
+cdef bytes value_of(const unsigned char *p, const unsigned char *end):
+    """A field's value with its escapes undone and nothing white around it; None where it is too short for a key."""
+    cdef unsigned char *at
+    cdef bytes made
+    cdef int c
+    while p < end and p[0] != b"=":
+        p += 1
+    p += 1
+    if end - p < LEAST_KEY:
+        return None
+    made = PyBytes_FromStringAndSize(NULL, end - p)
+    at = <unsigned char *>PyBytes_AS_STRING(made)
+    while p < end:
+        c = p[0]
+        p += 1
+        if c == b"+":
+            c = b" "
+        elif c == b"%" and end - p >= 2 and hex_of(p[0]) >= 0 and hex_of(p[1]) >= 0:
+            c = hex_of(p[0]) << 4 | hex_of(p[1])
+            p += 2
+        at[0] = <unsigned char>c
+        at += 1
+    return made[:at - <unsigned char *>PyBytes_AS_STRING(made)].strip()
 
 
 cdef int put_call(Pen *pen, const unsigned char *text, const RequestHead *head) noexcept:

@@ -368,9 +368,3 @@ cdef bint kept_by_prefix(Names names, const unsigned char *name, Py_ssize_t size
         if size >= prefix.size and name_is(name, prefix.size, <const char *>prefix.text, prefix.size):
             return True
     return False
-
-
-cdef bint queried(const unsigned char *text, const RequestHead *head, const Span *key) noexcept nogil:
-    """The caller's key stands in the query too, from where it must not go on."""
-    cdef Py_ssize_t size = head.target_size - head.path_size
-    return size > key.length and memmem(text + head.target_at + head.path_size, size, key.start, key.length) != NULL

@@ -216,7 +216,7 @@ cdef str read_fields(Downstream d, const unsigned char *text, RequestHead *head)
             read_field(d, known.which, value, size)
     if best_rank == CREDENTIAL_HEADERS:
         return "key"
-    return "key" if queried(text, head, &best) else identify(d, &best)
+    return "key" if queried(d, text, head, &best) else identify(d, &best)
 
 
 cdef int read_field(Downstream d, int which, const unsigned char *value, Py_ssize_t size) except -1:
