@@ -27,10 +27,11 @@ READ_PATHS = frozenset({"/v1/batches", "/v1/vector_stores", "/v1/fine_tuning/job
 MARKS = (
     b'"file_id"', b'"file_ids"', b'"vector_store_ids"', b'"previous_response_id"', b'"conversation"',
     b'"encrypted_content"', b'"signature"', b'"redacted_thinking"', b'"thought_signature"',
-    b'"reasoning_details"', b'"thinking"', b'"reasoning"', b'"reasoning_effort"',
+    b'"reasoning_details"', b'"thoughtSignature"', b'"thinking"', b'"reasoning"', b'"reasoning_effort"',
+    b'"thinkingConfig"', b'"thinking_config"',
 )  # fmt: skip
 """What in a body sends a request to the full lane: the first ones refer to something, the last ones may bring something."""
-MARKS_OF_HISTORY = 10
+MARKS_OF_HISTORY = 11
 RECALLS = (b'"previous_response_id"', b'"conversation"', b'"item_reference"')
 """What in a body sends a request to the full lane where the gateway keeps Responses itself."""
 HEAD_BYTES = 4096

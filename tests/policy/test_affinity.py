@@ -145,3 +145,12 @@ def test_only_what_may_refer_to_something_is_sent_to_the_full_lane() -> None:
         assert not marked(body, 2, 0)
         assert not marked(b'{"text": ' + orjson.dumps(f"say {mark.decode()}") + b"}", 2, 1)
     assert marked(b"{}", 2, 2)
+
+
+def test_googles_signatures_are_known_by_both_spellings_of_their_names() -> None:
+    part = {"functionCall": {"name": "f"}, "thoughtSignature": "c2ln"}
+    other = {"functionCall": {"name": "f"}, "thought_signature": "c2ln"}
+    for each in (part, other):
+        assert marked(orjson.dumps({"contents": [{"role": "model", "parts": [each]}]}), 1, 1)
+    for name in ("thinkingConfig", "thinking_config"):
+        assert marked(orjson.dumps({"generationConfig": {name: {"includeThoughts": True}}}), 2, 1)

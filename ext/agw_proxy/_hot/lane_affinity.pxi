@@ -3,7 +3,7 @@
 # Names of members as they stand in a body, with their quotes: within a text the closing one would be escaped. The last
 # ones say that the answer may bring something to be remembered: they count where a model's targets are at several
 # upstreams. The same as ``policy.affinity.MARKS``.
-cdef const char *MARKS[13]
+cdef const char *MARKS[16]
 MARKS[0] = b'"file_id"'
 MARKS[1] = b'"file_ids"'
 MARKS[2] = b'"vector_store_ids"'
@@ -14,12 +14,15 @@ MARKS[6] = b'"signature"'
 MARKS[7] = b'"redacted_thinking"'
 MARKS[8] = b'"thought_signature"'
 MARKS[9] = b'"reasoning_details"'
-MARKS[10] = b'"thinking"'
-MARKS[11] = b'"reasoning"'
-MARKS[12] = b'"reasoning_effort"'
+MARKS[10] = b'"thoughtSignature"'
+MARKS[11] = b'"thinking"'
+MARKS[12] = b'"reasoning"'
+MARKS[13] = b'"reasoning_effort"'
+MARKS[14] = b'"thinkingConfig"'
+MARKS[15] = b'"thinking_config"'
 cdef enum:
-    MARKS_OF_HISTORY = 10
-    MARKS_OF_ALL = 13
+    MARKS_OF_HISTORY = 11
+    MARKS_OF_ALL = 16
     MARKS_OF_STORE = 3
 # What may be kept by the gateway itself. The same as ``policy.affinity.RECALLS``.
 cdef const char *RECALLS[3]
