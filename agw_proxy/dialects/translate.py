@@ -25,6 +25,7 @@ from agw_proxy.dialects import (
     tool_names,
 )
 from agw_proxy.dialects.base import Answer, Losses, Malformed, Reader, Request, Shown, Tree, Untranslatable, Writer
+from agw_proxy.dialects.boxed import Opening, boxed, boxes, opened
 from agw_proxy.dialects.features import decide
 from agw_proxy.dialects.halves import Halves
 
@@ -68,7 +69,7 @@ def read_request(form: Form, body: bytes) -> Request:
 def write_request(request: Request, target: Spoken, model: str, quirks: Quirks, *, ask_usage: bool = True) -> Written:
     """Write it for a target that calls the model ``model``. Raises Untranslatable."""
     losses = Losses(target, decide)
-    asked = tool_names.renamed(msgspec.structs.replace(request, model=model), target)
+    asked = boxed(tool_names.renamed(msgspec.structs.replace(request, model=model), target), target)
     if target == "chat":
         tree = openai_chat_requests.write_request(
             asked, losses, max_tokens_name=quirks.max_tokens, reasoning_name=quirks.reasoning
@@ -101,6 +102,8 @@ def read_answer(spoken: Spoken, body: bytes, shown: Shown) -> Answer:
     if spoken == "responses" and not isinstance(tree.get("output"), list):
         raise Malformed("The answer has no output.")  # it would read as one that says nothing
     found: Answer = _PARTS[spoken].answers.read_answer(tree)
+    if boxes(shown.request, spoken):
+        found = opened(found)
     return tool_names.restored(found, tool_names.own_names(shown.request, spoken))
 
 
@@ -119,6 +122,8 @@ def fault(spoken: Spoken, form: Form, status: int, body: bytes, request_id: str)
 def reader(spoken: Spoken, request: Request | None = None) -> Reader:
     """What reads a stream of an upstream. ``request``: what it answers, by which its tools are called."""
     made: Reader = _PARTS[spoken].streams.Reader()
+    if boxes(request, spoken):
+        made = Opening(made)
     names = tool_names.own_names(request, spoken)
     return tool_names.Restoring(made, names) if names else made
 
