@@ -67,7 +67,8 @@ def test_what_was_in_the_object_is_the_answer(spoken: Spoken) -> None:
 
 @given(
     st.recursive(
-        st.none() | st.integers(-9, 9) | st.text(max_size=9), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+        st.none() | st.integers(-9, 9) | st.text(max_size=9),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     ),
     st.lists(st.integers(1, 7), min_size=1),
     st.sampled_from(["", " ", "\n "]),
