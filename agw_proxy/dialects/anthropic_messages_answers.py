@@ -132,15 +132,19 @@ def _count(tree: Tree, name: str, before: int) -> int:
     return max(value, before) if type(value) is int else before
 
 
-def write_usage(tokens: Tokens) -> Tree:
+def write_usage(tokens: Tokens, tier: str | None = None) -> Tree:
     """All members that clients add up; what is not known is 0, as the API has no word for it."""
-    usage = {
+    usage: Tree = {
         "input_tokens": max(0, tokens.input - tokens.cached - tokens.written),
         "cache_creation_input_tokens": tokens.written,
         "cache_read_input_tokens": tokens.cached,
         "output_tokens": max(0, tokens.output),
     }
-    return {**usage, "output_tokens_details": {"thinking_tokens": tokens.reasoning}} if tokens.reasoning else usage
+    if tokens.reasoning:
+        usage["output_tokens_details"] = {"thinking_tokens": tokens.reasoning}
+    if tier in _TIERS:
+        usage["service_tier"] = _TIERS[tier]
+    return usage
 
 
 def message_id(given: str, shown: Shown) -> str:
@@ -170,10 +174,7 @@ def write_answer(answer: Answer, shown: Shown) -> Tree:
         if made is not None:
             content.append(made)
     called = any(tree["type"] == "tool_use" for tree in content)
-    usage = write_usage(answer.tokens)
-    tier = _TIERS.get(answer.service_tier or "")
-    if tier is not None:
-        usage["service_tier"] = tier
+    usage = write_usage(answer.tokens, answer.service_tier)
     return {
         "id": message_id(answer.id, shown),
         "type": "message",

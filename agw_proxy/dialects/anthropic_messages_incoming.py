@@ -77,6 +77,7 @@ class Reader:
         self._tokens = Tokens()
         self._reason: str | None = None
         self._sequence: str | None = None
+        self._tier: str | None = None
         self._declined = ""
         self._called = False
         self._told = 0
@@ -139,8 +140,9 @@ class Reader:
         usage = message.get("usage")
         if isinstance(usage, dict):
             self._tokens = read_usage(usage, self._tokens)
+            self._tier = _string(usage, "service_tier") or None
         known = self._tokens if self._tokens.input >= 0 else None
-        return [Start(_string(message, "id"), _string(message, "model"), tokens=known)]
+        return [Start(_string(message, "id"), _string(message, "model"), tokens=known, service_tier=self._tier)]
 
     def _begun(self) -> list[Event]:
         return [] if self._started else self._start({})
@@ -294,7 +296,7 @@ class Reader:
         stop = STOPS.get(self._reason or "", "tool" if self._called else "stop")
         if stop == "refusal" and self._declined:
             events += (BlockStart(self._told, Refusal("")), Part(self._declined), BlockStop())
-        return [*events, Finish(stop, self._tokens, self._sequence)]
+        return [*events, Finish(stop, self._tokens, self._sequence, self._tier)]
 
 
 def _json(tree: Tree) -> str:

@@ -111,7 +111,7 @@ class Writer:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": write_usage(event.tokens or Tokens()),
+            "usage": write_usage(event.tokens or Tokens(), event.service_tier),
         }
         return _frame("message_start", {"type": "message_start", "message": message}) + PING
 

@@ -246,6 +246,8 @@ class Start(msgspec.Struct, tag=True):
     model: str
     created: int = 0
     tokens: Tokens | None = None
+    service_tier: str | None = None
+    """As far as it is known by now, see ``Answer``."""
 
 
 class BlockStart(msgspec.Struct, tag=True):
@@ -284,6 +286,7 @@ class Finish(msgspec.Struct, tag=True):
     stop: Stop
     tokens: Tokens
     stop_sequence: str | None = None
+    service_tier: str | None = None
 
 
 class Fault(msgspec.Struct, tag=True):
@@ -341,6 +344,8 @@ class Shown(msgspec.Struct):
     """For dialects whose answers repeat parts of it (Responses)."""
     told: Tree = {}
     """Members of a Response that the request does not tell, since a store has taken them out of it."""
+    clock: Callable[[], float] | None = None
+    """Gives the time of the answer's end, as ``now``; None: nobody is told of it."""
 
 
 class Untranslatable(Exception):

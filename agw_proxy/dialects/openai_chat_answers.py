@@ -199,10 +199,13 @@ def write_answer(answer: Answer, shown: Shown) -> Tree:
     usage = write_tokens(answer.tokens)
     if usage is not None:
         tree["usage"] = usage
-    tier = TIERS.get(answer.service_tier or "")
-    if tier is not None:
-        tree["service_tier"] = tier
-    return tree
+    return tree | tier_of(answer.service_tier)
+
+
+def tier_of(given: str | None) -> Tree:
+    """The member ``service_tier``; empty where nothing is known that Chat's clients know."""
+    tier = TIERS.get(given or "")
+    return {} if tier is None else {"service_tier": tier}
 
 
 def _write_message(blocks: list[Block], customs: frozenset[str], *, functions: bool) -> tuple[Tree, list[Tree]]:

@@ -26,6 +26,7 @@ from agw_proxy.dialects.base import (
     Text,
     Thinking,
     ToolUse,
+    Tree,
 )
 from agw_proxy.dialects.openai_chat_faults import write_fault
 from agw_proxy.dialects.openai_chat_usage import write_tokens
@@ -38,13 +39,14 @@ Streamed = Text | Thinking | ToolUse | Refusal
 class Chunks(ABC):
     """Writes one stream; see ``base.Writer``. The order of events is kept here, what a chunk says is each form's own."""
 
-    __slots__ = ("_block", "_head", "_next", "_over", "_refused", "_shown", "_tail")
+    __slots__ = ("_block", "_head", "_next", "_over", "_refused", "_shown", "_tail", "_told")
     kind: ClassVar[str]
     """``object`` of each chunk."""
 
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self._head = b""
+        self._told: Tree = {}
         self._tail = b',"usage":null}\n\n' if shown.include_usage else b"}\n\n"
         self._block: Streamed | None = None
         self._next = 0
@@ -88,8 +90,9 @@ class Chunks(ABC):
             "object": self.kind,
             "created": start.created or self._shown.now,
             "model": self._shown.model,
+            **self._tier(start.service_tier),
         }
-        self._head = b"data: " + orjson.dumps(head)[:-1] + b","
+        self._head, self._told = _headed(head), head
         return self._first()
 
     def _take(self, event: BlockStart) -> bytes:
@@ -109,6 +112,7 @@ class Chunks(ABC):
         if self._block is not None:
             raise ValueError("Finish within a block")
         self._over = True
+        self._head = _headed({**self._told, **self._tier(event.service_tier)})  # often it is known at the end only
         made = self._last(event.stop)
         usage = write_tokens(event.tokens) if self._shown.include_usage else None
         if usage is not None:
@@ -118,6 +122,10 @@ class Chunks(ABC):
     @abstractmethod
     def _identity(self, start: Start) -> str:
         """``id`` of each chunk."""
+
+    def _tier(self, tier: str | None) -> Tree:  # noqa: ARG002 - as below
+        """What each chunk says of the tier that the model is served in."""
+        return {}
 
     @abstractmethod
     def _first(self) -> bytes:
@@ -142,3 +150,8 @@ class Chunks(ABC):
     @abstractmethod
     def _last(self, stop: Stop) -> bytes:
         """The chunk that says why the answer ended."""
+
+
+def _headed(members: Tree) -> bytes:
+    """The beginning of a chunk with these members."""
+    return b"data: " + orjson.dumps(members)[:-1] + b","

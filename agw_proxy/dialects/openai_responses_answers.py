@@ -31,7 +31,6 @@ from agw_proxy.dialects.openai_responses_shape import (
     reasoning_tree,
     response_tree,
     stop_of,
-    tier_of,
     tokens_of,
     tools_of,
 )
@@ -126,8 +125,7 @@ def write_answer(answer: Answer, shown: Shown) -> Tree:
         cut = next((item for item in reversed(output) if "status" in item), None)
         if cut is not None:
             cut["status"] = "incomplete"
-    finish(made, output, answer.stop, answer.tokens, refused=refused)
-    tier_of(answer, made)
+    finish(made, output, answer, shown, refused=refused)
     return made
 
 

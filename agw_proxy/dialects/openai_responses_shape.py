@@ -6,7 +6,7 @@ OpenAI API reference, Responses, "The response object". It repeats most of the r
 from typing import NamedTuple
 
 from agw_proxy.dialects import openai_responses_signatures as signatures
-from agw_proxy.dialects.base import Answer, Request, Shown, Stop, Thinking, Tokens, Tool, ToolUse, Tree
+from agw_proxy.dialects.base import Answer, Finish, Request, Shown, Stop, Thinking, Tokens, Tool, ToolUse, Tree
 from agw_proxy.dialects.openai_responses_history import instructions_of
 from agw_proxy.dialects.openai_responses_requests import (
     EFFORTS,
@@ -110,14 +110,19 @@ def _choice(asked: Request) -> str | Tree:
     return hosted if isinstance(hosted, dict) else "auto"
 
 
-def finish(response: Tree, output: list[Tree], stop: Stop, tokens: Tokens, *, refused: bool) -> None:
+def finish(response: Tree, output: list[Tree], ended: Answer | Finish, shown: Shown, *, refused: bool) -> None:
     """Bring a Response to its end. ``refused``: the answer holds the model's own words of refusal."""
-    cut = cut_by(stop, refused=refused)
+    cut = cut_by(ended.stop, refused=refused)
     response["status"] = "completed"
     if cut is not None:
         response["status"], response["incomplete_details"] = "incomplete", {"reason": cut}
     response["output"] = output
-    response["usage"] = usage_tree(tokens)
+    response["usage"] = usage_tree(ended.tokens)
+    if response["status"] == "completed" and shown.clock is not None:
+        response["completed_at"] = max(int(shown.clock()), shown.now)
+    # What the upstream says of the tier that it served in counts more than what was asked for.
+    if ended.service_tier in TIERS:
+        response["service_tier"] = ended.service_tier
 
 
 def cut_by(stop: Stop, *, refused: bool) -> str | None:
@@ -224,9 +229,3 @@ def _token(each: object) -> Tree | None:
     if not isinstance(token, str) or not isinstance(logprob, int | float):
         return None
     return {"token": token, "bytes": raw if isinstance(raw, list) else list(token.encode()), "logprob": logprob}
-
-
-def tier_of(answer: Answer, response: Tree) -> None:
-    """What the upstream says of the tier that it served in counts more than what was asked for."""
-    if answer.service_tier in TIERS:
-        response["service_tier"] = answer.service_tier

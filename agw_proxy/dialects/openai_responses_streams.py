@@ -361,7 +361,8 @@ class Reader:
             response = {**response, "status": "incomplete"}
         stop = stop_of(response, calls=self._blocks.calls, refused=self._blocks.refused)
         self._over = True
-        out.append(Finish(stop, tokens_of(response.get("usage"))))
+        tier = members.text(response, "service_tier", "response")
+        out.append(Finish(stop, tokens_of(response.get("usage")), service_tier=tier))
 
     def _find(self, at: int, tree: Tree, kind: str, likely: _Item | None) -> _Item:
         """The item that stands in the whole answer: by its id, its index, or ``likely``, its place among those of its kind."""

@@ -312,7 +312,7 @@ class Writer:
         out = self._settle("completed" if cut is None else "incomplete")
         self._over = True
         output: list[Tree] = self._output  # type: ignore[assignment]  # encoded already
-        finish(self._response, output, event.stop, event.tokens, refused=self._refused)
+        finish(self._response, output, event, self._shown, refused=self._refused)
         return out + self._frame(f"response.{self._response['status']}", {"response": self._response})
 
     def _write_fault(self, fault: Fault) -> bytes:

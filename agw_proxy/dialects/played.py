@@ -24,13 +24,13 @@ from agw_proxy.dialects.base import (
 
 def played(answer: Answer) -> Iterator[Event]:
     """Its events, by the grammar in ``base``. Blocks of kinds that no stream has are left out."""
-    yield Start(answer.id, answer.model, answer.created, answer.tokens)
+    yield Start(answer.id, answer.model, answer.created, answer.tokens, answer.service_tier)
     blocks = [block for block in answer.blocks if isinstance(block, Text | Thinking | ToolUse | Refusal)]
     for index, block in enumerate(blocks):
         yield BlockStart(index, _begun(block))
         yield from _content(block)
         yield BlockStop()
-    yield Finish(answer.stop, answer.tokens, answer.stop_sequence)
+    yield Finish(answer.stop, answer.tokens, answer.stop_sequence, answer.service_tier)
 
 
 def _begun(block: Block) -> Block:

@@ -111,6 +111,7 @@ def shown_of(asked: Asked, call: Call) -> Shown:
         now=int(time.time()),
         request=asked.request,
         told={} if stored is None else dict(stored.told),
+        clock=time.time,
     )
 
 

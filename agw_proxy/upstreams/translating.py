@@ -72,6 +72,7 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
         include_usage=True,
         request=request,
         told={} if stored is None else dict(stored.told),
+        clock=time.time,
     )
     dropped = told(tuple(dict.fromkeys((*written.dropped, *lost_by(reply)))))
     made = Translated(reply, service.upstream.name, spoken, call.form, shown, dropped, stream=request.stream)

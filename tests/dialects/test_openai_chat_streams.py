@@ -188,6 +188,25 @@ def test_the_usage_chunk_is_for_those_who_have_asked() -> None:
     assert b'"usage"' not in write(read(chunk({"content": "x"}, "stop")))[-1][1]
 
 
+def test_the_service_tier_is_told_when_it_is_known() -> None:
+    events: list[Event] = [Start("a", "m", service_tier="standard"), Finish("stop", Tokens(), service_tier="priority")]
+    frames = write(events)
+    check(frames)
+    told = [orjson.loads(data).get("service_tier") for _, data in frames if data != b"[DONE]"]
+    assert told == ["default", "priority"]
+    late = write([START, Finish("stop", Tokens(), service_tier="flex")])
+    assert [orjson.loads(data).get("service_tier") for _, data in late if data != b"[DONE]"] == [None, "flex"]
+
+
+def test_the_service_tier_is_read() -> None:
+    first = {**orjson.loads(chunk({"content": "x"})), "service_tier": "default"}
+    last = {**orjson.loads(chunk(reason="stop")), "service_tier": {"odd": 1}}
+    events = read(orjson.dumps(first), orjson.dumps(last))
+    assert isinstance(events[0], Start)
+    assert isinstance(events[-1], Finish)
+    assert (events[0].service_tier, events[-1].service_tier) == ("default", "default")
+
+
 def test_the_caller_sees_the_model_that_it_has_asked_for() -> None:
     events: list[Event] = [Start("", "up-model"), Finish("stop", Tokens())]
     tree = json.loads(write(events)[0][1])

@@ -8,7 +8,9 @@ import orjson
 import pytest
 from openai.types.responses import Response, ResponseErrorEvent
 
+from agw_proxy.conformance.frames import events as lines
 from agw_proxy.dialects.base import (
+    Answer,
     Beat,
     BlockStart,
     BlockStop,
@@ -25,6 +27,7 @@ from agw_proxy.dialects.base import (
     ToolUse,
     sealed,
 )
+from agw_proxy.dialects.openai_responses_answers import write_answer
 from agw_proxy.dialects.openai_responses_streams import Writer
 from tests.dialects.grammar_responses import check
 from tests.dialects.responses_streams import CITATION, START, TOKENS, URL, block, frames, raw, shown, written
@@ -114,6 +117,19 @@ def test_a_cut_item_says_so(stop: Any, last: str, status: str, item: str) -> Non
 
 def test_an_answer_without_blocks_is_whole() -> None:
     assert written(START, Finish("stop", Tokens()))[-1]["response"]["output"] == []
+
+
+@pytest.mark.parametrize(("stop", "at"), [("stop", 1_700_000_009), ("tool", 1_700_000_009), ("length", None)])
+def test_a_whole_answer_says_when_it_was_completed(stop: Any, at: int | None) -> None:
+    told = shown()
+    told.now, told.clock = 1_700_000_000, lambda: 1_700_000_009.7
+    writer = Writer(told)
+    data = writer.write(START) + writer.write(Finish(stop, TOKENS, service_tier="flex"))
+    (*_, (_, last)) = lines(data.splitlines())
+    response = orjson.loads(last)["response"]
+    assert (response["completed_at"], response["service_tier"]) == (at, "flex")
+    whole = write_answer(Answer("", "m", [Text("x")], stop, TOKENS), told)
+    assert whole["completed_at"] == at
 
 
 def test_a_refusal_in_words_completes() -> None:
