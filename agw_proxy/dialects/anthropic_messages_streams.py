@@ -26,11 +26,13 @@ from agw_proxy.dialects.base import (
     Event,
     Fault,
     Finish,
+    Image,
     Part,
     Refusal,
     Shown,
     Signature,
     Start,
+    Streamed,
     Text,
     Thinking,
     Tokens,
@@ -63,7 +65,7 @@ class Writer:
         """Index of the next block in the events."""
         self._index = 0
         """Index of the next, or the open, block on the wire."""
-        self._block: Text | Thinking | ToolUse | Refusal | None = None
+        self._block: Streamed | None = None
         self._written = False
         """The open block's start is written."""
         self._prefix = b""
@@ -121,13 +123,15 @@ class Writer:
         if event.index != self._expected:
             raise ValueError(f"block {event.index} begins where {self._expected} was due")
         block = event.block
-        if not isinstance(block, Text | Thinking | ToolUse | Refusal):
+        if not isinstance(block, Streamed):
             raise ValueError(f"a block of {type(block).__name__} cannot be streamed")  # noqa: TRY004 - as all others
         self._expected += 1
         self._block, self._written, self._signature, self._gathered = block, False, "", None
         if isinstance(block, Thinking):
             self._signature = bare(block.signature)
             return b""
+        if isinstance(block, Image):
+            return b""  # the API's answers have none
         made = b""
         if not isinstance(block, Refusal) and block.signature is not None and block.signature.startswith(SEAL):
             # Gemini wants its signature back with the call: it travels as a hidden thought before it.
@@ -161,7 +165,7 @@ class Writer:
         return self._open({"type": "text", "text": ""})
 
     def _part(self, text: str) -> bytes:
-        if self._block is None or self._over:
+        if self._block is None or self._over or isinstance(self._block, Image):
             self._refuse("words")
         if not text:
             return b""

@@ -251,7 +251,10 @@ class Start(msgspec.Struct, tag=True):
 
 
 class BlockStart(msgspec.Struct, tag=True):
-    """``block``: Text, Thinking, ToolUse or Refusal, as far as it is known at its beginning: without its content."""
+    """``block``: Text, Thinking, ToolUse or Refusal, as far as it is known at its beginning: without its content.
+
+    An Image is there as a whole, and has no parts.
+    """
 
     index: int
     block: Block
@@ -306,6 +309,8 @@ class Beat(msgspec.Struct, tag=True):
     """A sign of life that says nothing."""
 
 
+Streamed = Text | Image | ToolUse | Thinking | Refusal
+"""Blocks that a stream may have."""
 Event = Start | BlockStart | Part | Signature | Citation | BlockStop | Finish | Fault | Beat
 
 

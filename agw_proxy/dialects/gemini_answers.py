@@ -200,13 +200,18 @@ def _write_parts(blocks: list[Block]) -> list[Tree]:
         elif isinstance(block, Text | Refusal):
             part = {"text": block.text}
         elif isinstance(block, Image) and block.data is not None:
-            part = {"inlineData": {"mimeType": block.media_type or "image/png", "data": block.data}}
+            part = image_part(block)
         else:
             continue
         if isinstance(block, ToolUse | Thinking | Text) and block.signature is not None:
             part["thoughtSignature"] = shown_signature(block.signature)
         parts.append(part)
     return parts or [{"text": ""}]
+
+
+def image_part(image: Image) -> Tree:
+    """A picture whose data is there."""
+    return {"inlineData": {"mimeType": image.media_type or "image/png", "data": image.data}}
 
 
 def read_fault(status: int, body: bytes) -> Fault:

@@ -15,6 +15,7 @@ from agw_proxy.dialects.base import (
     Event,
     Fault,
     Finish,
+    Image,
     Malformed,
     Part,
     Refusal,
@@ -22,6 +23,7 @@ from agw_proxy.dialects.base import (
     Signature,
     Start,
     Stop,
+    Streamed,
     Text,
     Thinking,
     Tokens,
@@ -34,6 +36,7 @@ from agw_proxy.dialects.gemini_answers import (
     failure_of,
     fault_of,
     first_candidate,
+    image_part,
     parts_of,
     read_tokens,
     stop_of,
@@ -141,6 +144,10 @@ class Reader:
             arguments, block.arguments = block.arguments, ""
             self._begin(block, events)  # with its signature, which some dialects have to say before the call
             events += (Part(arguments), BlockStop())
+        elif isinstance(block, Image):
+            self._close(events)
+            self._begin(block, events)
+            events.append(BlockStop())
         elif isinstance(block, Text | Thinking):
             kind = type(block)
             if (block.text or (block.signature and kind is Thinking)) and (self._open is not kind or self._signed):
@@ -167,7 +174,7 @@ class Reader:
         events += (Part(words), BlockStop())
         self._stop = "refusal"
 
-    def _begin(self, block: Text | Thinking | ToolUse | Refusal, events: list[Event]) -> None:
+    def _begin(self, block: Streamed, events: list[Event]) -> None:
         events.append(BlockStart(self._blocks, block))
         self._blocks += 1
         self._signed = False
@@ -198,7 +205,7 @@ class Writer:
         self._tail = b""
         self._started = False
         self._over = False
-        self._block: Text | Thinking | ToolUse | Refusal | None = None
+        self._block: Streamed | None = None
         self._blocks = 0
         self._pieces: list[str] = []
         self._signature: str | None = None
@@ -250,7 +257,7 @@ class Writer:
         if event.index != self._blocks:
             raise ValueError(f"block {event.index} where {self._blocks} was to come")
         block = event.block
-        if not isinstance(block, Text | Thinking | ToolUse | Refusal):
+        if not isinstance(block, Streamed):
             raise ValueError(f"a block of {type(block).__name__} in a stream")  # noqa: TRY004 - it is the grammar
         self._blocks += 1
         self._block = block
@@ -258,6 +265,8 @@ class Writer:
             self._pieces = [block.arguments]
             self._signature = block.signature
             return b""
+        if isinstance(block, Image):
+            return b"" if block.data is None else self._chunk(orjson.dumps(image_part(block)))
         written = self._part(Part(block.text)) if block.text else b""
         if not isinstance(block, Refusal) and block.signature is not None:
             written += self._sign(Signature(block.signature))
@@ -265,8 +274,8 @@ class Writer:
 
     def _part(self, event: Part) -> bytes:
         block = self._block
-        if block is None:
-            raise ValueError("Part outside of a block")
+        if block is None or isinstance(block, Image):
+            raise ValueError("Part outside of a block of words")
         if isinstance(block, ToolUse):
             self._pieces.append(event.text)
             return b""

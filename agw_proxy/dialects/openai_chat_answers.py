@@ -88,7 +88,7 @@ def _read_blocks(message: Tree, choice: Tree, identity: str) -> list[Block]:
     refusal = text(message, "refusal", at)
     if refusal:
         blocks.append(Refusal(refusal))
-    blocks += [_read_image(image, path(at, "images")) for image in items(message, "images", at)]
+    blocks += [read_image(image, path(at, "images")) for image in items(message, "images", at)]
     for position, (where, call) in enumerate(read_calls(message, at)):
         blocks.append(_read_call(call, where, identity, position))
     legacy = child(message, "function_call", at)
@@ -131,8 +131,8 @@ def logprobs_of(choice: Tree) -> list[Tree] | None:
     return content or None
 
 
-def _read_image(image: Any, at: str) -> Image:
-    """A picture in an answer (OpenRouter's API reference, "Image generation")."""
+def read_image(image: Any, at: str) -> Image:
+    """A picture in an answer (OpenRouter's API reference, "Image generation"). Raises Malformed."""
     inner = child(tree_of(image, at), "image_url", at) or {}
     url = text(inner, "url", at) or ""
     if url[:5].lower() == "data:":
@@ -158,6 +158,12 @@ def _read_call(call: Tree, at: str, identity: str, position: int) -> ToolUse:
         custom=custom,
         signature=tool_signature(call),
     )
+
+
+def write_image(image: Image) -> Tree:
+    """The same written."""
+    url = image.url or media.data_url(image.media_type or "image/png", image.data or "")
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def made_id(identity: str, position: int, name: str, arguments: str) -> str:
@@ -235,8 +241,7 @@ def _write_message(blocks: list[Block], customs: frozenset[str], *, functions: b
         elif isinstance(block, ToolUse):
             calls.append(_write_call(block, customs))
         elif isinstance(block, Image):
-            url = block.url or media.data_url(block.media_type or "image/png", block.data or "")
-            images.append({"type": "image_url", "image_url": {"url": url}})
+            images.append(write_image(block))
     message: Tree = {
         "role": "assistant",
         # Nothing stands for an answer that is all calls or a refusal; clients take an empty one for text.

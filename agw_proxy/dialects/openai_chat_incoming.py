@@ -20,7 +20,7 @@ from agw_proxy.dialects.base import (
     Tree,
 )
 from agw_proxy.dialects.halves import Halves
-from agw_proxy.dialects.openai_chat_answers import logprobs_of, part_words
+from agw_proxy.dialects.openai_chat_answers import logprobs_of, part_words, read_image
 from agw_proxy.dialects.openai_chat_citations import read_annotation
 from agw_proxy.dialects.openai_chat_faults import fault_in
 from agw_proxy.dialects.openai_chat_fields import count, json_of
@@ -144,6 +144,9 @@ class Reader:
         if isinstance(annotations, list) and self._order.is_live(Text):
             read = [read_annotation(each) for each in annotations]
             out += [Citation(each[2]) for each in read if each is not None]
+        images = delta.get("images")
+        for image in images if isinstance(images, list) else ():
+            self._order.picture(read_image(image, "delta.images"), out)
         calls = delta.get("tool_calls")
         if isinstance(calls, list):
             for call in calls:

@@ -11,10 +11,12 @@ from agw_proxy.dialects.base import (
     BlockStart,
     BlockStop,
     Event,
+    Image,
     Malformed,
     Part,
     Refusal,
     Signature,
+    Streamed,
     Text,
     Thinking,
     ToolUse,
@@ -32,7 +34,7 @@ class Lane:
 
     __slots__ = ("block", "checked", "closed", "held", "looks", "pieces", "whole")
 
-    def __init__(self, block: Text | Thinking | Refusal | ToolUse) -> None:
+    def __init__(self, block: Streamed) -> None:
         self.block = block
         self.held: list[Event] = []
         self.pieces: list[str] = []
@@ -118,6 +120,11 @@ class Order:
         """A thought that cannot be read."""
         lane = self._enter(Lane(Thinking(hidden=True)))
         lane.held.append(Signature(signature))
+        self._advance(out)
+
+    def picture(self, image: Image, out: list[Event]) -> None:
+        """A picture, which is there as a whole."""
+        self._enter(Lane(image))
         self._advance(out)
 
     def call(self, custom: bool) -> Lane:

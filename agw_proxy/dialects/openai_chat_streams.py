@@ -7,19 +7,20 @@ import orjson
 
 from agw_proxy.dialects.base import (
     Citation,
+    Image,
     Part,
-    Refusal,
     Shown,
     Signature,
     Start,
     Stop,
+    Streamed,
     Text,
     Thinking,
     ToolUse,
     Tree,
 )
 from agw_proxy.dialects.custom_tools import input_of
-from agw_proxy.dialects.openai_chat_answers import custom_names, in_functions, tier_of
+from agw_proxy.dialects.openai_chat_answers import custom_names, in_functions, tier_of, write_image
 from agw_proxy.dialects.openai_chat_citations import write_annotation
 from agw_proxy.dialects.openai_chat_incoming import Reader
 from agw_proxy.dialects.openai_chat_thoughts import (
@@ -27,7 +28,7 @@ from agw_proxy.dialects.openai_chat_thoughts import (
     write_tool_signature,
 )
 from agw_proxy.dialects.openai_chat_usage import write_stop
-from agw_proxy.dialects.openai_chunks import Chunks, Streamed
+from agw_proxy.dialects.openai_chunks import Chunks
 
 __all__ = ["Reader", "Writer"]
 
@@ -36,7 +37,8 @@ class Writer(Chunks):
     """Writes one stream: the role, deltas, the reason of the end, usage for those who have asked for it, ``[DONE]``."""
 
     __slots__ = (
-        "_calls", "_customs", "_from", "_functions", "_offset", "_pieces", "_signature", "_sources", "_thoughts",
+        "_calls", "_customs", "_from", "_functions", "_images", "_offset", "_pieces", "_signature", "_sources",
+        "_thoughts",
     )  # fmt: skip
     kind = "chat.completion.chunk"
 
@@ -44,6 +46,7 @@ class Writer(Chunks):
         super().__init__(shown)
         self._customs = custom_names(shown)
         self._functions = in_functions(shown)
+        self._images = 0
         self._calls = -1
         self._thoughts = 0
         self._offset = 0
@@ -70,7 +73,11 @@ class Writer(Chunks):
         self._pieces = []
         self._sources = []
         self._from = self._offset
-        self._signature = None if isinstance(block, Refusal) else block.signature
+        self._signature = block.signature if isinstance(block, Text | Thinking | ToolUse) else None
+        if isinstance(block, Image):
+            self._images += 1
+            image = {"index": self._images - 1, **write_image(block)}
+            return self._chunk(orjson.dumps({"images": [image]}))
         if not isinstance(block, ToolUse):
             return b""
         self._calls += 1

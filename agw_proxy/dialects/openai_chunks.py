@@ -17,14 +17,14 @@ from agw_proxy.dialects.base import (
     Event,
     Fault,
     Finish,
+    Image,
     Part,
     Refusal,
     Shown,
     Signature,
     Start,
     Stop,
-    Text,
-    Thinking,
+    Streamed,
     ToolUse,
     Tree,
 )
@@ -33,7 +33,6 @@ from agw_proxy.dialects.openai_chat_usage import write_tokens
 from agw_proxy.dialects.sse import frame
 
 PING = b": ping\n\n"
-Streamed = Text | Thinking | ToolUse | Refusal
 
 
 class Chunks(ABC):
@@ -58,8 +57,8 @@ class Chunks(ABC):
         if self._over:
             raise ValueError(f"{type(event).__name__} after the end")
         if isinstance(event, Part):
-            if self._block is None:
-                raise ValueError("Part outside a block")
+            if self._block is None or isinstance(self._block, Image):
+                raise ValueError("Part outside a block of words")
             return self._part(event, self._block) if event.text else b""
         if isinstance(event, Beat):
             return PING
@@ -105,6 +104,8 @@ class Chunks(ABC):
         self._next += 1
         self._refused = self._refused or isinstance(block, Refusal)
         begun = self._open(block)
+        if isinstance(block, Image):
+            return begun
         early = block.arguments if isinstance(block, ToolUse) else block.text
         return begun + self._part(Part(early), block) if early else begun
 

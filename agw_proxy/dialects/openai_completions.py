@@ -1,7 +1,7 @@
 """The older text completions, as a caller's form only: POST /v1/completions (OpenAI API reference, "Completions").
 
 Where an upstream has them they are relayed. Elsewhere the prompt is put as the user's one turn, and the words of the answer
-are the completion. Thoughts are not shown; tools cannot be offered, so that calls of any are no part of it.
+are the completion. Thoughts and pictures are not shown; tools cannot be offered, so that calls of any are no part of it.
 """
 
 from typing import Any
@@ -18,6 +18,7 @@ from agw_proxy.dialects.base import (
     Shown,
     Start,
     Stop,
+    Streamed,
     Text,
     Tree,
     Untranslatable,
@@ -26,7 +27,7 @@ from agw_proxy.dialects.openai_chat_faults import write_fault
 from agw_proxy.dialects.openai_chat_fields import child, flag, needed, number, refuse, text, whole
 from agw_proxy.dialects.openai_chat_requests import read_stops
 from agw_proxy.dialects.openai_chat_usage import write_stop, write_tokens
-from agw_proxy.dialects.openai_chunks import PING, Chunks, Streamed
+from agw_proxy.dialects.openai_chunks import PING, Chunks
 
 __all__ = ["Writer", "read_request", "write_answer", "write_fault"]
 

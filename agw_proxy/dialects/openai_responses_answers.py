@@ -111,9 +111,7 @@ def write_answer(answer: Answer, shown: Shown) -> Tree:
         elif isinstance(block, ToolUse):
             output.append(_write_call(block, at, tools))
         elif isinstance(block, Image) and block.data is not None:
-            output.append(
-                {"id": f"ig_{at}", "type": "image_generation_call", "status": "completed", "result": block.data}
-            )
+            output.append(image_tree(f"ig_{at}", "completed", block.data))
         signature = block.signature if isinstance(block, Text | ToolUse) else None
         if signature is not None:
             output.append(attached_tree(signature, f"rs_{shown.id}_{len(output)}"))
@@ -140,6 +138,11 @@ def _write_call(block: ToolUse, at: str, tools: dict[str, Tool]) -> Tree:
 def message_tree(item_id: str, parts: list[Tree], status: str) -> Tree:
     """An output message."""
     return {"id": item_id, "type": "message", "status": status, "role": "assistant", "content": parts}
+
+
+def image_tree(item_id: str, status: str, data: str | None) -> Tree:
+    """A picture, as the tool that makes pictures gives it."""
+    return {"id": item_id, "type": "image_generation_call", "status": status, "result": data}
 
 
 def part_tree(block: Text | Refusal) -> Tree:

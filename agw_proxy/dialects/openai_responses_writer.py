@@ -17,6 +17,7 @@ from agw_proxy.dialects.base import (
     Event,
     Fault,
     Finish,
+    Image,
     Part,
     Refusal,
     Shown,
@@ -28,7 +29,7 @@ from agw_proxy.dialects.base import (
     Tree,
 )
 from agw_proxy.dialects.openai_chat_faults import write_fault
-from agw_proxy.dialects.openai_responses_answers import message_tree, part_tree
+from agw_proxy.dialects.openai_responses_answers import image_tree, message_tree, part_tree
 from agw_proxy.dialects.openai_responses_citations import annotation_of
 from agw_proxy.dialects.openai_responses_shape import (
     Called,
@@ -118,6 +119,8 @@ class Writer:
         self._texts, self._annotations, self._logprobs = [], [], []
         self._length = 0
         self._signature = block.signature if isinstance(block, Text | Thinking | ToolUse) else None
+        if isinstance(block, Image):
+            return self._picture(block)
         opened = self._open_words(block) if isinstance(block, Text | Refusal) else self._open_item(block)
         early = block.arguments if isinstance(block, ToolUse) else getattr(block, "text", "")
         return opened + self._write_part(Part(early)) if early else opened
@@ -137,6 +140,17 @@ class Writer:
         else:
             raise _ill(f"A block of {type(block).__name__} cannot be streamed.")
         return out + self._frame("response.output_item.added", self._placed({"item": self._item}))
+
+    def _picture(self, image: Image) -> bytes:
+        """An item that is there at once; nothing of one that is elsewhere."""
+        if image.data is None:
+            return b""
+        out = self._settle("completed")
+        item_id = f"ig_{self._shown.id}_{len(self._output)}"
+        item = image_tree(item_id, "in_progress", None)
+        out += self._frame("response.output_item.added", self._placed({"item": item}))
+        out += self._frame("response.image_generation_call.completed", self._placed({"item_id": item_id}))
+        return out + self._item_done(image_tree(item_id, "completed", image.data))
 
     def _open_words(self, block: Text | Refusal) -> bytes:
         """A new part of the open message, or of a new one."""
@@ -178,8 +192,8 @@ class Writer:
         return {"item_id": self._item_id(), "output_index": len(self._output), "content_index": index, **body}
 
     def _write_part(self, event: Part) -> bytes:
-        if self._block is None:
-            raise _ill("Part comes outside of a block.")
+        if self._block is None or isinstance(self._block, Image):
+            raise _ill("Part comes outside of a block of words.")
         text = event.text
         if not text:
             return b""
@@ -210,8 +224,8 @@ class Writer:
         if self._block is None:
             raise _ill(f"{type(event).__name__} comes outside of a block.")
         if isinstance(event, Signature):
-            if isinstance(self._block, Refusal):
-                raise _ill("A refusal has no signature.")
+            if isinstance(self._block, Refusal | Image):
+                raise _ill("A refusal has no signature, nor has a picture.")
             self._signature = event.signature
             return b""
         if not isinstance(self._block, Text):
@@ -223,6 +237,9 @@ class Writer:
 
     def _close(self) -> bytes:
         block, item = self._block, self._item
+        if isinstance(block, Image):
+            self._block = None
+            return b""
         if block is None or item is None:
             raise _ill("BlockStop comes outside of a block.")
         self._block = None

@@ -12,10 +12,12 @@ from agw_proxy.dialects.base import (
     Citation,
     Event,
     Finish,
+    Image,
     Part,
     Refusal,
     Signature,
     Start,
+    Streamed,
     Text,
     Thinking,
     ToolUse,
@@ -25,7 +27,7 @@ from agw_proxy.dialects.base import (
 def played(answer: Answer) -> Iterator[Event]:
     """Its events, by the grammar in ``base``. Blocks of kinds that no stream has are left out."""
     yield Start(answer.id, answer.model, answer.created, answer.tokens, answer.service_tier)
-    blocks = [block for block in answer.blocks if isinstance(block, Text | Thinking | ToolUse | Refusal)]
+    blocks = [block for block in answer.blocks if isinstance(block, Streamed)]
     for index, block in enumerate(blocks):
         yield BlockStart(index, _begun(block))
         yield from _content(block)
@@ -39,10 +41,14 @@ def _begun(block: Block) -> Block:
         return msgspec.structs.replace(block, arguments="", signature=None)
     if isinstance(block, Thinking):
         return msgspec.structs.replace(block, text="", signature=None)
+    if isinstance(block, Image):
+        return block
     return Text("") if isinstance(block, Text) else Refusal("")
 
 
-def _content(block: Text | Thinking | ToolUse | Refusal) -> Iterator[Event]:
+def _content(block: Streamed) -> Iterator[Event]:
+    if isinstance(block, Image):
+        return
     text = block.arguments if isinstance(block, ToolUse) else block.text
     if text:
         yield Part(text, block.logprobs if isinstance(block, Text) else None)

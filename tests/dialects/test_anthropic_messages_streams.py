@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agw_proxy.dialects.anthropic_messages_answers import read_answer
 from agw_proxy.dialects.anthropic_messages_streams import Reader, Writer
 from agw_proxy.dialects.base import (
+    Audio,
     Beat,
     Block,
     BlockStart,
@@ -18,7 +19,6 @@ from agw_proxy.dialects.base import (
     Event,
     Fault,
     Finish,
-    Image,
     Part,
     Refusal,
     Signature,
@@ -129,7 +129,7 @@ OVER: list[Event] = [*BEGUN, Finish("stop", Tokens())]
         [*BEGUN, BlockStop()],
         [*BEGUN, Signature("x")],
         [*BEGUN, BlockStart(1, Text(""))],
-        [*BEGUN, BlockStart(0, Image(url="x"))],
+        [*BEGUN, BlockStart(0, Audio("aGk=", "wav"))],
         [*OPEN, BlockStart(1, Text(""))],
         [*OPEN, Finish("stop", Tokens())],
         [*OPEN, BlockStop(), BlockStart(0, Text(""))],

@@ -76,7 +76,8 @@ def test_what_was_in_the_object_is_the_answer(spoken: Spoken) -> None:
 def test_any_value_cut_anywhere_comes_out_as_it_was(value: object, cuts: list[int], blank: str) -> None:
     inner = orjson.dumps(value).decode()
     whole = f'{blank}{{{blank}"answer"{blank}:{blank}{inner}{blank}}}{blank}'
-    pieces, at = [], 0
+    pieces: list[str] = []
+    at = 0
     while at < len(whole):
         step = cuts[len(pieces) % len(cuts)]
         pieces.append(whole[at : at + step])

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agw_proxy.dialects.base import (
+    Audio,
     Beat,
     BlockStart,
     BlockStop,
     Citation,
     Fault,
     Finish,
-    Image,
     Part,
     Refusal,
     Shown,
@@ -282,7 +282,7 @@ OPEN = [Start("", "m"), BlockStart(0, Text(""))]
         [Start("", "m"), Signature("a")],
         [Start("", "m"), BlockStop()],
         [Start("", "m"), BlockStart(1, Text(""))],
-        [Start("", "m"), BlockStart(0, Image())],
+        [Start("", "m"), BlockStart(0, Audio("aGk=", "wav"))],
         [Start("", "m"), BlockStart(0, Thinking()), Citation({})],
         [*OPEN, BlockStart(1, Text(""))],
         [*OPEN, Finish("stop", Tokens())],

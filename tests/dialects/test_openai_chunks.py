@@ -4,13 +4,13 @@ import pytest
 
 from agw_proxy.dialects import openai_chat_streams, openai_completions
 from agw_proxy.dialects.base import (
+    Audio,
     Beat,
     BlockStart,
     BlockStop,
     Event,
     Fault,
     Finish,
-    Image,
     Part,
     Signature,
     Start,
@@ -62,7 +62,7 @@ def test_words_that_come_with_their_block_are_its_first_part(writer: type[Chunks
         [START, END, Beat()],
         [START, Fault("x"), Fault("y")],
         [Fault("x"), Beat()],
-        [START, BlockStart(0, Image(url="https://a.b/c"))],
+        [START, BlockStart(0, Audio("aGk=", "wav"))],
         [START, BlockStart(0, ToolUse("c", "f")), STOP, Part("{}")],
     ],
 )

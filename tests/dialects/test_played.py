@@ -1,12 +1,27 @@
 """Whole answers told as streams: each writer takes them, and the stream says what the answer did."""
 
+from typing import Any
+
 import orjson
 import pytest
 
 from agw_proxy.conformance import chat, gemini, messages, responses
 from agw_proxy.conformance.frames import events
 from agw_proxy.dialects import translate
-from agw_proxy.dialects.base import Answer, Block, Image, Refusal, Request, Shown, Text, Thinking, Tokens, ToolUse
+from agw_proxy.dialects.base import (
+    Answer,
+    Block,
+    BlockStart,
+    Fault,
+    Image,
+    Refusal,
+    Request,
+    Shown,
+    Text,
+    Thinking,
+    Tokens,
+    ToolUse,
+)
 from agw_proxy.dialects.played import played
 from tests.support.providers import FORMS, SCENES
 
@@ -39,3 +54,54 @@ def test_odd_blocks_are_told_or_left_out(form: str) -> None:
     writer = translate.writer(form, SHOWN)  # type: ignore[arg-type]
     text = b"".join(writer.write(event) for event in played(answer))
     assert GRAMMARS[form].check(list(events(text.splitlines(keepends=True)))) is None
+
+
+@pytest.mark.parametrize("form", GRAMMARS)
+def test_a_picture_is_told_where_the_form_has_pictures(form: str) -> None:
+    picture = Image(data="aGk=", media_type="image/png")
+    answer = Answer("a", "m", [Text("See: "), picture, Text("there.")], "stop", Tokens())
+    writer = translate.writer(form, SHOWN)  # type: ignore[arg-type]
+    text = b"".join(writer.write(event) for event in played(answer))
+    heard, fault = GRAMMARS[form].follow(list(events(text.splitlines(keepends=True))))
+    assert fault is None
+    assert heard.text == "See: there."
+    assert (b"aGk=" in text) == (form != "messages")
+    if form == "responses":
+        (*_, (_, last)) = events(text.splitlines(keepends=True))
+        kinds = [item["type"] for item in orjson.loads(last)["response"]["output"]]
+        assert kinds == ["message", "image_generation_call", "message"]
+
+
+def test_pictures_of_streams_are_read() -> None:
+    url = "data:image/png;base64,aGk="
+    chat_chunks: list[dict[str, Any]] = [
+        {"content": "See: "},
+        {"images": [{"type": "image_url", "image_url": {"url": url}}]},
+        {"content": "there."},
+    ]
+    reader = translate.reader("chat")
+    said = [
+        event
+        for delta in chat_chunks
+        for event in reader.read("", orjson.dumps({"choices": [{"index": 0, "delta": delta}]}))
+    ]
+    said += (
+        reader.read("", orjson.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})) + reader.end()
+    )
+    starts = [event.block for event in said if isinstance(event, BlockStart)]
+    assert starts == [Text(""), Image(data="aGk=", media_type="image/png"), Text("")]
+    writer = translate.writer("chat", SHOWN)
+    told = b"".join(writer.write(event) for event in said)
+    assert told.count(orjson.dumps(chat_chunks[1]["images"][0])[1:-1]) == 1
+
+    parts = [{"text": "See: "}, {"inlineData": {"mimeType": "image/png", "data": "aGk="}}, {"text": "there."}]
+    other = translate.reader("gemini")
+    said = other.read("", orjson.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}))
+    said += other.end()
+    assert [event.block for event in said if isinstance(event, BlockStart)] == starts
+
+
+def test_a_picture_without_an_address_breaks_the_stream() -> None:
+    reader = translate.reader("chat")
+    (*_, last) = reader.read("", orjson.dumps({"choices": [{"index": 0, "delta": {"images": [{"x": 1}]}}]}))
+    assert isinstance(last, Fault)

@@ -97,7 +97,7 @@ def read(tree: Any, into: Followed, kind: str | None = None) -> None:
         texts = [choice.get("text")]
         if isinstance(delta, dict):
             texts += [delta.get(name) for name in ("content", "reasoning_content", "reasoning", "refusal")]
-            content |= isinstance(delta.get("tool_calls"), list) and bool(delta["tool_calls"])
+            content |= any(isinstance(delta.get(name), list) and delta[name] for name in ("tool_calls", "images"))
             content |= any(isinstance(delta.get(name), dict) for name in ("function_call", "audio"))
         content |= any(isinstance(text, str) and text for text in texts)
     into.content += content

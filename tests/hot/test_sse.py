@@ -274,6 +274,7 @@ DELTAS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "refusal": TEXTS,
         "function_call": st.none() | st.just({}),
         "tool_calls": st.none() | st.lists(st.just({"usage": {}}), max_size=2),
+        "images": st.none() | st.lists(st.just({"usage": {}}), max_size=2),
     },
 )
 CHOICE = st.fixed_dictionaries(

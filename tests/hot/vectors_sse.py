@@ -76,6 +76,8 @@ DIALECTS = [
     event({"choices": [{"delta": {"refusal": "no"}}]}) + event({"choices": [{"delta": {"reasoning": "hm"}}]}),
     event({"choices": [{"delta": {"function_call": {"arguments": ""}}}]}),
     event({"choices": [{"delta": {"audio": {"data": "AA"}}}]}),
+    event({"choices": [{"delta": {"images": [{"type": "image_url", "image_url": {"url": "data:,"}}]}}]}),
+    event({"choices": [{"delta": {"images": [], "content": ""}}]}),
     event({"choices": [{"delta": {"audio": None, "function_call": None, "refusal": "", "reasoning": None}}]}),
 ]
 """Each is read in any split, and compared with the model."""

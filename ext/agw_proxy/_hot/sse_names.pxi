@@ -134,10 +134,13 @@ cdef inline int top_role(const unsigned char *name, Py_ssize_t size) noexcept no
 
 
 cdef inline int delta_role(const unsigned char *name, Py_ssize_t size) noexcept nogil:
-    """Of a chat's delta. ``reasoning_content`` and ``reasoning`` are what compatible servers call their thoughts."""
+    """Of a chat's delta. ``reasoning_content`` and ``reasoning`` are what compatible servers call their thoughts, ``images`` pictures."""
     if size == 5:
         if same(name, b"audio", 5):
             return IS_CALL
+    elif size == 6:
+        if same(name, b"images", 6):
+            return IS_TOOL_CALLS        # a list of what is there as a whole, too
     elif size == 7:
         if same(name, b"content", 7) or same(name, b"refusal", 7):
             return IS_TEXT
