@@ -25,6 +25,8 @@ class Quirks(msgspec.Struct, frozen=True):
     """It knows ``stream_options``."""
     reasoning: str | None = None
     """The member of Chat in which it wants its thoughts of earlier turns back."""
+    id_letters: int | None = None
+    """Ids of calls are so many letters and digits in Chat, neither more nor less."""
 
 
 class Preset(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ PRESETS = (
             omits=("logit_bias", "logprobs", "top_logprobs", "metadata", "store", "verbosity", "user", "service_tier",
                    "reasoning_effort", "stream_options", "seed"),
             asks_usage=False,
+            id_letters=9,
         ),
     ),
     Preset(

@@ -20,8 +20,8 @@ SKIP_VALIDATION = "skip_thought_signature_validator"
 BASE64_SEAL = b64encode(SEAL.encode())[:5].decode()
 SURELY_SHALLOW = 32
 """Levels: more than there are in a request around a call's arguments; orjson writes 254 in all."""
-ID_CHARS = 40
-"""Of an answer's id, in the ids of its calls: OpenAI takes call ids of 64 characters."""
+ID_CHARS = 28
+"""Of an answer's id, in the ids of its calls: OpenAI's Chat takes call ids of 40 characters."""
 
 
 def camel(tree: Tree) -> Tree:

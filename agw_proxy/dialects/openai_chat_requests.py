@@ -7,6 +7,7 @@ writing keeps to what OpenAI itself takes, but for names that the caller, who kn
 from typing import Any
 
 from agw_proxy.dialects.base import Format, Losses, Malformed, Reasoning, Request, Tree
+from agw_proxy.dialects.call_ids import fitted
 from agw_proxy.dialects.efforts import effort_of
 from agw_proxy.dialects.openai_chat_fields import (
     child,
@@ -175,14 +176,21 @@ def _extra(tree: Tree) -> Tree:
 
 
 def write_request(
-    request: Request, losses: Losses, *, max_tokens_name: str = MAX_TOKENS_NAME, reasoning_name: str | None = None
+    request: Request,
+    losses: Losses,
+    *,
+    max_tokens_name: str = MAX_TOKENS_NAME,
+    reasoning_name: str | None = None,
+    id_letters: int | None = None,
 ) -> Tree:
     """The body for an upstream. Raises Untranslatable by the table of features.
 
     ``max_tokens_name``: what the server calls the bound on an answer. ``reasoning_name``: the member of assistant messages
     in which it wants its own reasoning text back (DeepSeek: ``reasoning_content``); None, as OpenAI has it: in none.
+    ``id_letters``: see ``call_ids.fitting``.
     """
-    tree: Tree = {"model": request.model, "messages": write_messages(request.messages, losses, reasoning_name)}
+    messages = fitted(request.messages, id_letters)
+    tree: Tree = {"model": request.model, "messages": write_messages(messages, losses, reasoning_name)}
     for name in (
         "temperature",
         "top_p",

@@ -72,7 +72,11 @@ def write_request(request: Request, target: Spoken, model: str, quirks: Quirks, 
     asked = boxed(tool_names.renamed(msgspec.structs.replace(request, model=model), target), target)
     if target == "chat":
         tree = openai_chat_requests.write_request(
-            asked, losses, max_tokens_name=quirks.max_tokens, reasoning_name=quirks.reasoning
+            asked,
+            losses,
+            max_tokens_name=quirks.max_tokens,
+            reasoning_name=quirks.reasoning,
+            id_letters=quirks.id_letters,
         )
         if not (quirks.asks_usage and ask_usage):
             tree.pop("stream_options", None)

@@ -134,7 +134,10 @@ cdef inline int top_role(const unsigned char *name, Py_ssize_t size) noexcept no
 
 
 cdef inline int delta_role(const unsigned char *name, Py_ssize_t size) noexcept nogil:
-    """Of a chat's delta. ``reasoning_content`` and ``reasoning`` are what compatible servers call their thoughts, ``images`` pictures."""
+    """Of a chat's delta.
+
+    ``reasoning_content`` and ``reasoning`` are what compatible servers call their thoughts, ``images`` their pictures.
+    """
     if size == 5:
         if same(name, b"audio", 5):
             return IS_CALL
