@@ -30,6 +30,8 @@ from agw_proxy.upstreams.vertex_tokens import Tokens
 
 VERSION = "vertex-2023-10-16"
 COUNTER = "count-tokens"  # a model of its own there
+PAYER = "x-goog-user-project"
+"""Names the project that pays, and whose quota counts: with the gateway's credentials the caller has no say in that."""
 
 
 class Vertex:
@@ -55,7 +57,8 @@ class Vertex:
             call = self._as_gemini(call) if self._gemini else self._as_messages(target, call)
         if self._tokens is not None:
             token = await self._tokens.get()
-            call = msgspec.structs.replace(call, credential=("Authorization", f"Bearer {token}"))
+            headers = [(name, value) for name, value in call.headers if name.lower() != PAYER]
+            call = msgspec.structs.replace(call, headers=headers, credential=("Authorization", f"Bearer {token}"))
         reply = await go(call)
         if reply.status == 401 and self._tokens is not None:
             reply.close()

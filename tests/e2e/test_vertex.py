@@ -84,11 +84,13 @@ def test_a_token_is_fetched_once_for_each_upstream(gateway: Gateway, upstream: U
 def test_googles_own_form_goes_through_as_it_came(gateway: Gateway, upstream: Upstream, tokens: TokenEndpoint) -> None:
     upstream.default = google.plays(SCENES["text"], tokens)
     body = b'{"contents": [{"role":"user","parts":[{"text":"1e5"}]}]}'
-    headers = {"x-goog-api-key": gateway.key}
+    headers = {"x-goog-api-key": gateway.key, "x-goog-user-project": "somebody-elses", "x-goog-api-client": "genai/1"}
     path = f"/v1beta/models/{MODELS['gemini']}"
     plain = gateway.post(f"{path}:generateContent", body, key=None, headers=headers)
     assert plain.json["usageMetadata"]["totalTokenCount"] == 30  # type: ignore[index]
     assert upstream.last.body == body
+    assert upstream.last.value("x-goog-api-client") == "genai/1"
+    assert upstream.last.value("x-goog-user-project") is None
     streamed = gateway.post(f"{path}:streamGenerateContent?alt=sse", body, key=None, headers=headers)
     assert streamed.body.count(b"data: ") == len(SCENES["text"].text)
     counted = gateway.post(f"{path}:countTokens", body, key=None, headers=headers)
