@@ -21,7 +21,8 @@ from agw_proxy.dialects.base import (
     Tree,
 )
 from agw_proxy.dialects.custom_tools import arguments_of
-from agw_proxy.dialects.openai_chat_fields import list_of, named, needed, path, refuse, text, tree_of
+from agw_proxy.dialects.openai_chat_answers import read_image
+from agw_proxy.dialects.openai_chat_fields import items, list_of, named, needed, path, refuse, text, tree_of
 from agw_proxy.dialects.openai_chat_parts import (
     called,
     read_calls,
@@ -81,6 +82,7 @@ def _read_assistant(tree: Tree, at: str, index: int, legacy: dict[str, str]) -> 
     refusal = text(tree, "refusal", at)
     if refusal:
         blocks.append(Refusal(refusal))
+    blocks += [read_image(image, path(at, "images")) for image in items(tree, "images", at)]
     blocks += [read_call(call, where) for where, call in read_calls(tree, at)]
     if tree.get("function_call") is not None:
         where = path(at, "function_call")

@@ -6,6 +6,7 @@ from agw_proxy.dialects.base import (
     Audio,
     File,
     Image,
+    Malformed,
     Message,
     Refusal,
     Text,
@@ -154,6 +155,14 @@ def test_a_picture_that_a_tool_gave_stands_behind_all_results() -> None:
     assert [part["type"] for part in messages[2]["content"]] == ["text", "image_url", "text"]
     assert "a" in messages[2]["content"][0]["text"]
     assert messages[0]["content"]
+
+
+def test_pictures_of_an_answer_come_back_with_it() -> None:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}, "index": 0}
+    request = asked({"role": "user", "content": "Draw"}, {"role": "assistant", "content": "So:", "images": [image]})
+    assert request.messages[1].blocks == [Text("So:"), Image(data=PIXEL, media_type="image/png")]
+    with pytest.raises(Malformed, match="picture without"):
+        asked({"role": "assistant", "content": "So:", "images": [{"type": "image_url"}]})
 
 
 def test_what_chat_cannot_say_is_told() -> None:
