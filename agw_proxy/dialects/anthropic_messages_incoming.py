@@ -35,6 +35,7 @@ from agw_proxy.dialects.base import (
     ToolUse,
     Tree,
 )
+from agw_proxy.dialects.halves import Halves
 
 MAX_BLOCKS = 4096  # of one answer; an upstream that opens more is out of its mind, and would fill the memory
 _CUT = Fault("The upstream's stream ended before its answer was whole.", "api_error")
@@ -72,6 +73,7 @@ class Reader:
     """
 
     def __init__(self) -> None:
+        self._json = Halves()
         self._started = False
         self._over = False
         self._tokens = Tokens()
@@ -91,7 +93,7 @@ class Reader:
         if self._over:
             return []
         try:
-            tree: Any = orjson.loads(data)
+            tree: Any = self._json.loads(data)
         except orjson.JSONDecodeError:
             tree = None
         if not isinstance(tree, dict):

@@ -46,6 +46,7 @@ from agw_proxy.dialects.gemini_answers import (
 from agw_proxy.dialects.gemini_names import camel, shown_signature
 from agw_proxy.dialects.gemini_parts import call_part, read_part
 from agw_proxy.dialects.gemini_sources import citations_of, grounding_of, logprobs_of, logprobs_result
+from agw_proxy.dialects.halves import Halves
 
 
 class Reader:
@@ -55,6 +56,7 @@ class Reader:
     """
 
     def __init__(self) -> None:
+        self._json = Halves()
         self._started = False
         self._over = False
         self._open: type[Text | Thinking] | None = None
@@ -74,7 +76,7 @@ class Reader:
             return []
         events: list[Event] = []
         try:
-            tree = orjson.loads(data)
+            tree = self._json.loads(data)
             if isinstance(tree, dict) and tree.get("error") is None and name != "error":
                 fault = None
                 self._read(camel(tree), events)

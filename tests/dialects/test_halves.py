@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agw_proxy.dialects import openai_responses_streams, translate
-from agw_proxy.dialects.base import Finish, Part, Shown
+from agw_proxy.dialects.base import Fault, Finish, Part, Shown, Spoken
 from agw_proxy.dialects.halves import Halves
 from tests.dialects.chat_vectors import call, chunk, read
 
@@ -86,3 +86,18 @@ def test_a_stream_and_an_answer_of_responses_are_not_broken_by_it() -> None:
     body = rb'{"id":"r","status":"completed","output":[{"type":"message","content":[%b]}]}' % part
     told = orjson.loads(translate.answer("responses", "chat", body, Shown("i", "m", 1)))
     assert told["choices"][0]["message"]["content"] == SMILE + " \ufffd!"
+
+
+@pytest.mark.parametrize("spoken", ["messages", "gemini"])
+def test_a_stream_of_another_form_is_not_broken_by_it(spoken: Spoken) -> None:
+    frames = {
+        "messages": rb'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%b"}}',
+        "gemini": rb'{"candidates":[{"content":{"parts":[{"text":"%b"}]}}]}',
+    }
+    reader = translate.reader(spoken)
+    if spoken == "messages":
+        start = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+        reader.read("", escaped(start))
+    events = [event for half in (rb"\ud83d", rb"\ude00") for event in reader.read("", frames[spoken] % half)]
+    assert "".join(event.text for event in events if isinstance(event, Part)) == SMILE
+    assert not any(isinstance(event, Fault) for event in events)
