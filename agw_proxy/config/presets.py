@@ -25,6 +25,8 @@ class Quirks(msgspec.Struct, frozen=True):
     """It knows ``stream_options``."""
     reasoning: str | None = None
     """The member of Chat in which it wants its thoughts of earlier turns back."""
+    schemas: bool = True
+    """It can be held to a JSON Schema in Chat; else it is told one in words."""
     id_letters: int | None = None
     """Ids of calls are so many letters and digits in Chat, neither more nor less."""
 
@@ -70,6 +72,7 @@ PRESETS = (
         quirks=Quirks(
             omits=("metadata", "store", "verbosity", "service_tier", "seed", "parallel_tool_calls"),
             reasoning="reasoning_content",
+            schemas=False,
         ),
     ),
     Preset(

@@ -4,7 +4,6 @@ Gemini API reference, "Generating content" and "Counting tokens". The model, and
 """
 
 import msgspec
-import orjson
 
 from agw_proxy.dialects import members
 from agw_proxy.dialects.base import (
@@ -33,6 +32,7 @@ from agw_proxy.dialects.gemini_names import (
 )
 from agw_proxy.dialects.gemini_parts import join, read_media, read_part, write_media, write_part
 from agw_proxy.dialects.gemini_tools import read_tools, write_tools
+from agw_proxy.dialects.json_words import in_words
 
 _READ = frozenset({
     "contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "serviceTier", "store", "model",
@@ -228,13 +228,7 @@ def _reconciled(request: Request, system: list[Tree], losses: Losses) -> Request
     if choice is not None and choice.mode == "none":
         return msgspec.structs.replace(request, tools=[], tool_choice=None)
     losses.of("json_object" if asked.schema is None else "json_schema", "response_format")
-    words = "Answer in JSON, and with nothing around it."
-    if asked.schema is not None:
-        try:
-            words = f"{words} It has to match this JSON Schema:\n{orjson.dumps(asked.schema).decode()}"
-        except orjson.JSONEncodeError:
-            raise Untranslatable("The schema is nested too deeply.", "response_format") from None
-    system.append({"text": words})
+    system.append({"text": in_words(asked)})
     return msgspec.structs.replace(request, format=None)
 
 

@@ -28,6 +28,7 @@ from agw_proxy.dialects.base import Answer, Losses, Malformed, Reader, Request, 
 from agw_proxy.dialects.boxed import Opening, boxed, boxes, opened
 from agw_proxy.dialects.features import decide
 from agw_proxy.dialects.halves import Halves
+from agw_proxy.dialects.json_words import worded
 
 
 class _Parts(NamedTuple):
@@ -70,6 +71,7 @@ def write_request(request: Request, target: Spoken, model: str, quirks: Quirks, 
     """Write it for a target that calls the model ``model``. Raises Untranslatable."""
     losses = Losses(target, decide)
     asked = boxed(tool_names.renamed(msgspec.structs.replace(request, model=model), target), target)
+    asked = worded(asked, target, losses, schemas=quirks.schemas)
     if target == "chat":
         tree = openai_chat_requests.write_request(
             asked,

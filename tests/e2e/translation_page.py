@@ -61,6 +61,7 @@ def presets() -> str:
         quirks = preset.quirks
         own = [f"calls the bound `{quirks.max_tokens}`"] if quirks.max_tokens != "max_tokens" else []
         own += [f"gets ids of calls of {quirks.id_letters} letters"] if quirks.id_letters is not None else []
+        own += [] if quirks.schemas else ["is told schemas of answers in words"]
         own += [f"gets no {', '.join(f'`{name}`' for name in quirks.omits)}"] if quirks.omits else []
         speaks = ", ".join(f"`{spoken}`" for spoken in preset.speaks)
         lines.append(f"| `{preset.name}` | `{preset.base_url}` | {speaks} | {'; '.join(own)} |")
