@@ -34,7 +34,7 @@ def named(body: bytes) -> str:
     tree = orjson.loads(body)
     assert check_converse(tree) is None
     config = tree["toolConfig"]
-    names = {
+    names: set[str] = {
         config["tools"][0]["toolSpec"]["name"],
         config["toolChoice"]["tool"]["name"],
         tree["messages"][1]["content"][0]["toolUse"]["name"],
