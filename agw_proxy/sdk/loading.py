@@ -1,40 +1,34 @@
 """Makes agents of modules that were found: imports them by file under names of their own, and calls what they export.
 
-A module lives in a private package of one version (``_agw_agents_N``), whose path is the root it was found under: so
+A module lives in a private package of one version (``tools.modules``), whose path is the root it was found under: so
 relative imports work, two folders may be called alike, nothing of a user's folder shadows a package of somebody else,
 and a new version is imported anew, with all that belongs to it, while runs go on in the old one.
 """
 
 import asyncio
 import contextlib
-import importlib
-import importlib.abc
-import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
-import itertools
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from agw_proxy.sdk.discovery import Found
+from agw_proxy.tools.modules import forget, import_file, new_package
+from agw_proxy.tools.threads import Quit, on_thread
 
-PREFIX = "_agw_agents_"
 SDK = "agents"
 DISTRIBUTION = "openai-agents"
 STARTS, ENDS = "on_startup", "on_shutdown"
 EXPORT = "agent"
 END_SECONDS = 5.0  # for one on_shutdown
-T = TypeVar("T")
 
-_numbers = itertools.count(1)
 _importing = threading.Lock()
 
 
@@ -146,62 +140,6 @@ async def called(function: Callable[..., Any], context: Context) -> Any:
     return await given if inspect.isawaitable(given) else given
 
 
-async def on_thread(work: Callable[[], T], name: str) -> T:
-    """Do it on a thread of its own: one that never ends keeps nobody else from theirs, nor the process from its end."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(put: Callable[[Any], None], value: object) -> None:
-        if not done.done():  # else nobody waits any more
-            put(value)
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001  whatever a user's module raises is told, also SystemExit
-            # A future takes no StopIteration, and asyncio lets go of neither of the two that end a program.
-            told = (
-                error
-                if isinstance(error, Exception) and not isinstance(error, StopIteration)
-                else Failed(_words(error))
-            )
-            _tell(loop, settle, done.set_exception, told)
-        else:
-            _tell(loop, settle, done.set_result, result)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return await done
-
-
-def _tell(loop: asyncio.AbstractEventLoop, settle: Callable[..., None], *arguments: object) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(settle, *arguments)
-
-
-def new_package() -> str:
-    """A name for a private package that no other has or had."""
-    return f"{PREFIX}{next(_numbers)}"
-
-
-def forget(package: str) -> None:
-    """Take its modules out of ``sys.modules``."""
-    for name in [name for name in tuple(sys.modules) if name == package or name.startswith(f"{package}.")]:
-        del sys.modules[name]
-
-
-def import_file(package: str, root: Path, name: str) -> ModuleType:
-    """Import ``name`` (dotted, below ``root``) in that private package, which is made where it is not there yet.
-
-    Raises whatever the module raises, ImportError where a link leads out of ``root``.
-    """
-    _finder()
-    if package not in sys.modules:
-        holder = ModuleType(package)
-        holder.__path__ = [str(root)]
-        sys.modules[package] = holder
-    return importlib.import_module(f"{package}.{name}")
-
-
 def _import(package: str, found: Found) -> ModuleType:
     import_sdk()
     return import_file(package, found.root, ".".join((*found.parts, EXPORT)))
@@ -271,8 +209,8 @@ def _words(error: BaseException) -> str:
 
 def _failed(error: BaseException, found: Found) -> Failed:
     """What went wrong and on which line of the agent's own."""
-    if isinstance(error, Failed):
-        return error
+    if isinstance(error, Failed | Quit):
+        return Failed(str(error))
     place, trace = "", error.__traceback__
     while trace is not None:
         file = Path(trace.tb_frame.f_code.co_filename)
@@ -282,48 +220,3 @@ def _failed(error: BaseException, found: Found) -> Failed:
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(found.root):
         place = f" ({Path(error.filename).relative_to(found.root)}:{error.lineno})"
     return Failed(f"{_words(error)}{place}")
-
-
-class _Fresh(importlib.machinery.SourceFileLoader):
-    """Reads sources only: compiled files are told apart by whole seconds, and an editor is faster."""
-
-    def path_stats(self, path: Any) -> Any:  # noqa: ARG002  the protocol's
-        raise OSError("no compiled file is looked at or written")
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules of the private packages, and refuses what a link leads out of their roots to."""
-
-    def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,
-        target: ModuleType | None = None,  # noqa: ARG002  the protocol's
-    ) -> ModuleSpec | None:
-        if not fullname.startswith(PREFIX) or path is None:
-            return None
-        root = Path(sys.modules[fullname.partition(".")[0]].__path__[0])
-        places: list[str] = []
-        for entry in path:
-            found = importlib.machinery.FileFinder(
-                entry,
-                (_Fresh, importlib.machinery.SOURCE_SUFFIXES),
-                (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
-            ).find_spec(fullname)
-            for place in (found.origin, *(found.submodule_search_locations or ())) if found is not None else ():
-                if place is not None and not Path(place).resolve().is_relative_to(root):
-                    raise ImportError(f"a link leads out of the folder of agents: {place}", name=fullname)
-            if found is not None and found.loader is not None:
-                return found
-            places += (found.submodule_search_locations or ()) if found is not None else ()
-        if not places:
-            return None
-        spec = ModuleSpec(fullname, None, is_package=True)
-        spec.submodule_search_locations = places
-        return spec
-
-
-def _finder() -> None:
-    """Have the private packages found, from the first of them on."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())

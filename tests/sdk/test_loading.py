@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from agw_proxy.sdk.discovery import discover
-from agw_proxy.sdk.loading import PREFIX, Failed, Made, called, import_sdk, let_go, load, on_thread
+from agw_proxy.sdk.loading import Failed, Made, called, import_sdk, let_go, load
+from agw_proxy.tools.modules import PREFIX
+from agw_proxy.tools.threads import on_thread
 from tests.sdk.folders import write
 
 PLAIN = "from agents import Agent\n"
