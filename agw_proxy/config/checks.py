@@ -109,7 +109,7 @@ def _lost(item: Node, before: _Reach, after: _Reach) -> bool:
 def check(root: Node) -> list[Problem]:
     """Give every problem between the values of the merged tree with its references filled in."""
     found: list[tuple[TreePath, str]] = []
-    for section in ("upstreams", "models", "keys", "teams"):
+    for section in ("upstreams", "models", "keys", "teams", "tools"):
         found += _duplicates(root, section)
     found += _agents(root)
     found += _upstreams(root)

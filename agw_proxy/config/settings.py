@@ -28,6 +28,7 @@ from agw_proxy.config.resilience import (
     Timeouts,
 )
 from agw_proxy.config.storage import Cache, Idempotency, Redis, Store, Usage
+from agw_proxy.config.tools import Tool
 from agw_proxy.config.values import (
     Balance,
     BaseURL,
@@ -55,7 +56,7 @@ from agw_proxy.config.values import (
 )
 
 UNSUPPORTED = (
-    "approvals", "tools", "plugins", "trace", "tls", "cors", "trusted_proxies", "identity", "proxy", "health",
+    "approvals", "plugins", "trace", "tls", "cors", "trusted_proxies", "identity", "proxy", "health",
 )  # fmt: skip
 """Sections of the contract that a later version brings; until then each is refused by name."""
 
@@ -353,6 +354,7 @@ class Settings(BaseSettings):
     usage: Usage = Usage()
     store: Store | None = Field(None, description="Responses and conversations kept here; null: none are.")
     agents: Agents = Agents()
+    tools: tuple[Tool, ...] = Field((), max_length=1000, description="Functions that agents may ask for by name.")
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()

@@ -78,6 +78,7 @@ TABLE: tuple[tuple[Family, str], ...] = (
     (Family("agw_cache_total", COUNTER, ("outcome",), (), 12), "Requests by what the cache did (hit, joined, miss ...), and answers stored, evicted, dropped."),
     (Family("agw_cache_bytes", GAUGE), "Bytes of answers kept in memory by all workers."),
     (Family("agw_leases_total", COUNTER, ("outcome",), (), 8), "Parts of shared limits: taken, refused, returned; no answer (away), no room here (no_place)."),
+    (Family("agw_tool_seconds", HISTOGRAM, ("tool", "outcome"), LATENCY, 512), "Calls of the gateway's tools, by what became of them."),
     (Family("agw_lane_total", COUNTER, ("lane", "reason"), (), 128), "Exchanges by lane, and why that lane."),
     (Family(USAGE, TALLY, ("key", "model", "upstream"), (), 4096), "What keys have used; shown by GET /usage."),
     (Family("agw_build_info", GAUGE, ("version",), (), 4), "Always 1; the version is a label."),
@@ -210,6 +211,10 @@ class Metrics:
     def leased(self, outcome: str, count: int = 1) -> None:
         """Parts of limits were asked for, or given back; ``outcome`` is from a closed set."""
         self.meter.add(self.meter.series("agw_leases_total", (outcome,)), count)
+
+    def tool_called(self, tool: str, outcome: str, nanoseconds: int) -> None:
+        """A tool was called, for so long; ``tool`` is a configured one or ``other``, ``outcome`` from a closed set."""
+        self.meter.observe(self.meter.series("agw_tool_seconds", (tool, outcome)), nanoseconds // 1000)
 
     def book(self, key: str, model: str, upstream: str) -> int:
         """The handle of what a key has used of a model (as it is labelled) at an upstream."""

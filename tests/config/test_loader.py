@@ -134,10 +134,11 @@ def test_a_section_file_holds_its_own_sections_only(folder: Folder) -> None:
     assert "upstreams and models only" in found.message
 
 
-def test_tools_are_not_yet_supported_in_their_own_file_either(folder: Folder) -> None:
-    folder.write("tools: []\n", "tools.yaml")
-    found = folder.problem(environ={"GATEWAY_TOOL_CONFIG": "tools.yaml"})
-    assert (found.file, found.path, found.message) == ("tools.yaml", "tools", "not yet supported in this version")
+def test_tools_may_have_a_file_of_their_own(folder: Folder) -> None:
+    folder.write('tools: [{name: math.add, python: "tools/math.py:add"}]\n', "tools.yaml")
+    environ = {"GATEWAY_TOOL_CONFIG": "tools.yaml", "GATEWAY_TOOLS__math.add__TIMEOUT": "5s"}
+    settings = folder.load(**environ).settings
+    assert [(tool.name, tool.timeout) for tool in settings.tools] == [("math.add", 5.0)]
 
 
 def test_dotenv_is_read_and_the_real_environment_wins(folder: Folder) -> None:
