@@ -61,6 +61,10 @@ class Run(msgspec.Struct):
     """With so much it may ask models no more; 0: no bound."""
 
 
+class Unconnected(Exception):
+    """An MCP server of an agent's cannot be reached. The message is for whoever writes the agent."""
+
+
 CURRENT: ContextVar[Run | None] = ContextVar("agw_agent_run", default=None)
 """Set around each run, read by the model provider."""
 

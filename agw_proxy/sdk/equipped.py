@@ -129,6 +129,8 @@ def own_names(agent: Agent[Any]) -> frozenset[str]:
     names: set[str] = set()
     for each in known(agent):
         names |= {tool.name for tool in each.tools}
+        for server in each.mcp_servers:
+            names.update(getattr(getattr(server, "line", None), "tools", ()))
         for target in each.handoffs:
             names.add(Handoff.default_tool_name(target) if isinstance(target, Agent) else target.tool_name)
     return frozenset(names)
@@ -149,6 +151,19 @@ def known(agent: Agent[Any]) -> list[Agent[Any]]:
             found.append(each)
             left += each.handoffs
     return found
+
+
+def reached(agent: Agent[Any]) -> list[Agent[Any]]:
+    """The agent, and those that a run of it may come to: by handing over, or as tools."""
+    found: dict[int, Agent[Any]] = {}
+    left = [agent]
+    while left:
+        for each in known(left.pop()):
+            if id(each) not in found:
+                found[id(each)] = each
+                inner = (getattr(tool, "_agent_instance", None) for tool in each.tools)  # the SDK tells it nowhere else
+                left += [one for one in inner if isinstance(one, Agent)]
+    return list(found.values())
 
 
 def tells_no_usage(agent: Agent[Any]) -> bool:

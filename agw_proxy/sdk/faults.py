@@ -26,6 +26,7 @@ from agw_proxy.errors import (
     GuardrailTripped,
     PolicyError,
 )
+from agw_proxy.sdk.entry import Unconnected
 
 MAX_CAUSES = 16
 """Links of a chain of exceptions that are looked at."""
@@ -52,6 +53,8 @@ def error_of(failure: BaseException, fault: Fault | None) -> GatewayError:
             return _of_call(each.status, each.message, each.retry_after_ms)
         if isinstance(each, openai.APIStatusError):
             return _of_status(each)
+        if isinstance(each, Unconnected):
+            return AgentCallFailed("An MCP server of the agent's cannot be reached. The gateway's log has more.")
         if isinstance(each, TRIPWIRES):
             return GuardrailTripped(f"The agent's guardrail '{_guardrail(each)}' has stopped this.")
     if isinstance(failure, MaxTurnsExceeded | TokensSpent):

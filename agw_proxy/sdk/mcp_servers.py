@@ -1,0 +1,324 @@
+"""The MCP servers that agents declare: connected before the first run, made anew when they are lost, closed with their agents.
+
+Each server belongs to one task, its *Line*'s, which alone connects and closes it: a client of MCP holds cancel scopes that
+must be left by the task that entered them. What the agent's runs ask is a *Held* in the server's place, which waits for
+the line, bounds each call, and notices when the server has gone.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import anyio
+from agents import Agent, RunContextWrapper
+from agents.exceptions import UserError
+from agents.mcp import MCPServer
+
+from agw_proxy.sdk.entry import CURRENT, Unconnected
+from agw_proxy.sdk.equipped import reached
+
+CALL_SECONDS = 120.0
+"""Of one call, where its author has set no bound."""
+CLEANUP_SECONDS = 15.0
+"""For a server to end; a child process gets a few seconds to go by itself, then it is killed."""
+PAUSE_SECONDS = 2.0
+"""After an attempt to connect that has failed: until then runs are told of that one."""
+GONE = re.compile("connection closed|session", re.IGNORECASE)
+GONE_CODES = frozenset({-32000, -32600})
+"""Of JSON-RPC errors which say, in the words of GONE, that the other side knows nothing of this connection any more."""
+BROKEN = (ConnectionError, EOFError, anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
+SECRET_PARTS = re.compile(r"(https?://)(?:[^/@\s'\"]*@)?([^?#\s'\"]*)[^\s'\"]*")
+"""Of an address: who asks, and the query."""
+T = TypeVar("T")
+
+log = logging.getLogger("agw_proxy.sdk")
+
+
+class Line:
+    """One server and the task that it belongs to. Used on one loop."""
+
+    def __init__(self, server: MCPServer, seconds: float) -> None:
+        """``seconds``: to connect, and to list its tools. The task begins at once, and connects."""
+        self._server: Any = server  # the SDK says nothing of what its coroutines give
+        self._seconds = seconds
+        self.name = shown(server.name)
+        self.tools: tuple[str, ...] = ()
+        """What its tools are called, as far as that is known."""
+        self.number = 0
+        """Of the connection that there is; 0 before the first."""
+        self._connected = False
+        self._connecting = False
+        self._closing = False
+        self._failed: Unconnected | None = None
+        self._failed_at = 0.0
+        self._asked, self._over = asyncio.Event(), asyncio.Event()
+        self._outcome = self._attempt()
+        self._task = asyncio.get_running_loop().create_task(self._own(), name=f"mcp {self.name}")
+
+    async def ready(self) -> int:
+        """Wait until it is connected, and give the connection's number. Raises Unconnected."""
+        if self._connected:
+            return self.number
+        if self._closing:
+            raise Unconnected(f"MCP server '{self.name}' is not used any more")
+        if self._outcome.done():
+            if self._failed is not None and time.monotonic() < self._failed_at + PAUSE_SECONDS:
+                raise self._failed
+            self._outcome = self._attempt()
+        await asyncio.shield(self._outcome)
+        return self.number
+
+    def lost(self, number: int) -> None:
+        """The connection of that number is of no use any more; whoever needs one gets a new one."""
+        if self._connected and number == self.number:
+            self._connected = False
+            self._over.set()
+
+    async def close(self) -> None:
+        """End it, and wait until nothing of it is left. May be called again."""
+        if not self._closing:
+            self._closing = True
+            self._connected = False
+            self._over.set()
+            self._asked.set()
+            if self._connecting:
+                self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def _attempt(self) -> asyncio.Future[None]:
+        self._asked.set()
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it
+        return outcome
+
+    async def _own(self) -> None:
+        """The task: connects when it is asked to, closes what is lost, until it is told to end."""
+        try:
+            while not self._closing:
+                self._asked.clear()
+                await self._connection()
+                if _cancelled():
+                    return
+                await self._asked.wait()
+        finally:
+            self._closing = True
+            self._fail(f"MCP server '{self.name}' is not used any more")
+
+    async def _connection(self) -> None:
+        """One connection, from its beginning to its end."""
+        self._over.clear()
+        self._connecting = True
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._server.connect()
+                self.tools = await self._names()
+        except TimeoutError:
+            self._fail(f"MCP server '{self.name}' did not answer within {self._seconds:g} s")
+        except asyncio.CancelledError:
+            self._fail(f"MCP server '{self.name}': its connection was given up")
+        except Exception as error:  # noqa: BLE001  a server of any kind may fail in any way
+            self._fail(f"MCP server '{self.name}' cannot be reached: {words(error)}")
+        else:
+            self._connecting = False
+            self._succeed()
+            await self._until_over()
+        finally:
+            self._connecting = False
+            self._connected = False
+            await self._cleanup()
+
+    async def _names(self) -> tuple[str, ...]:
+        """Of its tools, which it is asked for so that it has shown that it works; not where a filter needs to know the run."""
+        if callable(getattr(self._server, "tool_filter", None)):
+            return ()
+        return tuple(tool.name for tool in await self._server.list_tools())
+
+    async def _until_over(self) -> None:
+        """Until somebody says so, or the client cancels what it runs in, as some do when their server goes."""
+        try:
+            await asyncio.sleep(0)  # what was cancelled while it connected hears of it here, not when it cleans up
+            await self._over.wait()
+        except asyncio.CancelledError:
+            self._connected = False
+
+    async def _cleanup(self) -> None:
+        try:
+            async with asyncio.timeout(CLEANUP_SECONDS):
+                await self._server.cleanup()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  it is gone all the same
+            log.warning("MCP server '%s' did not end as it should: %s", self.name, words(error))
+
+    def _succeed(self) -> None:
+        self.number += 1
+        self._failed = None
+        self._connected = not self._closing
+        if not self._outcome.done():
+            self._outcome.set_result(None)
+
+    def _fail(self, told: str) -> None:
+        self._failed, self._failed_at = Unconnected(told), time.monotonic()
+        if not self._outcome.done():
+            self._outcome.set_exception(self._failed)
+
+
+class Held(MCPServer):
+    """A server as its agent's runs ask it. What its author has set on the server holds: it is looked up there."""
+
+    def __init__(self, server: MCPServer, line: Line) -> None:
+        """``line``: the server's. Nothing of the base class is set, so that ``__getattr__`` finds the server's."""
+        self._server = server
+        self.line = line
+        own = getattr(server, "client_session_timeout_seconds", None)
+        self._seconds = max(own or 0.0, CALL_SECONDS)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    @property
+    def name(self) -> str:
+        """See the SDK."""
+        return self._server.name
+
+    @property
+    def cached_tools(self) -> Any:
+        """See the SDK."""
+        return self._server.cached_tools
+
+    async def connect(self) -> None:
+        """Wait until it is connected: an author's own ``connect`` does no harm. Raises Unconnected."""
+        await self.line.ready()
+
+    async def cleanup(self) -> None:
+        """Nothing: it is closed with its agent."""
+
+    async def list_tools(self, run_context: RunContextWrapper[Any] | None = None, agent: Any = None) -> list[Any]:
+        """See the SDK. Raises Unconnected, TimeoutError, and what the server's raises."""
+        return await self._asked(lambda: self._server.list_tools(run_context, agent))
+
+    async def call_tool(
+        self, tool_name: str, arguments: dict[str, Any] | None, meta: dict[str, Any] | None = None
+    ) -> Any:
+        """See the SDK; the run's trace goes along. Sent again only where the server has said that it did not take it."""
+        run = CURRENT.get()
+        if run is not None and run.trace is not None:
+            meta = {"traceparent": f"00-{run.trace}-{secrets.token_hex(8)}-01", **(meta or {})}
+        asked = (lambda: self._server.call_tool(tool_name, arguments, meta=meta)) if meta else (
+            lambda: self._server.call_tool(tool_name, arguments)
+        )  # fmt: skip
+        return await self._asked(asked, repeatable=False)
+
+    async def list_prompts(self) -> Any:
+        """See the SDK."""
+        return await self._asked(self._server.list_prompts)
+
+    async def get_prompt(self, name: str, arguments: dict[str, Any] | None = None) -> Any:
+        """See the SDK."""
+        return await self._asked(lambda: self._server.get_prompt(name, arguments))
+
+    async def list_resources(self, cursor: str | None = None) -> Any:
+        """See the SDK."""
+        return await self._asked(lambda: self._server.list_resources(cursor))
+
+    async def list_resource_templates(self, cursor: str | None = None) -> Any:
+        """See the SDK."""
+        return await self._asked(lambda: self._server.list_resource_templates(cursor))
+
+    async def read_resource(self, uri: str) -> Any:
+        """See the SDK."""
+        return await self._asked(lambda: self._server.read_resource(uri))
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]], *, repeatable: bool = True) -> T:
+        number = await self.line.ready()
+        try:
+            return await self._bounded(ask)
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            self.line.lost(number)
+            if not repeatable and not _refused(error):
+                raise
+        await self.line.ready()
+        return await self._bounded(ask)
+
+    async def _bounded(self, ask: Callable[[], Awaitable[T]]) -> T:
+        async with asyncio.timeout(self._seconds):
+            return await ask()
+
+
+class Servers:
+    """Those of one version of an agent."""
+
+    def __init__(self, lines: Sequence[Line] = ()) -> None:
+        """``lines``: to be closed together."""
+        self._lines = lines
+
+    async def close(self) -> None:
+        """End them all, and wait for it. May be called again."""
+        await asyncio.gather(*(line.close() for line in self._lines))
+
+
+async def connect(agent: Agent[Any], seconds: float) -> Servers:
+    """Connect all that the agent and those that it leads to declare, each within ``seconds``; its runs ask a Held from now on.
+
+    Raises Unconnected where one cannot be; none is left connected then. What an author has connected himself is his.
+    """
+    found = reached(agent)
+    wanted = {id(server): server for each in found for server in each.mcp_servers if not _is_connected(server)}
+    lines = {name: Line(server, seconds) for name, server in wanted.items()}
+    servers = Servers(tuple(lines.values()))
+    try:
+        await asyncio.gather(*(line.ready() for line in lines.values()))
+    except BaseException:
+        await asyncio.shield(servers.close())
+        raise
+    held = {name: Held(server, lines[name]) for name, server in wanted.items()}
+    for each in found:
+        if each.mcp_servers:
+            each.mcp_servers = [held.get(id(server), server) for server in each.mcp_servers]
+    return servers
+
+
+def is_lost(error: BaseException) -> bool:
+    """It says that the connection is of no use any more."""
+    if isinstance(error, BROKEN):
+        return True
+    if isinstance(error, UserError):
+        return "not initialized" in str(error) or "Connection lost" in str(error)
+    return _said(error, GONE_CODES)
+
+
+def _refused(error: BaseException) -> bool:
+    """The server knew nothing of the session: what was asked was not done."""
+    return _said(error, frozenset({-32600}))
+
+
+def _said(error: BaseException, codes: frozenset[int]) -> bool:
+    told = getattr(error, "error", None)
+    return getattr(told, "code", None) in codes and GONE.search(str(getattr(told, "message", ""))) is not None
+
+
+def _is_connected(server: MCPServer) -> bool:
+    return isinstance(server, Held) or getattr(server, "session", None) is not None
+
+
+def _cancelled() -> bool:
+    """The task was asked to end, by somebody who is not its own client."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def words(error: BaseException) -> str:
+    """What went wrong, without what addresses hold of secrets. Of a group its first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    told = shown(str(error)) or "it gave no reason"
+    return told if isinstance(error, UserError) else f"{type(error).__name__}: {told}"
+
+
+def shown(text: str) -> str:
+    """The text with its addresses cut to what may be told."""
+    return SECRET_PARTS.sub(r"\1\2", text)

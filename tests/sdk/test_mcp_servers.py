@@ -1,0 +1,319 @@
+"""MCP servers of agents: connected, made anew when they are lost, bounded, and closed without leaving anything behind."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from agents import Agent, function_tool, handoff
+from agents.exceptions import UserError
+from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp
+from mcp.shared.exceptions import MCPError
+
+from agw_proxy.sdk import mcp_servers
+from agw_proxy.sdk.entry import CURRENT, Run, Unconnected
+from agw_proxy.sdk.equipped import own_names, reached
+from agw_proxy.sdk.mcp_servers import Held, Servers, connect, is_lost, shown, words
+from tests.support.mcp_servers import LIBRARY, SECONDS, Children, OverHTTP
+
+SILENT = """\
+import os, pathlib, sys, time
+pathlib.Path(sys.argv[1]).write_text(f"{os.getpid()}\\n")
+time.sleep(600)
+"""
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.fixture
+def children(tmp_path: Path) -> Children:
+    return Children(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def remote() -> Iterator[OverHTTP]:
+    made = OverHTTP()
+    yield made
+    made.stop()
+
+
+def stdio(children: Children, **more: Any) -> MCPServerStdio:
+    params: Any = children.params
+    return MCPServerStdio(params, name="plain", client_session_timeout_seconds=SECONDS, **more)
+
+
+async def held_by(agent: Agent[Any]) -> tuple[Held, Servers]:
+    servers = await connect(agent, SECONDS)
+    held = agent.mcp_servers[0]
+    assert isinstance(held, Held)
+    return held, servers
+
+
+def text(result: Any) -> str:
+    return str(result.content[0].text)
+
+
+async def until(there: Callable[[], object]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not there():
+            await asyncio.sleep(0.01)
+
+
+def lines_left() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("mcp ")]
+
+
+async def test_one_is_connected_before_it_is_asked_and_gone_when_it_is_closed(children: Children) -> None:
+    inner = Agent(name="inner", mcp_servers=[server := stdio(children)])
+    other = Agent(name="other", mcp_servers=[server])
+    agent = Agent(name="outer", handoffs=[handoff(other)], tools=[inner.as_tool("ask", "Ask."), function_tool(text)])
+    assert {each.name for each in reached(agent)} == {"inner", "other", "outer"}
+    servers = await connect(agent, SECONDS)
+    assert len(children.alive) == 1, "one that several agents name is connected once"
+    held = inner.mcp_servers[0]
+    assert isinstance(held, Held)
+    assert other.mcp_servers[0].name == held.name == "plain"
+    assert held.line.tools == ("echo", "end", "wait", "meta")
+    assert own_names(inner) == {"echo", "end", "wait", "meta"}
+    assert text(await held.call_tool("echo", {"text": "hi"})) == "hi"
+    await held.connect()
+    await held.cleanup()
+    assert await connect(agent, SECONDS), "what is connected already stays as it is"
+    assert len(children.pids) == 1
+    await asyncio.gather(servers.close(), servers.close())
+    assert not children.alive
+    assert not lines_left()
+    with pytest.raises(Unconnected, match="not used any more"):
+        await held.list_tools()
+
+
+async def test_the_runs_trace_goes_along(children: Children) -> None:
+    held, servers = await held_by(Agent(name="a", mcp_servers=[stdio(children)]))
+    token = CURRENT.set(Run("req_1", None, "default/a", trace=TRACE))
+    try:
+        assert f'"traceparent": "00-{TRACE}-' in text(await held.call_tool("meta", {}))
+        assert '"mine"' in text(await held.call_tool("meta", {}, {"traceparent": "mine"}))
+    finally:
+        CURRENT.reset(token)
+    assert "traceparent" not in text(await held.call_tool("meta", {}))
+    await servers.close()
+
+
+async def test_one_that_has_died_is_begun_anew_and_no_call_is_made_twice(children: Children) -> None:
+    held, servers = await held_by(Agent(name="a", mcp_servers=[stdio(children)]))
+    os.kill(children.pids[0], signal.SIGKILL)
+    await until(lambda: not children.alive)
+    assert [tool.name for tool in await held.list_tools()] == ["echo", "end", "wait", "meta"]
+    assert len(children.pids) == 2
+    with pytest.raises(MCPError, match="Connection closed"):
+        await held.call_tool("end", {})
+    assert len(children.pids) == 2, "nobody knows what it has done"
+    both = await asyncio.gather(held.call_tool("echo", {"text": "one"}), held.call_tool("echo", {"text": "two"}))
+    assert [text(each) for each in both] == ["one", "two"]
+    assert len(children.pids) == 3, "all that wait for it share the new one"
+    held.line.lost(1)
+    assert text(await held.call_tool("echo", {"text": "three"})) == "three"
+    assert len(children.pids) == 3, "an older connection's end says nothing of this one"
+    await servers.close()
+    assert not children.alive
+
+
+async def test_one_that_cannot_be_begun_again_is_told_of_at_once_for_a_while(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, servers = await held_by(Agent(name="a", mcp_servers=[stdio(children)]))
+    monkeypatch.setattr(mcp_servers, "PAUSE_SECONDS", 3600.0)
+    children.write("raise SystemExit(1)")
+    os.kill(children.pids[0], signal.SIGKILL)
+    with pytest.raises(Unconnected, match="MCP server 'plain' cannot be reached: MCPError: Connection closed"):
+        await held.list_tools()
+    children.write()
+    with pytest.raises(Unconnected):
+        await held.list_tools()
+    assert len(children.pids) == 1, "a request does not begin a process each"
+    monkeypatch.setattr(mcp_servers, "PAUSE_SECONDS", 0.0)
+    assert text(await held.call_tool("echo", {"text": "back"})) == "back"
+    await servers.close()
+
+
+async def test_a_call_has_its_bound_and_one_that_is_given_up_harms_no_other(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_servers, "CALL_SECONDS", 0.1)
+    params: Any = children.params
+    agent = Agent(name="a", mcp_servers=[MCPServerStdio(params, name="plain", client_session_timeout_seconds=None)])
+    held, servers = await held_by(agent)
+    with pytest.raises(TimeoutError):
+        await held.call_tool("wait", {})
+    held._seconds = SECONDS
+    running = asyncio.ensure_future(held.call_tool("wait", {}))
+    await until(lambda: children.waits)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert text(await held.call_tool("echo", {"text": "still"})) == "still"
+    assert len(children.pids) == 1
+    await servers.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "told"),
+    [
+        ("/nowhere/at/all", [], "FileNotFoundError"),
+        ("/bin/true", [], "Connection closed"),
+        ("/bin/sleep", ["600"], "did not answer within"),
+    ],
+)
+async def test_one_that_does_not_begin_fails_and_takes_the_others_with_it(
+    children: Children, command: str, arguments: list[str], told: str
+) -> None:
+    bad = MCPServerStdio({"command": command, "args": arguments}, name="bad", client_session_timeout_seconds=SECONDS)
+    agent = Agent(name="a", mcp_servers=[stdio(children), bad])
+    seconds = 0.2 if "within" in told else SECONDS
+    with pytest.raises(Unconnected, match=rf"MCP server '(bad|plain)' .*{told}"):
+        await connect(agent, seconds)
+    assert not children.alive
+    assert not lines_left()
+    assert agent.mcp_servers[1] is bad
+
+
+async def test_to_give_up_while_it_is_connected_leaves_nothing(children: Children) -> None:
+    children.write(SILENT)
+    task = asyncio.ensure_future(connect(Agent(name="a", mcp_servers=[stdio(children)]), SECONDS))
+    await until(lambda: children.pids)
+    task.cancel()
+    assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+    assert not children.alive
+    assert not lines_left()
+
+
+async def test_one_of_the_official_package_over_pipes_and_over_http(tmp_path: Path, remote: OverHTTP) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(LIBRARY)
+    near = MCPServerStdio(
+        {"command": sys.executable, "args": [str(script)]}, name="near", client_session_timeout_seconds=SECONDS
+    )
+    far = MCPServerStreamableHttp({"url": remote.url}, name="far", client_session_timeout_seconds=SECONDS)
+    agent = Agent(name="a", mcp_servers=[near, far])
+    servers = await connect(agent, SECONDS)
+    assert text(await agent.mcp_servers[0].call_tool("add", {"a": 1, "b": 2})) == "3"
+    assert text(await agent.mcp_servers[1].call_tool("shout", {"text": "hi"})) == "HI"
+    remote.stop()
+    with pytest.raises(Exception):  # noqa: B017  what it is depends on how the client hears of it
+        await agent.mcp_servers[1].call_tool("shout", {"text": "hi"})
+    remote.start()
+    assert [tool.name for tool in await agent.mcp_servers[1].list_tools()] == ["shout"]
+    assert text(await agent.mcp_servers[1].call_tool("shout", {"text": "again"})) == "AGAIN"
+    await servers.close()
+    assert not lines_left()
+
+
+class Own(MCPServer):
+    """A server of an author's own: what it holds has to be left by the task that has entered it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scope: anyio.CancelScope | None = None
+        self.tasks: list[object] = []
+        self.breaks = False
+
+    @property
+    def name(self) -> str:
+        return "http://user:secret@own.example/mcp?token=secret"
+
+    async def connect(self) -> None:
+        self.scope = anyio.CancelScope().__enter__()
+        self.tasks.append(asyncio.current_task())
+
+    async def cleanup(self) -> None:
+        self.tasks.append(asyncio.current_task())
+        if self.scope is not None:
+            self.scope.__exit__(None, None, None)
+            self.scope = None
+        if self.breaks:
+            raise BaseExceptionGroup("odd", [RuntimeError("of its own")])
+
+    async def list_tools(self, run_context: Any = None, agent: Any = None) -> list[Any]:
+        if self.breaks:
+            raise ConnectionResetError("gone")
+        return []
+
+    async def call_tool(self, tool_name: str, arguments: Any, meta: Any = None) -> Any:
+        raise UserError("Server not initialized. Make sure you call `connect()` first.")
+
+    async def list_prompts(self) -> Any:
+        return "prompts"
+
+    async def get_prompt(self, name: str, arguments: Any = None) -> Any:
+        return name
+
+    async def list_resources(self, cursor: str | None = None) -> Any:
+        return cursor
+
+    async def list_resource_templates(self, cursor: str | None = None) -> Any:
+        return cursor
+
+    async def read_resource(self, uri: str) -> Any:
+        return uri
+
+
+async def test_one_task_connects_and_closes_it_whoever_asks(caplog: pytest.LogCaptureFixture) -> None:
+    own = Own()
+    held, servers = await held_by(Agent(name="a", mcp_servers=[own]))
+    assert held.line.name == "http://own.example/mcp"
+    assert (await held.list_prompts(), await held.get_prompt("p"), await held.read_resource("r")) == (
+        "prompts",
+        "p",
+        "r",
+    )
+    assert (await held.list_resources("1"), await held.list_resource_templates("2")) == ("1", "2")
+    assert held.use_structured_content is False
+    assert held.cached_tools is None
+    for _ in range(2):
+        with pytest.raises(UserError):
+            await held.call_tool("any", {})
+    own.breaks = True
+    with pytest.raises(Unconnected, match="cannot be reached: ConnectionResetError: gone"):
+        await held.list_tools()
+    await servers.close()
+    assert len(set(map(id, own.tasks))) == 1
+    assert "did not end as it should: RuntimeError: of its own" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_what_an_author_has_connected_himself_is_his(children: Children) -> None:
+    server: Any = stdio(children)
+    await server.connect()
+    agent = Agent(name="a", mcp_servers=[server])
+    servers = await connect(agent, SECONDS)
+    assert agent.mcp_servers == [server]
+    await servers.close()
+    assert children.alive
+    await server.cleanup()
+
+
+def test_what_is_told_holds_no_secret_of_an_address() -> None:
+    assert shown("at 'https://me:pw@host/p?key=1' or http://a/b#c") == "at 'https://host/p' or http://a/b"
+    assert words(BaseExceptionGroup("", [ValueError("x"), ValueError("y")])) == "ValueError: x"
+    assert words(UserError("as it is")) == "as it is"
+    assert words(OSError()) == "OSError: it gave no reason"
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (MCPError(-32000, "Connection closed"), True),
+        (MCPError(-32600, "Session terminated"), True),
+        (MCPError(-32000, "out of stock"), False),
+        (MCPError(-32602, "no such session"), False),
+        (anyio.ClosedResourceError(), True),
+        (TimeoutError(), False),
+        (UserError("Failed: Connection lost. The server may have disconnected."), True),
+        (UserError("missing required parameters"), False),
+    ],
+)
+def test_what_says_that_a_connection_is_lost(error: Exception, lost: bool) -> None:
+    assert is_lost(error) is lost
