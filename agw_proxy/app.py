@@ -23,7 +23,7 @@ from agw_proxy.config.reload import Reloader, needs_restart
 from agw_proxy.config.settings import Key, Settings
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.accounts import Accounts
-from agw_proxy.edge.agents import Agents, runs_of
+from agw_proxy.edge.agents import Agents, runs_of, tools_of
 from agw_proxy.edge.descriptors import Descriptors
 from agw_proxy.edge.exchange import Bounds
 from agw_proxy.edge.lane import Origins, compile_policy
@@ -99,7 +99,8 @@ class Gateway(Telling):
 
             self._taping = taping(loaded.settings.server.record, self.metrics, log)
         full, asked = lambda: self._edges[0].load_full(), lambda: self.state.settings.agents.model  # noqa: PLW0108  no edge yet
-        self._agents = Agents(lambda: log.events, lambda find: runs_of(find, full, asked, log.events))
+        tools = functools.partial(tools_of, log.events, self.metrics, lambda: self._replicas)
+        self._agents = Agents(lambda: log.events, lambda find: runs_of(find, full, asked, log.events), tools)
         self.state = self._compile(loaded.settings, None)
         self._know_models()
         shared = link.shared if link is not None else None
@@ -185,7 +186,8 @@ class Gateway(Telling):
         development = devkey.generated(settings, self._environ)
         if development is not None:
             # Made without validation: it is ours, and a validator of keys alone would have to be built for it.
-            keys = (Key.model_construct(name=DEVELOPMENT_KEY_NAME, key=SecretStr(development), admin=True),)
+            key = SecretStr(development)
+            keys = (Key.model_construct(name=DEVELOPMENT_KEY_NAME, key=key, admin=True, tools=("*",)),)
 
         def on_dead(upstream: str, key: str) -> None:
             self.log.events.warning("upstream.key_refused", upstream=upstream, key=key)

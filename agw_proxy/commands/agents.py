@@ -125,10 +125,14 @@ def run_check(args: argparse.Namespace) -> int:
     import msgspec  # noqa: PLC0415  likewise
 
     from agw_proxy.sdk.catalog import Catalog, Silent  # noqa: PLC0415  likewise
+    from agw_proxy.tools.registry import REGISTRY, Registry, Uncounted  # noqa: PLC0415  likewise
 
     async def look() -> "list[AgentState]":
         catalog = Catalog(Silent())
+        tools = Registry(Silent(), Uncounted())
         try:
+            await tools.refresh(settings.tools)
+            REGISTRY.set(tools)
             await catalog.refresh(settings.agents, {model.name for model in settings.models})
             return catalog.states()
         finally:

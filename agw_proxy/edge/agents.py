@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agw_proxy.edge.full_server import Full
     from agw_proxy.sdk.catalog import Catalog, Events
     from agw_proxy.sdk.entry import Entry
+    from agw_proxy.tools.registry import Metrics, Registry, Shared
 
 WATCH_SECONDS = 1.0  # between two looks at the files: an editor's save is taken up within two
 
@@ -49,6 +50,13 @@ async def runs_of(
         return lambda: Running(find, Runner(provider(Inner(full), default), say))
 
     return (await asyncio.get_running_loop().run_in_executor(None, imported))()
+
+
+def tools_of(events: "Events", metrics: "Metrics", shared: "Callable[[], Shared | None]") -> "Registry":
+    """What holds the tools that agents ask for by name. ``shared``: where limits are shared with other gateways."""
+    from agw_proxy.tools.registry import Registry  # noqa: PLC0415  few gateways have agents
+
+    return Registry(events, metrics, shared)
 
 
 class Hosted:
@@ -100,9 +108,12 @@ class _Run(PassedOn):
 class Agents:
     """``upstream``: what is asked for them; None until the first is there."""
 
-    def __init__(self, events: Callable[[], "Events"], make: Make) -> None:
-        """``events``: the log's, asked for when there is something to say."""
-        self._events, self._make = events, make
+    def __init__(
+        self, events: Callable[[], "Events"], make: Make, registry: "Callable[[], Registry] | None" = None
+    ) -> None:
+        """``events``: the log's, asked for when there is something to say. ``registry``: makes that of their tools."""
+        self._events, self._make, self._registry = events, make, registry
+        self._tools: Registry | None = None
         self.upstream: Hosted | None = None
         self._catalog: Catalog | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -129,10 +140,22 @@ class Agents:
             if kind is None:
                 return False
             self._catalog = kind(self._events())
+        await self._bind(settings)
         await self._catalog.refresh(agents, {model.name for model in settings.models})
         if self._catalog.ids and self.upstream is None:
             self.upstream = Hosted(await self._make(self._catalog.find), self._catalog)
         return self.upstream is not None
+
+    async def _bind(self, settings: Settings) -> None:
+        """From here on, what this task loads finds the tools as they are configured now."""
+        if self._registry is None:
+            return
+        from agw_proxy.tools.registry import REGISTRY  # noqa: PLC0415  few gateways have agents
+
+        if self._tools is None:
+            self._tools = self._registry()
+        await self._tools.refresh(settings.tools)
+        REGISTRY.set(self._tools)
 
     def states(self) -> list[AgentState]:
         """All that were found, in order of their ids, then what was left out."""

@@ -10,16 +10,21 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from agw_proxy.config.agents import Agents
 from agw_proxy.sdk.declared import build, refers
 from agw_proxy.sdk.discovery import VERSION_DIGITS, Discovered, Found, discover
-from agw_proxy.sdk.entry import Bounds, Entry
-from agw_proxy.sdk.loading import Failed, Made, import_sdk, let_go, load, on_thread
+from agw_proxy.sdk.entry import Bounds, Entry, Unconnected
+from agw_proxy.sdk.loading import Failed, Made, import_sdk, let_go, load
 from agw_proxy.states import AgentState
+from agw_proxy.tools.threads import on_thread
+
+if TYPE_CHECKING:
+    from agw_proxy.sdk.gateway_tools import GatewayTool
+    from agw_proxy.sdk.mcp_servers import Servers
 
 RETIRE_SECONDS = 3600.0  # longest that an old version waits for its runs, where they have no bound of their own
 
@@ -52,6 +57,7 @@ class _Kept:
     def __init__(self, found: Found, made: Made, entry: Entry, holds: "Sequence[_Kept]") -> None:
         """``holds``: others that a run of it may come to."""
         self.found, self.made, self.entry, self.holds = found, made, entry, holds
+        self.servers: Servers | None = None
         self.loaded_at = time.time()
         self.runs = 0
         self.idle = asyncio.Event()
@@ -80,7 +86,7 @@ class Catalog:
         self._kept: dict[str, _Kept] = {}
         self._failed: dict[str, tuple[Found, str, float]] = {}
         self._blocked: dict[tuple[str, str], str] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], _Kept] = {}
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -138,8 +144,8 @@ class Catalog:
 
     async def close(self) -> None:
         """Let go of all agents, whatever still runs."""
-        for task in self._retiring:
-            task.cancel()
+        for retired in self._retiring.values():
+            retired.idle.set()
         await asyncio.gather(*self._retiring, return_exceptions=True)
         kept, self._kept = list(self._kept.values()), {}
         await asyncio.gather(*(self._let_go(each) for each in kept))
@@ -169,7 +175,7 @@ class Catalog:
             description=entry.description,
             declared=kept.found.declared is not None,
             model=agent.model if isinstance(agent.model, str) else None,
-            tools=tuple(str(getattr(tool, "name", "?")) for tool in agent.tools),
+            tools=tuple(_tools(agent)),
             handoffs=tuple(
                 str(getattr(each, "name", None) or getattr(each, "agent_name", "?")) for each in agent.handoffs
             ),
@@ -204,12 +210,14 @@ class Catalog:
         try:
             async with asyncio.timeout(settings.load_seconds):
                 made = await load(found, identity)
+            servers = await _servers(made, settings.load_seconds)
         except Failed as error:
             self._fails(identity, found, str(error))
         except TimeoutError:
             self._fails(identity, found, f"it was not there within {settings.load_seconds:g} s (agents.load_seconds)")
         else:
             self._take(identity, found, made, settings)
+            self._kept[identity].servers = servers
 
     async def _declared(self, wanted: Mapping[str, Found], settings: Agents) -> None:
         """All of them together, where one has changed or what it names has."""
@@ -239,7 +247,7 @@ class Catalog:
     def _same(self, identity: str, found: Found, settings: Agents) -> bool:
         """That version is served already; within other bounds from now on, where they have changed."""
         kept = self._kept.get(identity)
-        if kept is None or kept.found != found:
+        if kept is None or kept.found != found or any(tool.outdated for tool in _given(kept.entry.agent)):
             return False
         terms = _terms(found, settings)
         if any(getattr(kept.entry, name) != value for name, value in terms.items()):
@@ -249,10 +257,11 @@ class Catalog:
 
     def _take(self, identity: str, found: Found, made: Made, settings: Agents, holds: "Sequence[_Kept]" = ()) -> None:
         old = self._kept.get(identity)
-        entry = Entry(identity, made.agent, found.version, str(found.file), made.description, **_terms(found, settings))
+        version = _with_tools(found.version, made.agent)
+        entry = Entry(identity, made.agent, version, str(found.file), made.description, **_terms(found, settings))
         self._kept[identity] = _Kept(found, made, entry, holds)
         self._failed.pop(identity, None)
-        self._events.info("agent.dropin.loaded", agent=identity, version=found.version, source=entry.source)
+        self._events.info("agent.dropin.loaded", agent=identity, version=version, source=entry.source)
         if old is not None:
             self._retire(old)
 
@@ -274,11 +283,13 @@ class Catalog:
             await self._let_go(kept)
 
         task = asyncio.get_running_loop().create_task(when_idle())
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retiring[task] = kept
+        task.add_done_callback(self._retiring.pop)
 
     async def _let_go(self, kept: _Kept) -> None:
         try:
+            if kept.servers is not None:
+                await kept.servers.close()
             await let_go(kept.made)
         except Exception as error:  # noqa: BLE001  a user's hook may raise anything, and the others go on
             words = f"on_shutdown: {type(error).__name__}: {error}"
@@ -289,9 +300,47 @@ class Catalog:
         return kept.entry.bounds.seconds or RETIRE_SECONDS
 
 
+def _given(agent: Any) -> "list[GatewayTool]":
+    """The gateway's tools that it, or one that it leads to, was made with."""
+    from agw_proxy.sdk.gateway_tools import given  # noqa: PLC0415  it brings the SDK, which is there by now
+
+    return given(agent)
+
+
+def _with_tools(version: str, agent: Any) -> str:
+    """The version of an agent with the gateway's tools as it was made with them: others are made of it in turn."""
+    told = sorted(repr(tool.told) for tool in _given(agent))
+    return hashlib.sha256(repr((version, told)).encode()).hexdigest()[:VERSION_DIGITS] if told else version
+
+
+def _tools(agent: Any) -> Iterator[str]:
+    """What its tools are called: its own, and those of its MCP servers."""
+    yield from (str(getattr(tool, "name", "?")) for tool in agent.tools)
+    for server in agent.mcp_servers:
+        yield from getattr(getattr(server, "line", None), "tools", ())
+
+
 def _terms(found: Found, settings: Agents) -> dict[str, Any]:
     """Of an entry, what the settings say."""
     return {"bounds": Bounds(**settings.bounds(found.id)), "shows": settings.shown(found.id)}
+
+
+async def _servers(made: Made, seconds: float) -> "Servers | None":
+    """Connect the MCP servers of an agent, if it has any. Raises Failed, and has let go of the agent then."""
+    from agw_proxy.sdk.equipped import reached  # noqa: PLC0415  it brings the SDK, which is there by now
+
+    try:
+        if not any(each.mcp_servers for each in reached(made.agent)):
+            return None
+        from agw_proxy.sdk.mcp_servers import connect  # noqa: PLC0415  it brings what speaks MCP; likewise
+
+        return await connect(made.agent, seconds)
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            await asyncio.shield(let_go(made))
+        if isinstance(error, Unconnected):
+            raise Failed(str(error)) from None
+        raise
 
 
 async def _sdk_missing() -> str | None:

@@ -23,7 +23,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from agw_proxy.sdk.discovery import Found
-from agw_proxy.sdk.loading import Context, Failed, Made, forget, import_file, import_sdk, new_package
+from agw_proxy.sdk.loading import Context, Failed, Made, import_sdk
+from agw_proxy.tools.modules import forget, import_file, new_package
 
 MAX_CHARACTERS = 1_000_000  # of a text that a guardrail searches: a pattern takes its time on more
 
@@ -38,10 +39,11 @@ class Guardrail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str | None = None
 
 
-class AgentTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Another agent as a tool: it answers, and this one goes on."""
+class NamedTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another agent as a tool, which answers, and this one goes on; or one of the gateway's tools."""
 
-    agent: str
+    agent: str | None = None
+    tool: str | None = None
     name: str | None = None
     description: str | None = None
 
@@ -55,8 +57,8 @@ class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str | None = None
     settings: dict[str, Any] = {}
     """Fields of the SDK's ``ModelSettings``."""
-    tools: tuple[str | AgentTool, ...] = ()
-    """``FILE.py:NAME`` of a tool, or of a function that is to be one; or another agent."""
+    tools: tuple[str | NamedTool, ...] = ()
+    """``FILE.py:NAME`` of a tool, or of a function that is to be one; or another agent; or one of the gateway's tools."""
     handoffs: tuple[str, ...] = ()
     guardrails: tuple[Guardrail, ...] = ()
     output: dict[str, Any] | None = None
@@ -69,6 +71,9 @@ def read(found: Found) -> Declared:
         declared = msgspec.convert(found.declared, Declared)
     except msgspec.ValidationError as error:
         raise Failed(str(error)) from None
+    for tool in declared.tools:
+        if isinstance(tool, NamedTool) and (tool.agent is None) == (tool.tool is None):
+            raise Failed("tools: expected FILE.py:NAME, {agent: NAME} or {tool: NAME}")
     for guardrail in declared.guardrails:
         for pattern in guardrail.refuse:
             try:
@@ -84,7 +89,7 @@ def refers(found: Found) -> tuple[str, ...]:
         declared = read(found)
     except Failed:
         return ()
-    named = [*declared.handoffs, *(tool.agent for tool in declared.tools if isinstance(tool, AgentTool))]
+    named = [*declared.handoffs, *(tool.agent for tool in declared.tools if isinstance(tool, NamedTool) and tool.agent)]
     return tuple(_full(name, found.id) for name in named)
 
 
@@ -101,7 +106,7 @@ def build(declarations: Sequence[Found], known: Mapping[str, Any]) -> dict[str, 
         package = new_package()
         try:
             declared = read(found)
-            tools = [_of_file(sdk, tool, found, package) if isinstance(tool, str) else tool for tool in declared.tools]
+            tools = [_made(sdk, tool, found, package) for tool in declared.tools]
             made[found.id] = _Half(found, declared, _agent(sdk, declared), tools, package)
         except Exception as error:  # noqa: BLE001  one that cannot be made keeps no other from being made
             forget(package)
@@ -161,8 +166,19 @@ def _agent(sdk: Any, declared: Declared) -> Any:
     )
 
 
+def _made(sdk: Any, tool: str | NamedTool, found: Found, package: str) -> Any:
+    """The tool; another agent as it was named, which may not be there yet."""
+    if isinstance(tool, str):
+        return _of_file(sdk, tool, found, package)
+    if tool.tool is None:
+        return tool
+    from agw_proxy.sdk.gateway_tools import gateway_tool  # noqa: PLC0415  it brings the SDK, which is there by now
+
+    return gateway_tool(tool.tool, called=tool.name, description=tool.description)
+
+
 def _of_agent(tool: Any, identity: str, agents: Mapping[str, Any]) -> Any:
-    if not isinstance(tool, AgentTool):
+    if not isinstance(tool, NamedTool) or tool.agent is None:
         return tool
     agent = agents[_full(tool.agent, identity)]
     return agent.as_tool(tool_name=tool.name, tool_description=tool.description or agent.handoff_description)
@@ -171,7 +187,9 @@ def _of_agent(tool: Any, identity: str, agents: Mapping[str, Any]) -> Any:
 def _of_file(sdk: Any, tool: str, found: Found, package: str) -> Any:
     file, colon, name = tool.partition(":")
     if not colon or not file.endswith(".py") or not file.removesuffix(".py").isidentifier():
-        raise Failed(f"tools: expected FILE.py:NAME with a file beside agents.yaml, or {{agent: NAME}}; came {tool!r}")
+        raise Failed(
+            f"tools: expected FILE.py:NAME with a file beside agents.yaml, {{agent: NAME}} or {{tool: NAME}}; came {tool!r}"
+        )
     module = import_file(package, found.root, ".".join((*found.parts, file.removesuffix(".py"))))
     value = getattr(module, name, None)
     if value is None:

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from agw_proxy.config.agents import Agents
+from agw_proxy.config.tools import Tool
 from agw_proxy.sdk.catalog import Catalog
 from agw_proxy.states import AgentState
+from agw_proxy.tools.registry import REGISTRY, Registry
 from tests.sdk.folders import says, write
+from tests.support.mcp_servers import SECONDS, Children
+from tests.tools.test_registry import Heard as HeardOfTools
 
 LIFE = """\
 import pathlib
@@ -202,4 +206,99 @@ async def test_one_that_never_comes_is_told_and_keeps_no_other_from_coming(tmp_p
     await folder.refresh({"slow/agent.py": slow}, load_seconds=1)
     assert folder.catalog.ids == ("default/weather",)
     assert "load_seconds" in (folder.states()["default/slow"].error or "")
+    await folder.catalog.close()
+
+
+def asks(children: Children, name: str = "one") -> str:
+    """The source of an agent with an MCP server; it says when it has ended."""
+    return (
+        "from agents import Agent\nfrom agents.mcp import MCPServerStdio\n"
+        f"agent = Agent(name={name!r}, mcp_servers=[{children.source}])\n{LIFE}"
+    )
+
+
+async def until_alive(children: Children, pids: list[int]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while children.alive != pids:
+            await asyncio.sleep(0.01)
+
+
+async def test_mcp_servers_are_there_for_as_long_as_the_version_that_has_them(tmp_path: Path) -> None:
+    children = Children(tmp_path)
+    folder = Folder(tmp_path)
+    await folder.refresh({"asks/agent.py": asks(children), "agents.yaml": HELPER.replace("weather", "asks")})
+    assert folder.states()["default/asks"].tools == ("echo", "end", "wait", "meta")
+    first = children.pids
+    await folder.refresh()
+    assert children.alive == first, "what has not changed stays connected"
+    with folder.catalog.using("default/helper"):
+        await folder.refresh({"asks/agent.py": asks(children, "two")})
+        assert children.alive == children.pids
+        assert len(children.alive) == 2
+    second = children.pids[1:]
+    await until_alive(children, second)
+    with folder.catalog.using("default/asks"):
+        await folder.refresh({"asks/agent.py": asks(children, "three")})
+        assert len(children.alive) == 2
+        await folder.catalog.close()
+    assert not children.alive, "also of a version that a run still holds"
+
+
+async def test_one_whose_server_does_not_begin_fails_alone_and_ends_what_it_had_begun(tmp_path: Path) -> None:
+    children = Children(tmp_path)
+    folder = Folder(tmp_path)
+    children.write("raise SystemExit(1)")
+    await folder.refresh({"asks/agent.py": asks(children), "weather/agent.py": says("sun")})
+    assert list(folder.catalog.ids) == ["default/weather"]
+    why = "MCP server 'plain' cannot be reached: MCPError: Connection closed"
+    assert folder.states()["default/asks"].error == why
+    assert (tmp_path / "ended").exists()
+    children.write()
+    await folder.refresh()
+    assert sorted(folder.catalog.ids) == ["default/asks", "default/weather"]
+    (tmp_path / "ended").unlink()
+    children.write("raise SystemExit(1)")
+    await folder.refresh({"asks/agent.py": asks(children, "two")})
+    state = folder.states()["default/asks"]
+    assert (state.status, state.error) == ("stale", why)
+    assert len(children.alive) == 1, "the version before goes on"
+    await folder.catalog.close()
+    assert not children.alive
+
+
+WITH_TOOL = "from agents import Agent\nfrom agw_proxy.sdk import gateway_tool\nagent = Agent(name='a', tools=[gateway_tool('add')])\n"
+DECLARED = "agents: [{name: Helper, instructions: Help., handoffs: [adds], tools: [{tool: add, name: plus}]}]"
+
+
+async def test_an_agent_is_made_anew_when_a_tool_of_the_gateways_has_changed(tmp_path: Path) -> None:
+    heard = HeardOfTools()
+    registry = Registry(heard, heard)
+    token = REGISTRY.set(registry)
+    try:
+        await _follow_a_tool(tmp_path, registry)
+    finally:
+        REGISTRY.reset(token)
+
+
+async def _follow_a_tool(tmp_path: Path, registry: Registry) -> None:
+    folder = Folder(tmp_path)
+    tools = tmp_path / "tools.py"
+    settings = Tool.model_validate({"name": "add", "python": f"{tools}:add"})
+
+    async def refresh(source: str) -> tuple[Any, Any]:
+        tools.write_text(source)
+        await registry.refresh([settings])
+        await folder.refresh({"adds/agent.py": WITH_TOOL, "agents.yaml": DECLARED})
+        return folder.catalog.find("default/adds"), folder.catalog.find("default/helper")
+
+    assert await refresh("") == (None, None)
+    assert "has no add (adds/agent.py:3)" in (folder.states()["default/adds"].error or "")
+    adds, helper = await refresh("def add(a: int) -> int: return a\n")
+    assert (adds.agent.tools[0].name, helper.agent.tools[0].name) == ("add", "plus")
+    same = await refresh("def add(a: int) -> int: return a + 1\n")
+    assert [each is other for each, other in zip(same, (adds, helper), strict=True)] == [True, True]
+    newer, helped = await refresh("def add(a: int, b: int) -> int: return a + b\n")
+    assert newer.version != adds.version
+    assert helped.agent.handoffs == [newer.agent]
+    assert helped.agent.tools[0].params_json_schema["required"] == ["a", "b"]
     await folder.catalog.close()

@@ -104,6 +104,8 @@ async def test_output_is_of_the_schema(tmp_path: Path) -> None:
         ({"name": "a"}, "instructions"),
         ({"name": "a", "instructions": "x", "tool": []}, "tool"),
         ({"name": "a", "instructions": "x", "tools": ["hours"]}, "FILE.py:NAME"),
+        ({"name": "a", "instructions": "x", "tools": [{"agent": "b", "tool": "c"}]}, "{tool: NAME}"),
+        ({"name": "a", "instructions": "x", "tools": [{"name": "c"}]}, "{tool: NAME}"),
         ({"name": "a", "instructions": "x", "tools": ["../tools.py:hours"]}, "FILE.py:NAME"),
         ({"name": "a", "instructions": "x", "tools": ["tools.py:nope"]}, "has no nope"),
         ({"name": "a", "instructions": "x", "tools": ["none.py:nope"]}, "ModuleNotFoundError"),
