@@ -25,6 +25,8 @@ CALL_SECONDS = 120.0
 """Of one call, where its author has set no bound."""
 CLEANUP_SECONDS = 15.0
 """For a server to end; a child process gets a few seconds to go by itself, then it is killed."""
+CLOSE_SECONDS = CLEANUP_SECONDS + 5.0
+"""Then nobody waits for one any more that does not end."""
 PAUSE_SECONDS = 2.0
 """After an attempt to connect that has failed: until then runs are told of that one."""
 GONE = re.compile("connection closed|session", re.IGNORECASE)
@@ -52,6 +54,7 @@ class Line:
         """Of the connection that there is; 0 before the first."""
         self._connected = False
         self._connecting = False
+        self._given_up: str | None = None
         self._closing = False
         self._failed: Unconnected | None = None
         self._failed_at = 0.0
@@ -85,9 +88,16 @@ class Line:
             self._connected = False
             self._over.set()
             self._asked.set()
-            if self._connecting:
-                self._task.cancel()
-        await asyncio.wait([self._task])
+            self._give_up("its connection was given up")
+        _, left = await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
+        if left:
+            log.error("MCP server '%s' has not ended %g s after it was told to", self.name, CLOSE_SECONDS)
+
+    def _give_up(self, why: str) -> None:
+        """Connect no longer. Cancels once only: a second time would interrupt a client that ends its server just then."""
+        if self._connecting and self._given_up is None:
+            self._given_up = why
+            self._task.cancel()
 
     def _attempt(self) -> asyncio.Future[None]:
         self._asked.set()
@@ -111,24 +121,23 @@ class Line:
     async def _connection(self) -> None:
         """One connection, from its beginning to its end."""
         self._over.clear()
-        self._connecting = True
+        self._connecting, self._given_up = True, None
+        late = f"it did not answer within {self._seconds:g} s"
+        clock = asyncio.get_running_loop().call_later(self._seconds, self._give_up, late)
         try:
-            async with asyncio.timeout(self._seconds):
-                await self._server.connect()
-                self.tools = await self._names()
-        except TimeoutError:
-            self._fail(f"MCP server '{self.name}' did not answer within {self._seconds:g} s")
-        except asyncio.CancelledError:
-            self._fail(f"MCP server '{self.name}': its connection was given up")
-        except Exception as error:  # noqa: BLE001  a server of any kind may fail in any way
-            self._fail(f"MCP server '{self.name}' cannot be reached: {words(error)}")
+            await self._server.connect()
+            self.tools = await self._names()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a server of any kind may fail in any way
+            self._fail(f"MCP server '{self.name}' cannot be reached: {self._given_up or words(error)}")
         else:
             self._connecting = False
             self._succeed()
             await self._until_over()
         finally:
-            self._connecting = False
-            self._connected = False
+            clock.cancel()
+            self._connecting = self._connected = False
+            if self._given_up is not None:
+                _uncancel()
             await self._cleanup()
 
     async def _names(self) -> tuple[str, ...]:
@@ -154,6 +163,8 @@ class Line:
 
     def _succeed(self) -> None:
         self.number += 1
+        if self.number > 1:
+            log.warning("MCP server '%s' was lost, and is connected again", self.name)
         self._failed = None
         self._connected = not self._closing
         if not self._outcome.done():
@@ -161,6 +172,8 @@ class Line:
 
     def _fail(self, told: str) -> None:
         self._failed, self._failed_at = Unconnected(told), time.monotonic()
+        if self.number and not self._closing:
+            log.warning("%s", told)
         if not self._outcome.done():
             self._outcome.set_exception(self._failed)
 
@@ -309,6 +322,13 @@ def _cancelled() -> bool:
     """The task was asked to end, by somebody who is not its own client."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _uncancel() -> None:
+    """It was cancelled by ourselves, and goes on."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
 
 
 def words(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from mcp.shared.exceptions import MCPError
 from agw_proxy.sdk import mcp_servers
 from agw_proxy.sdk.entry import CURRENT, Run, Unconnected
 from agw_proxy.sdk.equipped import own_names, reached
-from agw_proxy.sdk.mcp_servers import Held, Servers, connect, is_lost, shown, words
+from agw_proxy.sdk.mcp_servers import Held, Line, Servers, connect, is_lost, shown, words
 from tests.support.mcp_servers import LIBRARY, SECONDS, Children, OverHTTP
 
 SILENT = """\
@@ -190,6 +190,32 @@ async def test_to_give_up_while_it_is_connected_leaves_nothing(children: Childre
     assert not lines_left()
 
 
+async def test_to_close_one_that_is_just_given_up_does_not_interrupt_its_end(children: Children) -> None:
+    children.write(SILENT)
+    line = Line(stdio(children), 0.5)
+    waiting = asyncio.ensure_future(line.ready())
+    await until(lambda: line._given_up)
+    await asyncio.gather(line.close(), line.close())
+    with pytest.raises(Unconnected, match=r"did not answer within 0\.5 s"):
+        await waiting
+    assert not children.alive
+    assert not lines_left()
+
+
+async def test_one_that_does_not_end_holds_nobody_up_for_ever(
+    children: Children, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mcp_servers, "CLOSE_SECONDS", 0.05)
+    own = Own()
+    own.ends = asyncio.Event()
+    held, servers = await held_by(Agent(name="a", mcp_servers=[own]))
+    await servers.close()
+    assert "has not ended 0.05 s after it was told to" in caplog.text
+    own.ends.set()
+    await until(lambda: not lines_left())
+    assert held.line.tools == ()
+
+
 async def test_one_of_the_official_package_over_pipes_and_over_http(tmp_path: Path, remote: OverHTTP) -> None:
     script = tmp_path / "server.py"
     script.write_text(LIBRARY)
@@ -219,6 +245,7 @@ class Own(MCPServer):
         self.scope: anyio.CancelScope | None = None
         self.tasks: list[object] = []
         self.breaks = False
+        self.ends: asyncio.Event | None = None
 
     @property
     def name(self) -> str:
@@ -230,6 +257,8 @@ class Own(MCPServer):
 
     async def cleanup(self) -> None:
         self.tasks.append(asyncio.current_task())
+        if self.ends is not None:
+            await self.ends.wait()
         if self.scope is not None:
             self.scope.__exit__(None, None, None)
             self.scope = None
