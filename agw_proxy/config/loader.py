@@ -207,10 +207,8 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Loaded:
     settings = run.validate(root)
     if run.problems or settings is None:
         raise ConfigError(_in_order(run.problems))
-    if settings.server.upstream_auto_reload or settings.server.tool_auto_reload:
-        run.notes.append(
-            "files are not watched by this version (auto reload of upstreams and tools); reload with SIGHUP"
-        )
+    if settings.server.upstream_auto_reload:
+        run.notes.append("the upstream file is not watched by this version (auto reload); reload with SIGHUP")
     files = tuple(dict.fromkeys(run.files))
     return Loaded(
         settings, files, tuple(dict.fromkeys(run.notes)), frozenset(file for file in files if _holds_nothing(file))

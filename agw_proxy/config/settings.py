@@ -142,7 +142,7 @@ class Server(Part):
         False, description="Reload when the upstream file changes; not acted on by this version."
     )
     tool_auto_reload: bool = Field(
-        False, description="Reload when the tool file changes; not acted on by this version."
+        False, description="Take up tools anew when a file of theirs, or one beside it, changes."
     )
 
 

@@ -7,6 +7,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agw_proxy._hot.route import Target
@@ -134,7 +135,7 @@ class Agents:
     async def refresh(self, settings: Settings) -> bool:
         """Look again. True where there is, or was, any agent to be served. Never raises for what is wrong with one."""
         agents = settings.agents
-        self._taken = await _signature(agents)  # before the look: what changes meanwhile is seen next time
+        self._taken = await _signature(settings)  # before the look: what changes meanwhile is seen next time
         if self._catalog is None:
             kind = await asyncio.get_running_loop().run_in_executor(None, _catalog, agents)
             if kind is None:
@@ -162,7 +163,7 @@ class Agents:
         return self._catalog.states() if self._catalog is not None else []
 
     def watch(self, settings: Callable[[], Settings], reload: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """From now on, and while the settings in force say ``auto_reload``, ``reload`` when the files have changed."""
+        """From now on, and while the settings in force say so, ``reload`` when files of agents or tools have changed."""
         self._watch = asyncio.get_running_loop().create_task(self._watching(settings, reload))
 
     async def close(self) -> None:
@@ -177,7 +178,7 @@ class Agents:
         """A change is taken up once the files are still: an editor, or a copy, may need several steps."""
         before: str | None = None
         while True:
-            now = await _signature(settings().agents)
+            now = await _signature(settings())
             if now is not None and now == before and now != self._taken:
                 self._taken = now  # once, also where the configuration is not accepted
                 await asyncio.gather(reload(), return_exceptions=True)  # what was wrong with it is in the log
@@ -194,14 +195,19 @@ def _catalog(settings: AgentSettings) -> "type[Catalog] | None":
     return Catalog
 
 
-async def _signature(settings: AgentSettings) -> str | None:
-    """Changes with any file below the folders; None where nobody watches them."""
-    if not settings.auto_reload:
+async def _signature(settings: Settings) -> str | None:
+    """Changes with any file below the folders of agents, and beside those of tools; None where nobody watches any."""
+    agents = settings.agents.paths if settings.agents.auto_reload else ()
+    functions = [tool.python.rpartition(":")[0] for tool in settings.tools if settings.server.tool_auto_reload]
+    tools = sorted({Path(file).parent for file in functions if file.endswith(".py")})
+    if not agents and not tools:
         return None
 
     def look() -> str:
         from agw_proxy.sdk.discovery import digest  # noqa: PLC0415  few gateways have agents
 
-        return " ".join(digest(path, read_bytes=-1) for path in settings.paths)
+        seen = [digest(path, read_bytes=-1) for path in agents]
+        seen += [digest(path, inside=lambda _: False, suffixes=(".py",), read_bytes=-1) for path in tools]
+        return " ".join(seen)
 
     return await asyncio.get_running_loop().run_in_executor(None, look)

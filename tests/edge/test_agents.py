@@ -145,6 +145,16 @@ async def test_files_that_change_are_taken_up_where_the_settings_say_so(
     for times in (2, 3):
         write(root, {"sky/agent.py": says(f"more {times}")})
         await until(lambda times=times: reloads == times)  # type: ignore[misc]
+    tools = write(tmp_path / "tools", {"add.py": "def add(): ...", "deeper/other.py": ""})
+    told = {"name": "add", "python": f"{tools}/add.py:add"}
+    current = Settings.model_validate({"tools": [told], "server": {"tool_auto_reload": True}})
+    await made.refresh(current)
+    write(tools, {"deeper/other.py": "# not seen by it", "notes.txt": ""})
+    seen = looked
+    await until(lambda: looked > seen + 3)
+    assert reloads == 3
+    write(tools, {"beside.py": "# seen by it"})
+    await until(lambda: reloads == 4)
     await made.close()
 
 
