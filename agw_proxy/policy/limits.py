@@ -150,12 +150,14 @@ def within_runs(limits: Limits) -> Limits:
 
     The request that the run answers has been counted as one, and has its place among those at the same time for as long
     as the run takes; with a second one for each of the run's own, a key with one place could never finish a run. Rules
-    that look at models or upstreams stay, whatever they count: the run's requests ask others than the one it answers.
+    that look at models or upstreams stay, whatever they count: the run's requests ask others than the one it answers. So
+    do those that look at tools: an agent that is asked by another calls its own.
     """
     kept = [
         rule
         for rule in limits.rules
-        if rule.unit in {TOKENS, INPUT, OUTPUT, COST} or (rule.per | rule.only[0]) & (PER_MODEL | PER_UPSTREAM)
+        if rule.unit in {TOKENS, INPUT, OUTPUT, COST}
+        or (rule.per | rule.only[0]) & (PER_MODEL | PER_UPSTREAM | PER_TOOL)
     ]
     return limits if len(kept) == len(limits.rules) else Limits(limits.table, kept)
 

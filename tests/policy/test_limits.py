@@ -226,13 +226,14 @@ def test_within_runs_tokens_and_money_count_and_requests_only_by_whom_they_ask()
         {"streams": 7},
         {"requests": 8, "period": "1m", "per": ["key", "model"]},
         {"concurrent": 9, "per": "upstream"},
+        {"requests": 11, "period": "1m", "per": ["key", "tool"]},
     ]
     rules = compiled([limit(**amount) for amount in amounts], "keys.app")
     only = Place("models.gpt", "model", (PER_MODEL, 5))
     rules += compile_limits([limit(requests=10, period="1m", per="key")], only, Names(only))
     limits = Limits(Table(slots=64, gates=8), rules)
     kept = within_runs(limits)
-    assert [rule.unit for rule in kept.rules] == [TOKENS, INPUT, OUTPUT, COST, REQUESTS, CONCURRENT, REQUESTS]
+    assert [rule.unit for rule in kept.rules] == [TOKENS, INPUT, OUTPUT, COST, REQUESTS, CONCURRENT, REQUESTS, REQUESTS]
     assert within_runs(kept) is kept
 
 
