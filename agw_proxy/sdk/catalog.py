@@ -6,6 +6,7 @@ One owner calls ``refresh`` and ``close``, one after the other; ``find`` and ``u
 import asyncio
 import contextlib
 import hashlib
+import importlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -332,9 +333,9 @@ async def _servers(made: Made, seconds: float) -> "Servers | None":
     try:
         if not any(each.mcp_servers for each in reached(made.agent)):
             return None
-        from agw_proxy.sdk.mcp_servers import connect  # noqa: PLC0415  it brings what speaks MCP; likewise
-
-        return await connect(made.agent, seconds)
+        module = await on_thread(lambda: importlib.import_module("agw_proxy.sdk.mcp_servers"), "agw-agents")
+        servers: Servers = await module.connect(made.agent, seconds)
+        return servers
     except BaseException as error:
         with contextlib.suppress(Exception):
             await asyncio.shield(let_go(made))
@@ -343,10 +344,16 @@ async def _servers(made: Made, seconds: float) -> "Servers | None":
         raise
 
 
+def _imported() -> None:
+    """The SDK, and what brings it of the gateway's own: on a thread, since it takes its time."""
+    import_sdk()
+    importlib.import_module("agw_proxy.sdk.gateway_tools")
+
+
 async def _sdk_missing() -> str | None:
     """Why the SDK cannot be used; None: it can."""
     try:
-        await on_thread(import_sdk, "agw-agents")
+        await on_thread(_imported, "agw-agents")
     except Failed as error:
         return str(error)
     except Exception as error:  # noqa: BLE001  an installation may be broken in any way; relays go on

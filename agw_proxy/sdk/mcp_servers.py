@@ -127,7 +127,7 @@ class Line:
         try:
             await self._server.connect()
             self.tools = await self._names()
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a server of any kind may fail in any way
+        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001  it may fail in any way
             self._fail(f"MCP server '{self.name}' cannot be reached: {self._given_up or words(error)}")
         else:
             self._connecting = False
@@ -158,7 +158,7 @@ class Line:
         try:
             async with asyncio.timeout(CLEANUP_SECONDS):
                 await self._server.cleanup()
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  it is gone all the same
+        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001  it is gone all the same
             log.warning("MCP server '%s' did not end as it should: %s", self.name, words(error))
 
     def _succeed(self) -> None:

@@ -7,6 +7,7 @@ from agents.exceptions import MaxTurnsExceeded, ModelBehaviorError, ModelTimeout
 
 from agw_proxy.dialects.base import Fault
 from agw_proxy.errors import BudgetSpent, GatewayError, UpstreamUnavailable
+from agw_proxy.sdk.entry import Unconnected
 from agw_proxy.sdk.faults import TokensSpent, error_of, is_bound
 
 REQUEST = httpx2.Request("POST", "http://model")
@@ -24,6 +25,7 @@ REQUEST = httpx2.Request("POST", "http://model")
         (ModelBehaviorError("x"), None, "upstream_agent_failed", 500),
         (ModelBehaviorError("x"), Fault("No more.", "", 0), "upstream_agent_call_failed", 502),
         (UserError("x"), None, "upstream_agent_failed", 500),
+        (Unconnected("MCP server 'x' cannot be reached"), None, "upstream_agent_call_failed", 502),
     ],
 )
 def test_failures_have_their_codes(failure: Exception, fault: Fault | None, code: str, status: int) -> None:

@@ -245,6 +245,7 @@ class Own(MCPServer):
         self.scope: anyio.CancelScope | None = None
         self.tasks: list[object] = []
         self.breaks = False
+        self.quits = False
         self.ends: asyncio.Event | None = None
 
     @property
@@ -252,6 +253,8 @@ class Own(MCPServer):
         return "http://user:secret@own.example/mcp?token=secret"
 
     async def connect(self) -> None:
+        if self.quits:
+            raise SystemExit(3)
         self.scope = anyio.CancelScope().__enter__()
         self.tasks.append(asyncio.current_task())
 
@@ -311,6 +314,14 @@ async def test_one_task_connects_and_closes_it_whoever_asks(caplog: pytest.LogCa
     assert len(set(map(id, own.tasks))) == 1
     assert "did not end as it should: RuntimeError: of its own" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_one_that_asks_for_the_end_of_the_process_fails_like_any_other() -> None:
+    own = Own()
+    own.quits = True
+    with pytest.raises(Unconnected, match="cannot be reached: SystemExit: 3"):
+        await connect(Agent(name="a", mcp_servers=[own]), SECONDS)
+    assert not lines_left()
 
 
 async def test_what_an_author_has_connected_himself_is_his(children: Children) -> None:
