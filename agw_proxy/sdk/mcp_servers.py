@@ -6,6 +6,7 @@ the line, bounds each call, and notices when the server has gone.
 """
 
 import asyncio
+import inspect
 import logging
 import re
 import secrets
@@ -136,9 +137,14 @@ class Line:
         finally:
             clock.cancel()
             self._connecting = self._connected = False
-            if self._given_up is not None:
-                _uncancel()
+            self._go_on()
             await self._cleanup()
+
+    def _go_on(self) -> None:
+        """What has cancelled the task was its own, and is over."""
+        task = asyncio.current_task()
+        if self._given_up is not None and task is not None:
+            task.uncancel()
 
     async def _names(self) -> tuple[str, ...]:
         """Of its tools, which it is asked for so that it has shown that it works; not where a filter needs to know the run."""
@@ -187,6 +193,7 @@ class Held(MCPServer):
         self.line = line
         own = getattr(server, "client_session_timeout_seconds", None)
         self._seconds = max(own or 0.0, CALL_SECONDS)
+        self._takes_meta = "meta" in inspect.signature(server.call_tool).parameters
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)
@@ -217,7 +224,7 @@ class Held(MCPServer):
     ) -> Any:
         """See the SDK; the run's trace goes along. Sent again only where the server has said that it did not take it."""
         run = CURRENT.get()
-        if run is not None and run.trace is not None:
+        if self._takes_meta and run is not None and run.trace is not None:
             meta = {"traceparent": f"00-{run.trace}-{secrets.token_hex(8)}-01", **(meta or {})}
         asked = (lambda: self._server.call_tool(tool_name, arguments, meta=meta)) if meta else (
             lambda: self._server.call_tool(tool_name, arguments)
@@ -322,13 +329,6 @@ def _cancelled() -> bool:
     """The task was asked to end, by somebody who is not its own client."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _uncancel() -> None:
-    """It was cancelled by ourselves, and goes on."""
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()
 
 
 def words(error: BaseException) -> str:

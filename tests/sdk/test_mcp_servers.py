@@ -273,7 +273,7 @@ class Own(MCPServer):
             raise ConnectionResetError("gone")
         return []
 
-    async def call_tool(self, tool_name: str, arguments: Any, meta: Any = None) -> Any:
+    async def call_tool(self, tool_name: str, arguments: Any) -> Any:  # type: ignore[override]  # as it was once
         raise UserError("Server not initialized. Make sure you call `connect()` first.")
 
     async def list_prompts(self) -> Any:
@@ -304,9 +304,11 @@ async def test_one_task_connects_and_closes_it_whoever_asks(caplog: pytest.LogCa
     assert (await held.list_resources("1"), await held.list_resource_templates("2")) == ("1", "2")
     assert held.use_structured_content is False
     assert held.cached_tools is None
+    token = CURRENT.set(Run("req_1", None, "default/a", trace=TRACE))
     for _ in range(2):
         with pytest.raises(UserError):
             await held.call_tool("any", {})
+    CURRENT.reset(token)
     own.breaks = True
     with pytest.raises(Unconnected, match="cannot be reached: ConnectionResetError: gone"):
         await held.list_tools()
