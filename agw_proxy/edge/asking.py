@@ -118,6 +118,25 @@ class Asking:
             stream=exchange.stream,
         )
 
+    async def admitted(self, routed: Routed) -> Routed:
+        """Take from the limits; what the fast lane has been granted already stays. The plan, whose first target it is for.
+
+        Raises what ``decide`` does.
+        """
+        exchange, grant = self._exchange, self._exchange.grant
+        if grant is not None:
+            if grant.granted:
+                self.known(routed.plan[0])
+                return routed
+            elsewhere = len(routed.plan) > 1 and grant.rule is not None and of_upstream(grant.rule)
+            if not elsewhere and not grant.short:
+                raise self.refusal(grant)
+        begun = time.monotonic_ns()
+        try:
+            return await self.decide(routed)
+        finally:
+            exchange.limit_ns += time.monotonic_ns() - begun
+
     async def decide(self, routed: Routed) -> Routed:
         """Take what the exchange needs, by the plan's first target or, where only an upstream's own limit refuses, another.
 

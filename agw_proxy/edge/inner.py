@@ -253,6 +253,13 @@ def _request(
         sent["traceparent"] = f"00-{run.trace}-{secrets.token_hex(8)}-01"
     if body or method in {"POST", "PUT", "PATCH"}:
         sent["Content-Length"] = str(len(body))
+    return in_process(wire, method, path, sent, body)
+
+
+def in_process(
+    writer: AbstractStreamWriter, method: str, path: str, sent: "CIMultiDict[str]", body: bytes
+) -> web.BaseRequest:
+    """A request without a connection. ``sent``: its headers. To be made in the task that serves it."""
     raw = tuple(
         (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
         for name, value in sent.items()
@@ -270,7 +277,7 @@ def _request(
         content = StreamReader(nowhere, len(body) + 1, loop=loop)
         content.feed_data(body)
         content.feed_eof()
-    made = web.BaseRequest(message, content, cast("RequestHandler", nowhere), wire, task, loop)
+    made = web.BaseRequest(message, content, cast("RequestHandler", nowhere), writer, task, loop)
     made[SILENT] = True
     return made
 

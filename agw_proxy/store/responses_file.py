@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from agw_proxy.store.threads import Threads
 
@@ -52,6 +52,16 @@ DELETE FROM thing WHERE n IN (
 T = TypeVar("T")
 
 
+class Shape(NamedTuple):
+    """What stands in a file. ``last``: the index that is made last; ``sweep``: deletes what was due before its parameter."""
+
+    schema: str
+    last: str
+    sweep: str
+    evict: Callable[[sqlite3.Connection], None]
+    """Makes room. Raises StoreAway where nothing may go."""
+
+
 class StoreAway(Exception):
     """The file cannot be read or written now, or too much is waiting for it."""
 
@@ -71,9 +81,10 @@ class TooLong(Exception):
 class File:
     """Raises StoreAway where it does not answer, and what the work raises of ``Missing`` and ``TooLong``."""
 
-    def __init__(self, path: Path, max_bytes: int, clock: Callable[[], float]) -> None:
-        """``path`` is made where it is missing, for its owner only. ``clock``: seconds since 1970."""
+    def __init__(self, path: Path, max_bytes: int, clock: Callable[[], float], shape: Shape | None = None) -> None:
+        """``path`` is made where it is missing, for its owner only. ``clock``: seconds since 1970. ``shape``: None for Responses."""
         self._path = path
+        self._shape = shape if shape is not None else Shape(SCHEMA, "item_by_id", _SWEEP, _evict)
         self._max_bytes = max_bytes
         self._clock = clock
         self._threads = Threads(1, "agw-store", MAX_WAITING)
@@ -97,7 +108,7 @@ class File:
                 except sqlite3.OperationalError as error:
                     if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                         raise
-                _transaction(file, _evict)
+                _transaction(file, self._shape.evict)
             raise StoreAway
 
         return await self._attempt(within)
@@ -132,7 +143,7 @@ class File:
         if now - self._swept >= SWEEP_SECONDS or not self._swept:
             self._swept = now
             with contextlib.suppress(sqlite3.OperationalError):
-                if file.execute(_SWEEP, (self._clock(), SWEPT_AT_ONCE)).rowcount >= SWEPT_AT_ONCE:
+                if file.execute(self._shape.sweep, (self._clock(), SWEPT_AT_ONCE)).rowcount >= SWEPT_AT_ONCE:
                     self._swept = 0.0
 
     def _open(self) -> sqlite3.Connection:
@@ -148,8 +159,8 @@ class File:
                 file.execute("PRAGMA foreign_keys = ON")
                 file.execute("PRAGMA secure_delete = ON")  # what is deleted is not to be found in the file
                 file.execute(f"PRAGMA max_page_count = {max(self._max_bytes // PAGE_BYTES, 16)}")
-                if not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'item_by_id'").fetchone():
-                    file.executescript(SCHEMA)
+                if not file.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (self._shape.last,)).fetchone():
+                    file.executescript(self._shape.schema)
             except sqlite3.Error as error:
                 file.close()
                 # Another worker makes the same file: SQLite does not wait where it changes how a file is written.
