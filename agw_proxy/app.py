@@ -147,6 +147,7 @@ class Gateway(Telling):
     def _full(self, edge: Edge, endpoints: Sequence[Endpoint]) -> "Full":
         """The full lane behind an edge, whose modules are imported by now."""
         from agw_proxy.edge.affinity import Affinity  # noqa: PLC0415  not before a request needs it
+        from agw_proxy.edge.behind import Background  # noqa: PLC0415  likewise
         from agw_proxy.edge.full_server import Full  # noqa: PLC0415  likewise
         from agw_proxy.edge.handler import Handler  # noqa: PLC0415  likewise
         from agw_proxy.edge.reuse import Reuse  # noqa: PLC0415  likewise
@@ -163,6 +164,7 @@ class Gateway(Telling):
             reuse=Reuse(self.state.settings, self.metrics, self._environ, self._link is None, self._replicas),
             affinity=Affinity(self.state.settings, self._environ, self._replicas),
             storing=Storing(self.state.settings, self._environ, self.metrics),
+            runs=Background(self.state.settings, self._environ),
             replicas=self._replicas,
         )
         return Full(handler, edge)

@@ -19,6 +19,8 @@ from agw_proxy.types import Dialect, LocalHandler
 Access = Literal["open", "key", "admin", "scrape"]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 Schema = Mapping[str, Any]
+RunPart = Literal["create", "list", "show", "delete", "cancel", "events"]
+"""What is done with runs in the background."""
 
 # Visible ASCII but what ends a path (RFC 3986 section 3.3, generously read); escapes are checked apart.
 _PATH = re.compile(r"/[!-\"$->@-~]*")
@@ -76,7 +78,7 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One method of one path. Exactly one of ``handler`` and ``relay`` is given. Compared by identity."""
+    """One method of one path. Exactly one of ``handler``, ``relay`` and ``run`` is given. Compared by identity."""
 
     name: str
     """Metric label and OpenAPI operationId: unique, stable."""
@@ -90,6 +92,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     dialect: Dialect = "openai"
     handler: LocalHandler | None = None
     relay: Relay | None = None
+    run: RunPart | None = None
     description: str = ""
     request: Schema | None = None
     query: tuple[Parameter, ...] = ()
@@ -106,8 +109,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __post_init__(self) -> None:
         """Raise ValueError for an endpoint that is served twice or not at all."""
-        if (self.handler is None) is (self.relay is None):
-            raise ValueError(f"endpoint {self.name}: give a handler or a relay, and not both")
+        if [self.handler, self.relay, self.run].count(None) != 2:
+            raise ValueError(f"endpoint {self.name}: give a handler, a relay or what to do with runs, and one of them")
 
     @property
     def parameters(self) -> tuple[str, ...]:

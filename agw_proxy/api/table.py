@@ -14,6 +14,7 @@ from agw_proxy.api import (
     raw,
     realtime,
     responses,
+    runs,
     usage,
 )
 from agw_proxy.api.admin import agents, egress, metrics, security, upstreams
@@ -25,6 +26,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *responses.ENDPOINTS,
     *messages.ENDPOINTS,
     *gemini.ENDPOINTS,
+    *runs.ENDPOINTS,
     *realtime.ENDPOINTS,
     *models.ENDPOINTS,
     *passthrough.ENDPOINTS,

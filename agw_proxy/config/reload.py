@@ -14,7 +14,7 @@ FIXED = (
 )  # fmt: skip
 """Of ``server``: what is read at the start and not at a reload."""
 
-SECTIONS = ("redis", "usage")
+SECTIONS = ("redis", "usage", "runs")
 """Likewise, whole."""
 
 

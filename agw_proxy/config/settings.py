@@ -27,7 +27,7 @@ from agw_proxy.config.resilience import (
     TimeoutOverride,
     Timeouts,
 )
-from agw_proxy.config.storage import Cache, Idempotency, Redis, Store, Usage
+from agw_proxy.config.storage import Cache, Idempotency, Redis, Runs, Store, Usage
 from agw_proxy.config.tools import Tool
 from agw_proxy.config.values import (
     Balance,
@@ -353,6 +353,7 @@ class Settings(BaseSettings):
     idempotency: Idempotency = Idempotency()
     usage: Usage = Usage()
     store: Store | None = Field(None, description="Responses and conversations kept here; null: none are.")
+    runs: Runs = Runs()
     agents: Agents = Agents()
     tools: tuple[Tool, ...] = Field((), max_length=1000, description="Functions that agents may ask for by name.")
     timeouts: Timeouts = Timeouts()

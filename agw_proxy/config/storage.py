@@ -123,6 +123,22 @@ class Usage(Part):
     path: FilePath | None = Field(None, description="SQLite file; null is `usage.db` in the state directory.")
 
 
+class Runs(Part):
+    """Requests that are answered in the background, for who asks again later: `/runs`, and Responses with `background`."""
+
+    concurrent: Whole = Field(
+        64, ge=0, le=10_000, description="How many at a time in each worker; over it 503. 0: none are taken."
+    )
+    retention: LongerThanZero = Field(86400.0, description="How long one is kept since it has ended.")
+    max_mb: Whole = Field(
+        1024, ge=1, le=1_048_576, description="Most that is kept, in MiB; then the oldest of whoever has the most goes."
+    )
+    max_run_mb: Whole = Field(
+        64, ge=1, le=65536, description="Most events of one run, in MiB; one that has more to say is failed."
+    )
+    path: FilePath | None = Field(None, description="SQLite file; null is `runs.db` in the state directory.")
+
+
 class Store(Part):
     """Responses and conversations, kept here for upstreams that keep none themselves."""
 

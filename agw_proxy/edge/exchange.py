@@ -48,6 +48,8 @@ class Exchange:
         """Whoever answers asks models itself: those exchanges pay for the tokens, and not this one as well."""
         self.within: Within | None = None
         """A run has made it."""
+        self.behind: Behind | None = None
+        """It answers nobody who waits: it is a run in the background."""
         self.asked = False
         """The latest attempt has sent the request: what its upstream reads of the prompt has to be paid for."""
         self.session = 0
@@ -133,6 +135,11 @@ class Exchange:
     def caller(self, session: str | None) -> Caller:
         """Who has made the request; ``session``: as it names it."""
         return Caller(self.principal, session, self.trace_id, self.user, self.channel)
+
+    def admit(self) -> None:
+        """Its key, its route and the limits let it pass."""
+        if self.behind is not None:
+            self.behind.admitted()
 
     def queued(self, nanoseconds: int) -> None:
         """A try has waited so long for a place at its upstream."""
@@ -256,7 +263,7 @@ class Exchange:
             method=self.method,
             status=self.status,
             lane=self.lane,
-            lane_reason=self.lane_reason if self.within is None else "run",
+            lane_reason=self._why_full(),
             cache=self.reuse if self.reuse == "replayed" else self.cache,
             outcome=self.error.code if self.error is not None else "ok",
             duration_ms=round(duration / 1e6, 3),
@@ -289,6 +296,11 @@ class Exchange:
             agent=self.within.agent if self.within is not None else None,
         )
 
+    def _why_full(self) -> str | None:
+        if self.behind is not None:
+            return "background"
+        return self.lane_reason if self.within is None else "run"
+
     def charged(self) -> tuple[int, int, int]:
         """Tokens in and out and micro-dollars for what there was, as limits settle it.
 
@@ -307,6 +319,15 @@ class Exchange:
 def session_text(session: int) -> str | None:
     """As logs have it: half of the hash."""
     return f"{session >> 32:08x}" if session else None
+
+
+class Behind(msgspec.Struct, frozen=True):
+    """What a run in the background has for the exchange that it is (``edge.background``)."""
+
+    seed: str
+    """Of its response's id, which is known before there is a response."""
+    admitted: Callable[[], None]
+    """Hears that nothing of the gateway's own refuses it."""
 
 
 class Within(msgspec.Struct):

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy._hot.lane import Downstream
-from agw_proxy.edge.exchange import Carried, Within
+from agw_proxy.edge.exchange import Behind, Carried, Within
 from agw_proxy.edge.hangup import HANGUP_SECONDS, hung_up
 from agw_proxy.edge.respond import refuse_unparsed
 from agw_proxy.errors import GatewayError, HeadTooLarge, InternalError, InvalidHTTP
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 WITHIN: "web.RequestKey[Within]" = web.RequestKey("within", Within)
 """Of a request that a run makes."""
+BEHIND: "web.RequestKey[Behind]" = web.RequestKey("behind", Behind)
+"""Of a request that is a run in the background."""
 
 
 class Facade(asyncio.Transport):

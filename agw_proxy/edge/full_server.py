@@ -28,6 +28,11 @@ class Full(web.Server):
             "lingering_time": 1.0,
         }
 
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  aiohttp's own
+        """See ``web.Server``; runs in the background have been ended by the drain, and are written down."""
+        await self.handler.runs.close()
+        await super().shutdown(timeout)
+
     def left(self, downstream: Downstream, carried: Carried | None) -> None:
         """A client has gone before its request was looked at."""
         self._edge.shell.left(downstream, downstream.began, carried)

@@ -20,14 +20,15 @@ from agw_proxy.api.passthrough import COUNTING_PATHS
 from agw_proxy.edge import respond
 from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.affinity import Affinity, alone
-from agw_proxy.edge.asking import Asking, Shared, of_upstream
+from agw_proxy.edge.asking import Asking, Shared
 from agw_proxy.edge.authentication import authenticate
+from agw_proxy.edge.behind import Background, Later
 from agw_proxy.edge.body import Bodies, check_json
 from agw_proxy.edge.counting import COUNTING, able, counted
 from agw_proxy.edge.credentials import passed_credentials
 from agw_proxy.edge.exchange import Bounds, Exchange
 from agw_proxy.edge.fallbacks import named, with_our_credentials, without
-from agw_proxy.edge.full_lane import WITHIN, Connection
+from agw_proxy.edge.full_lane import BEHIND, WITHIN, Connection
 from agw_proxy.edge.gemini import GOOGLE, asks, keyed, shaped, usual
 from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.heartbeat import Heartbeat, go_on
@@ -53,7 +54,7 @@ from agw_proxy.errors import (
     UpstreamError,
     UpstreamReset,
 )
-from agw_proxy.types import Asked, Attempt, Call, Control, Routed
+from agw_proxy.types import Asked, Attempt, Call, Control
 from agw_proxy.upstreams.attempts import open_first
 from agw_proxy.upstreams.failures import verdict
 from agw_proxy.upstreams.ways import PLAIN
@@ -75,6 +76,7 @@ class Handler:
         reuse: Reuse,
         affinity: Affinity,
         storing: Storing,
+        runs: Background,
         replicas: Shared | None = None,
     ) -> None:
         """``state``: the state in force now; asked once a request, so that a reload never changes one under way."""
@@ -88,6 +90,7 @@ class Handler:
         self._reuse = reuse
         self._affinity = affinity
         self._storing = storing
+        self.runs = runs
         self._replicas = replicas
         self._metrics = accounts.metrics
 
@@ -124,6 +127,7 @@ class Handler:
         """Start the account of an exchange."""
         protocol = request.protocol
         exchange = self._accounts.begin(request.headers, request.method, request.remote, request.get(WITHIN))
+        exchange.behind = request.get(BEHIND)
         if isinstance(request.writer, Frames):
             request.writer.exchange = exchange
         if isinstance(protocol, Connection):
@@ -167,6 +171,9 @@ class Handler:
         authenticate(exchange, headers, endpoint.access, state, knows_keys=endpoint.knows_keys)
         if endpoint.handler is not None:
             response = await self._answer(exchange, request, endpoint, values, query)
+        elif endpoint.run is not None:
+            asked = fields_of(query)
+            response = await self.runs.serve(self, exchange, request, endpoint.run, values, asked, state, self._bodies)
         elif upgrade and endpoint.relay is not None and endpoint.relay.turns:
             response = await Turns(self, exchange, request, state, self._bodies, self._accounts).serve()
         elif endpoint.relay is not None:
@@ -189,6 +196,8 @@ class Handler:
                 self._overload.left()
         else:
             raise UnknownPath("Nothing is served here.")
+        if isinstance(response, Later):
+            response = await response.follow()
         if self._accounts.draining:
             response.force_close()
         return response
@@ -225,6 +234,9 @@ class Handler:
         elif not (path.startswith("/v1/") or google):
             raise UnknownPath("Paths of the API begin with /v1/, spelt so.")
         if upstream is None and not by_model:
+            behind = await self.runs.answered(self._storing, exchange, request, state, path, query)
+            if behind is not None:
+                return behind
             kept = await self._storing.serve(exchange, request, state, path, query, self._bodies)
             if kept is not None:
                 return self._told(exchange, kept)
@@ -244,6 +256,9 @@ class Handler:
                     fallbacks = named(body, seen)
                     body = without(body, seen)
                     seen = look_into(body, state.settings.server.json_depth)
+                behind = await self.runs.begun(self, exchange, request, state, path, body, seen) if by_model else None
+                if behind is not None:
+                    return behind
                 recalled = await self._storing.recall(exchange, state, path, body, seen) if by_model else None
                 if recalled is not None:
                     body, seen, held = recalled.body, recalled.seen, self._bodies.swap(held, len(recalled.body))
@@ -268,7 +283,8 @@ class Handler:
                 keeps = recalled is not None and recalled.keeps
                 share = await self._reuse.look(exchange, request, relay, state, routed, asked, fallbacks, keeps=keeps)
             asking = self._asking(exchange, relay, state, request, path, body if by_model else None, seen)
-            routed = await self._limit(exchange, asking, routed)
+            routed = await asking.admitted(routed)
+            exchange.admit()
             counts = relay.form if google and path.endswith(COUNTING) else COUNTING_PATHS.get(path)
             if counts is not None and body is not None:
                 counting = able(state, routed, counts)
@@ -402,19 +418,3 @@ class Handler:
             uses_tokens=path not in COUNTING_PATHS and not path.endswith(COUNTING),
             replicas=self._replicas,
         )
-
-    async def _limit(self, exchange: Exchange, asking: Asking, routed: Routed) -> Routed:
-        """Take from the limits; what the fast lane has been granted already stays. The plan, whose first target it is for."""
-        grant = exchange.grant
-        if grant is not None:
-            if grant.granted:
-                asking.known(routed.plan[0])
-                return routed
-            elsewhere = len(routed.plan) > 1 and grant.rule is not None and of_upstream(grant.rule)
-            if not elsewhere and not grant.short:
-                raise asking.refusal(grant)
-        begun = time.monotonic_ns()
-        try:
-            return await asking.decide(routed)
-        finally:
-            exchange.limit_ns += time.monotonic_ns() - begun

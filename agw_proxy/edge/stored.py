@@ -13,6 +13,7 @@ from aiohttp import web
 
 from agw_proxy._hot.peek import Peek
 from agw_proxy.api.responses import PATH
+from agw_proxy.api.runs import in_background
 from agw_proxy.api.stored_responses import NOUNS, About, about, item_of, not_kept, ours, resolved, seed, serve
 from agw_proxy.config.settings import Server
 from agw_proxy.dialects.base import Malformed
@@ -44,11 +45,17 @@ class Counted(Protocol):
 
 
 async def answered(
-    kept: Responses, exchange: Exchange, request: web.BaseRequest, state: State, path: str, query: str, bodies: Bodies
+    kept: Responses,
+    exchange: Exchange,
+    request: web.BaseRequest,
+    state: State,
+    path: str,
+    query: str,
+    bodies: Bodies | None,
 ) -> bytes | None:
     """What is answered from here to a request for something that may be kept; None: an upstream is to be asked.
 
-    Raises NotKept for what nobody could have, CallerError, StoreUnavailable.
+    ``bodies``: None where no body comes. Raises NotKept for what nobody could have, CallerError, StoreUnavailable.
     """
     principal, asked = exchange.principal, about(request.method, path)
     if principal is None or asked is None:
@@ -59,7 +66,7 @@ async def answered(
             _check_elsewhere(state, principal, asked)
             return None
         body = b""
-        if asked.method == "POST" and asked.part != "cancel":
+        if bodies is not None and asked.method == "POST" and asked.part != "cancel":
             body = await bodies.read(request, exchange)
             held = len(body)
             look_into(body or b"{}", min(state.settings.server.json_depth, MAX_DEPTH))
@@ -67,7 +74,8 @@ async def answered(
     except StoreAway:
         raise away() from None
     finally:
-        bodies.free(held)
+        if bodies is not None:
+            bodies.free(held)
 
 
 async def recall(
@@ -89,7 +97,9 @@ async def recall(
     tree, principal = _object(body), exchange.principal
     if tree is None or principal is None:
         return None
-    made = Recalled(kept, principal.owner, tree, counted, everything=everything, counts=path != PATH)
+    behind = exchange.behind.seed if exchange.behind is not None else None
+    counts = path != PATH
+    made = Recalled(kept, principal.owner, tree, counted, everything=everything, counts=counts, behind=behind)
     try:
         _check_depth(body, state.settings.server)
         await made.look(body, seen, state.settings.server)
@@ -114,9 +124,21 @@ class Recalled:
     """One request: what it has become, and what is to become of its answer (``keeping.Keeper``)."""
 
     def __init__(
-        self, kept: Responses, owner: str, tree: Tree, counted: Counted, *, everything: bool, counts: bool
+        self,
+        kept: Responses,
+        owner: str,
+        tree: Tree,
+        counted: Counted,
+        *,
+        everything: bool,
+        counts: bool,
+        behind: str | None = None,
     ) -> None:
-        """``everything``: answers of upstreams are kept that keep them, too. ``counts``: only its tokens are asked for."""
+        """``everything``: answers of upstreams are kept that keep them, too. ``counts``: only its tokens are asked for.
+
+        ``behind``: see ``exchange.Behind.seed``.
+        """
+        self._seed = behind
         self._kept, self._owner, self._counted = kept, owner, counted
         self._everything, self._counts = everything, counts
         self._tree = tree
@@ -160,7 +182,7 @@ class Recalled:
             self.seen = look_into(self.body, depth)
             named = {id(tree) for tree, before in zip(own, came, strict=True) if tree is not before}
             plain = functools.cache(functools.partial(self._plain, own, named, depth))
-        self.stored = Stored(seed(), {**shows, "store": self._lists}, plain)
+        self.stored = Stored(self._seed or seed(), {**shows, "store": self._lists}, plain)
 
     def _plain(self, own: list[Tree], named: set[int], depth: int) -> tuple[bytes, Peek]:
         """The request for an upstream that speaks Responses and knows nothing of what was kept. ``named``: of ``own``, what was."""
@@ -213,8 +235,9 @@ class Recalled:
 
     async def keep(self, response: Tree) -> bool:
         """See ``Keeper``."""
-        apart = taken_apart(response, self.told)
-        what = response.get("id")
+        told = self.told if self._seed is None else {**self.told, **in_background(self._seed)}
+        apart = taken_apart(response, told)
+        what = told.get("id", response.get("id"))
         if apart is None or not isinstance(what, str) or not (self._lists or self._appends):
             return True
         head, output = apart

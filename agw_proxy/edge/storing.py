@@ -48,6 +48,14 @@ class Storing:
 
         return await answered(kept, exchange, request, state, path, query, bodies)
 
+    async def forget(self, exchange: Exchange, request: web.BaseRequest, state: State, path: str, query: str) -> None:
+        """Delete what a request without a body wants deleted. Raises NotKept, StoreUnavailable."""
+        kept = await self._kept(state)
+        if kept is not None:
+            from agw_proxy.edge.stored import answered  # noqa: PLC0415  likewise
+
+            await answered(kept, exchange, request, state, path, query, None)
+
     async def recall(self, exchange: Exchange, state: State, path: str, body: bytes, seen: Peek) -> "Recalled | None":
         """See ``stored.recall``."""
         kept = await self._kept(state) if path in STORED_PATHS else None

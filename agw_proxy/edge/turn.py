@@ -60,7 +60,8 @@ class Frames(AbstractStreamWriter):
         self.plain = bytearray()
         """Of an answer that is no stream."""
         self.failed: bytes | None = None
-        self._items: list[object] = []
+        self.items: list[object] = []
+        """Of the answer, as far as they are whole."""
 
     @property
     def streams(self) -> bool:
@@ -114,9 +115,9 @@ class Frames(AbstractStreamWriter):
         if not (body.startswith(b"{") and body.endswith(b"}")):
             return  # the [DONE] of some servers, or an event that was cut: each message of the API is an object
         if name == "response.output_item.done":
-            self._items.append(tree.get("item"))
+            self.items.append(tree.get("item"))
         if name in LAST and name != "response.failed" and isinstance(tree.get("response"), dict):
-            self._ended(self.exchange, tree["response"], self._items)
+            self._ended(self.exchange, tree["response"], self.items)
         await self._send(self._marked(body))
 
     def _marked(self, event: bytes) -> bytes:

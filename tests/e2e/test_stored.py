@@ -251,8 +251,6 @@ def test_what_cannot_be_asked_of_a_kept_one_is_said(running: Gateway) -> None:
             sdk.responses.retrieve(made.id, stream=True)
         with pytest.raises(openai.BadRequestError, match="exclude each other"):
             sdk.responses.create(model="chat-x", input="x", previous_response_id=made.id, conversation="conv_1")
-        with pytest.raises(openai.BadRequestError, match="background"):
-            sdk.responses.create(model="chat-x", input="x", background=True)
         with pytest.raises(openai.NotFoundError, match="Conversation with id 'conv_none' not found"):
             sdk.responses.create(model="chat-x", input="x", conversation="conv_none")
 
