@@ -110,7 +110,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def __post_init__(self) -> None:
         """Raise ValueError for an endpoint that is served twice or not at all."""
         if [self.handler, self.relay, self.run].count(None) != 2:
-            raise ValueError(f"endpoint {self.name}: give a handler, a relay or what to do with runs, and one of them")
+            raise ValueError(
+                f"endpoint {self.name}: give a handler or a relay (or what is done with runs), and one only"
+            )
 
     @property
     def parameters(self) -> tuple[str, ...]:

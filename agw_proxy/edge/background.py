@@ -62,7 +62,7 @@ class Desk:
         self._work: asyncio.Task[None] | None = None
         self._beside: set[asyncio.Task[None]] = set()
         self._dirty = asyncio.Event()
-        self._closing = False
+        self._closing: asyncio.Task[None] | None = None
 
     def live(self, what: str) -> Live | None:
         """The run of that seed, where it is under way here."""
@@ -73,7 +73,7 @@ class Desk:
 
         Comes back once nothing of the gateway's own refuses it. Raises what does, Overloaded, StoreUnavailable.
         """
-        if len(self._live) >= self._most or self._closing:
+        if len(self._live) >= self._most or self._closing is not None:
             raise Overloaded(
                 f"{self._most} runs are under way here, and no more are taken (runs.concurrent).", retry_after_ms=1000
             )
@@ -144,8 +144,12 @@ class Desk:
                 live.task.cancel()
 
     async def close(self) -> None:
-        """End what has not ended, and write down how all have ended."""
-        self._closing = True
+        """End what has not ended, and write down how all have ended: once, however often it is asked for."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         for live in self._live.values():
             if live.task is not None:
                 live.task.cancel()

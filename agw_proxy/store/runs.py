@@ -89,7 +89,7 @@ class Listed(NamedTuple):
 
 
 class Runs:
-    """Every call is off the loop, and raises StoreAway where the file does not answer.
+    """One in a process, since its number is the process's. Every call is off the loop, and raises StoreAway where the file does not answer.
 
     ``owner`` None stands for whoever may see all.
     """
