@@ -18,24 +18,29 @@ from multidict import CIMultiDict
 from agw_proxy.api.responses import PATH
 from agw_proxy.api.runs import Row, Tree, ended, in_background, obituary
 from agw_proxy.edge.behind import Serve
+from agw_proxy.edge.canonical import digest
 from agw_proxy.edge.exchange import Behind
 from agw_proxy.edge.full_lane import BEHIND
+from agw_proxy.edge.headers import PRINTABLE
 from agw_proxy.edge.heartbeat import SILENT
+from agw_proxy.edge.idempotency import HEADER
 from agw_proxy.edge.inner import in_process
 from agw_proxy.edge.ongoing import Live
 from agw_proxy.edge.respond import error_tree
 from agw_proxy.edge.turn import LAST, OF_THE_UPGRADE, Frames, reported
 from agw_proxy.errors import (
     GatewayError,
+    IdempotencyConflict,
     InternalError,
     InvalidJSON,
+    InvalidParameter,
     Overloaded,
     StoreUnavailable,
     UpstreamBroken,
     UpstreamInvalid,
 )
 from agw_proxy.store.responses_file import Missing, StoreAway
-from agw_proxy.store.runs import Begun, Kept, Runs
+from agw_proxy.store.runs import Begun, Kept, Once, Runs
 from agw_proxy.types import Principal
 
 WRITE_SECONDS = 0.04  # between two writings: what comes meanwhile goes together
@@ -49,6 +54,14 @@ TOLD_BY_US = frozenset({"response.created", "response.queued"})
 def written(row: Kept, now: int) -> tuple[bytes, bytes, bytes]:
     """See ``store.runs.Obituary``."""
     return obituary(Row(*row), now)
+
+
+class BegunBefore(Exception):
+    """The run was asked for before, under the same ``Idempotency-Key``: ``seed`` is its own."""
+
+    def __init__(self, seed: str) -> None:
+        super().__init__(seed)
+        self.seed = seed
 
 
 class Desk:
@@ -71,7 +84,7 @@ class Desk:
     async def begin(self, serve: Serve, origin: web.BaseRequest, principal: Principal, asked: Tree) -> Live:
         """Have ``asked`` answered in the background, in the name of who has made the request ``origin``.
 
-        Comes back once nothing of the gateway's own refuses it. Raises what does, Overloaded, StoreUnavailable.
+        Comes back once nothing of the gateway's own refuses it. Raises what does, Overloaded, StoreUnavailable, BegunBefore.
         """
         if len(self._live) >= self._most or self._closing is not None:
             raise Overloaded(
@@ -82,7 +95,7 @@ class Desk:
             body = orjson.dumps({**asked, "stream": True})
         except orjson.JSONEncodeError:  # it takes deeper trees in than it gives out
             raise InvalidJSON("The body is nested too deeply.") from None
-        await self._write_down(live)
+        await self._write_down(live, once_of(origin, principal, body))
         admitted = asyncio.Event()
         frames = Frames(lambda event: self._event(live, event), None, lambda *_: None)
         live.items = frames.items
@@ -94,21 +107,27 @@ class Desk:
         await self._admitted(live, live.task, admitted)
         return live
 
-    async def _write_down(self, live: Live) -> None:
-        """Before it begins: then whatever becomes of it can be told. Raises StoreUnavailable."""
+    async def _write_down(self, live: Live, once: Once | None) -> None:
+        """Before it begins: then whatever becomes of it can be told. Raises StoreUnavailable, BegunBefore."""
         said = live.take()
         if said is None:
             raise ValueError("a run begins with an event")
         self._live[live.seed] = live
         try:
             owner, key = live.principal.owner, live.principal.name
-            await self.store.begin(Begun(live.seed, owner, key, live.model, said.head or b"", said.last, said.body))
+            row = Begun(live.seed, owner, key, live.model, said.head or b"", said.last, said.body, once)
+            before = await self.store.begin(row)
         except BaseException as error:
             del self._live[live.seed]
             if isinstance(error, StoreAway):
                 raise StoreUnavailable("The run could not be written down, and was not begun.") from None
             self._later(self._forget(live))  # who has asked has gone; it may be in the file all the same
             raise
+        if before is not None and once is not None:
+            del self._live[live.seed]
+            if before[1] != once.asked:
+                raise IdempotencyConflict(f"Another request came with this {HEADER} before.")
+            raise BegunBefore(before[0])
 
     async def _admitted(self, live: Live, task: "asyncio.Task[None]", admitted: asyncio.Event) -> None:
         """Wait until it is; one that is refused leaves nothing behind. Raises what refuses it."""
@@ -279,6 +298,16 @@ class Desk:
             if each.ended is not None:
                 live.over.set()
                 self._live.pop(live.seed, None)
+
+
+def once_of(origin: web.BaseRequest, principal: Principal, body: bytes) -> Once | None:
+    """What makes a request that comes again the same one; None: nothing. Raises InvalidParameter."""
+    words = origin.headers.getall(HEADER, ())
+    if not words:
+        return None
+    if len(words) > 1 or PRINTABLE.fullmatch(words[0]) is None:
+        raise InvalidParameter(f"The header {HEADER} is one key of 1 to 256 printable characters.", param=HEADER)
+    return Once(digest(principal.name.encode(), origin.path.encode(), words[0].encode()), digest(body))
 
 
 def headers_of(origin: web.BaseRequest) -> "CIMultiDict[str]":

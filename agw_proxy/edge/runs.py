@@ -17,7 +17,7 @@ from agw_proxy.api.endpoint import RunPart
 from agw_proxy.api.runs import Row, Tree, asked_for, number_of, page_of, run_tree, seed_of, wanted_of
 from agw_proxy.api.stored_responses import not_kept
 from agw_proxy.config.storage import Runs as Settings
-from agw_proxy.edge.background import Desk, written
+from agw_proxy.edge.background import BegunBefore, Desk, written
 from agw_proxy.edge.behind import Later, Serve
 from agw_proxy.edge.body import Bodies, check_json
 from agw_proxy.edge.exchange import Exchange
@@ -75,11 +75,11 @@ class Runs:
             tree, agent = asked_for(_object(body), state.settings.agents.namespace)
             if agent:
                 _check_agent(state, principal, str(tree["model"]))
-            live = await self._desk.begin(serve, request, principal, tree)
+            row = await self._begin(serve, exchange, request, principal, tree)
         finally:
             bodies.free(len(body))
-        response = _json(exchange, run_tree(live.row(self._store.holder), whole=True), 202)
-        response.headers["Location"] = f"/runs/run_{live.seed}"
+        response = _json(exchange, run_tree(row, whole=True), 202)
+        response.headers["Location"] = f"/runs/run_{row.seed}"
         return response
 
     async def serve(
@@ -145,10 +145,10 @@ class Runs:
             )
         stream = tree.pop("stream", False) is True
         del tree["background"]
-        live = await self._desk.begin(serve, request, principal, tree)
+        row = await self._begin(serve, exchange, request, principal, tree)
         if stream:
-            return self._following(exchange, request, state, live.seed, -1)
-        return _json(exchange, live.head)
+            return self._following(exchange, request, state, row.seed, -1)
+        return _json(exchange, orjson.loads(row.head))
 
     async def answered(
         self,
@@ -194,6 +194,18 @@ class Runs:
         return _json(exchange, {"id": identity, "object": "response", "deleted": True})
 
     # -- both
+
+    async def _begin(
+        self, serve: Serve, exchange: Exchange, request: web.BaseRequest, principal: Principal, tree: Tree
+    ) -> Row:
+        """The run, or the one that the same request has begun before. Raises what ``Desk.begin`` does, and NotKept."""
+        try:
+            live = await self._desk.begin(serve, request, principal, tree)
+        except BegunBefore as before:
+            exchange.notes.append(("idempotent-replayed", "true"))
+            with _told(f"run_{before.seed}", "Run"):
+                return Row(*await self._store.find(principal.owner, before.seed))
+        return live.row(self._store.holder)
 
     def _following(self, exchange: Exchange, request: web.BaseRequest, state: State, seed: str, after: int) -> Later:
         return Following(self._desk, exchange, request, seed, after, state.settings.server.write_seconds)

@@ -24,10 +24,11 @@ CREATE TABLE IF NOT EXISTS run (
     n INTEGER PRIMARY KEY AUTOINCREMENT, seed TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, key TEXT NOT NULL,
     model TEXT NOT NULL, status TEXT NOT NULL, made INTEGER NOT NULL, begun INTEGER, ended INTEGER, holder INTEGER NOT NULL,
     last INTEGER NOT NULL, head BLOB NOT NULL, error BLOB, due REAL NOT NULL, size INTEGER NOT NULL,
-    wish INTEGER NOT NULL DEFAULT 0
+    wish INTEGER NOT NULL DEFAULT 0, once BLOB, asked BLOB
 );
 CREATE INDEX IF NOT EXISTS run_by_owner ON run (owner, n);
 CREATE INDEX IF NOT EXISTS run_under_way ON run (holder) WHERE ended IS NULL;
+CREATE INDEX IF NOT EXISTS run_once ON run (once) WHERE once IS NOT NULL;
 CREATE TABLE IF NOT EXISTS part (
     run INTEGER NOT NULL REFERENCES run (n) ON DELETE CASCADE, last INTEGER NOT NULL, body BLOB NOT NULL,
     PRIMARY KEY (run, last)
@@ -43,6 +44,7 @@ UPDATE run SET status = ?, last = max(last, ?), size = size + ?, head = coalesce
     begun = coalesce(begun, ?), ended = coalesce(ended, ?), due = coalesce(?, due) WHERE seed = ? AND ended IS NULL
 """
 _PART = "INSERT OR IGNORE INTO part (run, last, body) SELECT n, ?, ? FROM run WHERE seed = ?"
+_BEFORE = "SELECT seed, asked FROM run WHERE once = ? AND due > ?"
 _LARGEST = "SELECT owner, count(*) FROM run WHERE ended IS NOT NULL GROUP BY owner ORDER BY sum(size) DESC LIMIT 1"
 _EVICT = """
 DELETE FROM run WHERE n IN (SELECT n FROM run WHERE owner = ? AND ended IS NOT NULL ORDER BY ended LIMIT ?)
@@ -63,6 +65,14 @@ class Begun(NamedTuple):
     head: bytes
     last: int
     body: bytes
+    once: "Once | None" = None
+
+
+class Once(NamedTuple):
+    """What says that a run is to be begun once: digests of its owner's word for it, and of what it is asked for."""
+
+    word: bytes
+    asked: bytes
 
 
 class Said(NamedTuple):
@@ -108,24 +118,30 @@ class Runs:
         self._looked = 0.0
         self._file = File(path, max_bytes, clock, Shape(SCHEMA, "run_by_due", _SWEEP, _evict))
 
-    async def begin(self, run: Begun) -> None:
-        """Keep a run that this process has."""
+    async def begin(self, run: Begun) -> tuple[str, bytes] | None:
+        """Keep a run that this process has. Where it has been begun before: the seed of that one, and what that was asked for."""
 
-        def work(file: sqlite3.Connection) -> None:
+        def work(file: sqlite3.Connection) -> tuple[str, bytes] | None:
+            once = run.once or Once(b"", b"")
+            if run.once is not None:
+                before: tuple[str, bytes] | None = file.execute(_BEFORE, (once.word, self._clock())).fetchone()
+                if before is not None:
+                    return before
             self._hold()
             now = int(self._clock())
             row = (
                 run.seed, run.owner, run.key, run.model, "queued", now, self.holder, run.last, run.head, ENDLESS,
-                len(run.head) + len(run.body),
+                len(run.head) + len(run.body), once.word or None, once.asked or None,
             )  # fmt: skip
             file.execute(
-                "INSERT INTO run (seed, owner, key, model, status, made, holder, last, head, due, size) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO run (seed, owner, key, model, status, made, holder, last, head, due, size, once, asked) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
             file.execute(_PART, (run.last, run.body, run.seed))
+            return None
 
-        await self._file.write(work, len(run.head) + len(run.body))
+        return await self._file.write(work, len(run.head) + len(run.body))
 
     async def say(self, said: Sequence[Said]) -> None:
         """Add to runs of this process; those that have gone stay away."""

@@ -199,6 +199,25 @@ def test_a_run_that_fails_says_why(running: Gateway, upstream: Upstream) -> None
     assert (last[1], last[2]["response"]["status"]) == ("response.failed", "failed")
 
 
+def test_a_request_that_comes_again_with_its_key_begins_no_other(running: Gateway, upstream: Upstream) -> None:
+    asked = {"model": "chat-x", "input": "once"}
+    first, again = [running.post("/runs", asked, headers={"Idempotency-Key": "job-1"}) for _ in range(2)]
+    assert (again.json["id"], again.status) == (first.json["id"], 202)
+    assert (first.value("idempotent-replayed"), again.value("idempotent-replayed")) == (None, "true")
+    other = running.post("/runs", {**asked, "input": "twice"}, headers={"Idempotency-Key": "job-1"})
+    assert (other.status, other.error["code"]) == (409, "idempotency_conflict")
+    assert running.post("/runs", asked, headers={"Idempotency-Key": "x" * 257}).status == 400
+    with client(running) as sdk:
+        word = {"Idempotency-Key": "job-1"}
+        made = [
+            sdk.responses.create(model="chat-x", input="x", background=True, extra_headers=word).id for _ in range(2)
+        ]
+    assert made[0] == made[1]
+    ended(running, made[0].replace("resp_", "run_"))
+    ended(running, str(first.json["id"]))
+    assert len(upstream.requests) == 2
+
+
 def test_nobody_else_sees_it_but_the_team_and_admins(running: Gateway) -> None:
     made = begin(running)
     assert running.get(f"/runs/{made['id']}", key=MATE).status == 200
