@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from agw_proxy.api.responses import PATH
 from agw_proxy.api.runs import Row, Tree, ended, in_background, obituary
@@ -21,7 +21,7 @@ from agw_proxy.edge.behind import Serve
 from agw_proxy.edge.canonical import digest
 from agw_proxy.edge.exchange import Behind
 from agw_proxy.edge.full_lane import BEHIND
-from agw_proxy.edge.headers import PRINTABLE
+from agw_proxy.edge.headers import PRINTABLE, named_by_connection
 from agw_proxy.edge.heartbeat import SILENT
 from agw_proxy.edge.idempotency import HEADER
 from agw_proxy.edge.inner import in_process
@@ -90,8 +90,8 @@ class Desk:
             raise Overloaded(
                 f"{self._most} runs are under way here, and no more are taken (runs.concurrent).", retry_after_ms=1000
             )
-        live = Live(principal, asked, self._most_bytes)
         try:
+            live = Live(principal, asked, self._most_bytes)
             body = orjson.dumps({**asked, "stream": True})
         except orjson.JSONEncodeError:  # it takes deeper trees in than it gives out
             raise InvalidJSON("The body is nested too deeply.") from None
@@ -236,19 +236,11 @@ class Desk:
         kind = tree.pop("type", None) if isinstance(tree, dict) else None
         if not isinstance(kind, str) or live.finish is not None:
             return
-        response = tree.get("response")
-        if isinstance(response, dict):
-            told = {**response, **in_background(live.seed), "store": True, "created_at": live.head["created_at"]}
-            if kind in LAST:  # told when it is accounted for, too
-                live.finish = kind, {**told, "output": told.get("output") or list(live.items)}
-                return
-            live.head = tree["response"] = told
-        if live.begun is None:
-            live.status, live.begun = "in_progress", int(time.time())
-        if kind in TOLD_BY_US or kind in LAST:
-            return
-        live.add(kind, tree)
-        self._dirty.set()
+        try:
+            self._note(live, kind, tree)
+        except orjson.JSONEncodeError:  # it takes deeper trees in than it gives out
+            live.why = UpstreamInvalid("The upstream sent an event that is nested too deeply.")
+            raise ConnectionResetError("an event is too deep") from None
         if live.full:
             live.why = UpstreamBroken(
                 f"The run has more than {self._most_bytes >> 20} MiB of events, and was ended (runs.max_run_mb)."
@@ -259,6 +251,23 @@ class Desk:
         except TimeoutError:
             live.why = StoreUnavailable("The events of the run could not be written down, and it was ended.")
             raise ConnectionResetError("the file is away") from None
+
+    def _note(self, live: Live, kind: str, tree: Tree) -> None:
+        """What an event says of its run. Raises JSONEncodeError, and nothing has been noted."""
+        response = tree.get("response")
+        if isinstance(response, dict):
+            told = {**response, **in_background(live.seed), "store": True, "created_at": live.head["created_at"]}
+            orjson.dumps(told)
+            if kind in LAST:  # told when it is accounted for, too
+                live.finish = kind, {**told, "output": told.get("output") or list(live.items)}
+                return
+            live.head = tree["response"] = told
+        if live.begun is None:
+            live.status, live.begun = "in_progress", int(time.time())
+        if kind in TOLD_BY_US or kind in LAST:
+            return
+        live.add(kind, tree)
+        self._dirty.set()
 
     # -- the file
 
@@ -312,8 +321,9 @@ def once_of(origin: web.BaseRequest, principal: Principal, body: bytes) -> Once 
 
 def headers_of(origin: web.BaseRequest) -> "CIMultiDict[str]":
     """What of the headers of the request that begins a run is the run's own, too."""
+    without = OF_THE_UPGRADE | named_by_connection(CIMultiDictProxy(CIMultiDict(origin.headers)))
     kept: CIMultiDict[str] = CIMultiDict(
-        (name, value) for name, value in origin.headers.items() if name.lower() not in OF_THE_UPGRADE
+        (name, value) for name, value in origin.headers.items() if name.lower() not in without
     )
     kept["Accept"] = "text/event-stream"
     kept["Content-Type"] = "application/json"

@@ -8,7 +8,7 @@ from agw_proxy.edge.background import Desk
 from agw_proxy.edge.behind import Later
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.heartbeat import COMMENT, STREAM_HEADERS
-from agw_proxy.edge.relayed import Relayed
+from agw_proxy.edge.relayed import Relayed, reset
 from agw_proxy.edge.respond import common_headers, error_event
 from agw_proxy.errors import CallerGone, GatewayError, NotKept, StoreUnavailable
 from agw_proxy.store.responses_file import Missing, StoreAway
@@ -104,6 +104,8 @@ class Following(Later):
         """The answer, which ends as a broken stream: no status can tell of ``error`` any more."""
         self._exchange.fail = None
         self._response.broken = True
+        if self._request.version < (1, 1):
+            reset(self._request)
         self._response.last_words = error_event(error, self._exchange.dialect, self._exchange.request_id)
         return self._response
 

@@ -252,13 +252,13 @@ class Handler:
                 if google:
                     body, front = shaped(path, query, body)
                 seen = look_into(body, state.settings.server.json_depth)
+                behind = await self.runs.begun(self, exchange, request, state, path, body, seen) if by_model else None
+                if behind is not None:
+                    return behind
                 if by_model and seen.fallbacks_name >= 0:
                     fallbacks = named(body, seen)
                     body = without(body, seen)
                     seen = look_into(body, state.settings.server.json_depth)
-                behind = await self.runs.begun(self, exchange, request, state, path, body, seen) if by_model else None
-                if behind is not None:
-                    return behind
                 recalled = await self._storing.recall(exchange, state, path, body, seen) if by_model else None
                 if recalled is not None:
                     body, seen, held = recalled.body, recalled.seen, self._bodies.swap(held, len(recalled.body))

@@ -56,9 +56,9 @@ class Live:
         self.add("response.queued", {"response": self.head})
 
     def add(self, kind: str, tree: Tree) -> None:
-        """One more event."""
+        """One more event. Raises JSONEncodeError for one that is nested too deeply."""
+        event = frame(self.last + 1, kind, tree)
         self.last += 1
-        event = frame(self.last, kind, tree)
         self._size += len(event)
         self._unwritten.append(event)
         self._waiting += len(event)

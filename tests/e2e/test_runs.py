@@ -14,6 +14,7 @@ from tests.support.providers import TEXT, chat_frames, plays
 from tests.support.upstream import Upstream
 
 MATE, STRANGER = "agw-bench-mate-6d1f08b3c2e94a57", "agw-bench-stranger-8c20e7f5a91b4d36"
+FALLING = "agw-bench-falling-0b7d52e9c4a1f386"
 TURN = "/v1/responses"
 ENDED = {"completed", "incomplete", "failed", "cancelled"}
 
@@ -24,6 +25,7 @@ def config(url: str, **sections: object) -> Tree:
     made["keys"][0]["team"] = "crew"
     limit = {"per": "key", "requests": 1, "period": "1h"}
     made["keys"] += [
+        {"name": "falling", "key": FALLING, "models": ["*"], "fallbacks": True},
         {"name": "mate", "key": MATE, "models": ["*"], "team": "crew"},
         {"name": "stranger", "key": STRANGER, "models": ["messages-*"], "limits": [limit]},
     ]
@@ -197,6 +199,19 @@ def test_a_run_that_fails_says_why(running: Gateway, upstream: Upstream) -> None
     assert (second["status"], second["error"]["code"]) == ("failed", "upstream_stream_broken")
     last = events(running, second["id"])[-1]
     assert (last[1], last[2]["response"]["status"]) == ("response.failed", "failed")
+
+
+def test_what_a_request_names_for_its_failure_holds_in_the_background(running: Gateway, upstream: Upstream) -> None:
+    upstream.script(*[failure(503)] * 3)
+    asked = {"model": "chat-x", "input": "hi", "background": True, "fallbacks": ["messages-x"]}
+    made: Any = running.post(TURN, asked, key=FALLING).json
+    run: Any = running.until(lambda: _ended_as(running, made["id"]), "it has not ended")
+    assert (run["status"], upstream.last.path) == ("completed", "/v1/messages")
+
+
+def _ended_as(gateway: Gateway, response: str) -> Any:
+    told: Any = gateway.get(f"{TURN}/{response}", key=FALLING).json
+    return told if told["status"] in ENDED else None
 
 
 def test_a_request_that_comes_again_with_its_key_begins_no_other(running: Gateway, upstream: Upstream) -> None:

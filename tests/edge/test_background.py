@@ -74,7 +74,12 @@ async def kinds(desk: Desk, live: ongoing.Live) -> list[str]:
 
 
 async def test_the_headers_of_who_began_it_are_its_own_but_those_of_the_one_request() -> None:
-    kept = {name.lower() for name in headers_of(origin(**{"Idempotency-Key": "i", "x-request-id": "r"}))}
+    kept = {
+        name.lower()
+        for name in headers_of(
+            origin(**{"Idempotency-Key": "i", "x-request-id": "r", "Connection": "close, x-hop", "x-hop": "h"})
+        )
+    }
     assert kept == {"authorization", "x-user-id", "accept", "content-type"}
 
 
@@ -113,6 +118,21 @@ async def test_an_answer_that_fails_is_a_run_that_has_failed(desk: Desk, last: A
     row = await end(desk, live)
     assert (row.status, orjson.loads(row.error or b"{}")["code"]) == ("failed", code)
     assert (await kinds(desk, live))[-1] == "response.failed"
+
+
+@pytest.mark.parametrize("kind", ["response.created", "response.output_text.delta", "response.completed"])
+async def test_an_event_that_is_too_deep_ends_the_run(desk: Desk, kind: str) -> None:
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        frames = cast("Frames", request.writer)
+        request[BEHIND].admitted()
+        await frames.write_headers("HTTP/1.1 200 OK", CIMultiDict({"Content-Type": "text/event-stream"}))
+        deep = b'{"a":' * 300 + b"1" + b"}" * 300
+        data = b'{"type":"%s","response":{"metadata":%s},"delta":%s}' % (kind.encode(), deep, deep)
+        await frames.write(b"event: %s\ndata: %s\n\n" % (kind.encode(), data))
+        raise AssertionError
+
+    row = await end(desk, await begin(desk, serve))
+    assert (row.status, orjson.loads(row.error or b"{}")["code"]) == ("failed", "upstream_invalid_response")
 
 
 async def test_a_defect_is_told_as_one(desk: Desk) -> None:
