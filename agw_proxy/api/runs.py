@@ -345,7 +345,10 @@ ENDPOINTS = (
         "that was cut off goes on behind the one that it sends as `Last-Event-ID`.",
         tag=_TAG,
         query=(Parameter("starting_after", {"type": "integer"}, "In place of `Last-Event-ID`."),),
-        responses={200: Response("Server-sent events.", {"text/event-stream": {"type": "string"}})},
+        responses={
+            200: Response("Server-sent events.", {"text/event-stream": {"type": "string"}}),
+            204: Response("The run has ended, and all of it has come."),
+        },
         errors=(InvalidParameter, *_STORED),
     ),
 )

@@ -19,6 +19,7 @@ from agw_proxy.edge.body import Bodies
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.state import State
 from agw_proxy.edge.storing import Storing
+from agw_proxy.errors import CallerError
 
 if TYPE_CHECKING:
     from agw_proxy.edge.runs import Runs
@@ -60,7 +61,9 @@ class Background:
         state: State,
         bodies: Bodies,
     ) -> web.StreamResponse:
-        """See ``Runs.serve``."""
+        """See ``Runs.create`` and ``Runs.serve``. Raises CallerError where none are taken."""
+        if part == "create" and not self._settings.concurrent:
+            raise CallerError("This gateway takes no runs (runs.concurrent is 0).")
         runs = await self._open()
         if part == "create":
             return await runs.create(serve, exchange, request, state, bodies)

@@ -104,6 +104,8 @@ class Runs:
             row = Row(*await self._store.find(owner, seed))
             if part == "events":
                 after = number_of(request.headers.get("Last-Event-ID") or query.get("starting_after"), "starting_after")
+                if after >= row.last and not row.active:
+                    return _nothing_more(exchange)
                 return self._following(exchange, request, state, seed, after)
             if part in {"cancel", "delete"}:
                 row = await self._cancel(row)
@@ -279,6 +281,12 @@ def _object(body: bytes) -> Tree:
     if not isinstance(tree, dict):
         raise InvalidJSON("The body is not a JSON object.")
     return tree
+
+
+def _nothing_more(exchange: Exchange) -> web.Response:
+    """On a 204 a browser's reader does not come again (HTML Living Standard, server-sent events, section 9.2.3)."""
+    exchange.status, exchange.complete = 204, True
+    return web.Response(status=204, headers=common_headers(exchange))
 
 
 def _json(exchange: Exchange, tree: Mapping[str, Any], status: int = 200) -> web.Response:

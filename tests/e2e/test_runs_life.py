@@ -150,6 +150,46 @@ def test_an_agent_runs_in_the_background(tmp_path: Path) -> None:
             assert done.output_text == "blue"
 
 
+SLOW = """\
+import asyncio
+from pathlib import Path
+from agents import Agent, function_tool
+from agents.testing import ScriptedModel, function_call
+
+@function_tool
+async def wait() -> str:
+    Path("begun").touch()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        Path("ended").touch()
+    return "never"
+
+agent = Agent(name="Slow", tools=[wait], model=ScriptedModel([[function_call("wait", {}, call_id="call_1")]] * 9))
+"""
+
+
+def test_a_cancelled_run_of_an_agent_ends_its_tool_and_none_are_taken_where_that_is_said() -> None:
+    gateway = Gateway(configuration())
+    work = gateway.folder / "work"
+    write(work / "agents", {"slow/agent.py": SLOW})
+    with gateway:
+        made: Any = gateway.post("/runs", {"agent": "slow", "input": "hi"}).json
+        gateway.until((work / "begun").exists, "the tool was not used")
+        assert gateway.get(f"/runs/{made['id']}").json["status"] in {"queued", "in_progress"}
+        told: Any = gateway.post(f"/runs/{made['id']}/cancel").json
+        assert told["status"] == "cancelled"
+        gateway.until((work / "ended").exists, "the tool goes on")
+        gateway.write(configuration(runs={"concurrent": 0}))
+        assert gateway.stop() == 0
+        gateway.start()
+        refused = gateway.post("/runs", {"model": "agw/echo", "input": "hi"})
+        assert (refused.status, "runs.concurrent" in str(refused.error["message"])) == (400, True)
+        background = gateway.post(TURN, {"model": "default/slow", "input": "hi", "background": True})
+        assert background.status == 400
+        assert gateway.get(f"/runs/{made['id']}").json["status"] == "cancelled"
+
+
 def test_a_follower_that_leaves_leaves_the_run(upstream: Upstream) -> None:
     one, other = halves()
     opened, behaviour = gate(stream([one, other]))
