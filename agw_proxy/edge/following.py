@@ -1,9 +1,11 @@
 """The events of a run on their way to one reader: those that are kept, then those that come, at whichever worker it runs."""
 
 import asyncio
+import math
 
 from aiohttp import web
 
+from agw_proxy.config.settings import Server
 from agw_proxy.edge.background import Desk
 from agw_proxy.edge.behind import Later
 from agw_proxy.edge.exchange import Exchange
@@ -15,7 +17,6 @@ from agw_proxy.store.responses_file import Missing, StoreAway
 
 LOOK_SECONDS = 0.25  # between two looks at a run of another worker
 READ_BYTES = 1024 * 1024  # of events at a time
-SILENT_SECONDS = 15.0  # then a reader hears that somebody is there
 ID = b"id: "
 END = b"\n\n"
 
@@ -24,12 +25,13 @@ class Following(Later):
     """One reader of one run."""
 
     def __init__(
-        self, desk: Desk, exchange: Exchange, request: web.BaseRequest, seed: str, after: int, write_seconds: float
+        self, desk: Desk, exchange: Exchange, request: web.BaseRequest, seed: str, after: int, server: Server
     ) -> None:
-        """``after``: the number of the event before the first that is wanted. ``write_seconds``: how long it may read nothing."""
+        """``after``: the number of the event before the first that is wanted."""
         super().__init__()
         self._desk, self._exchange, self._request = desk, exchange, request
-        self._seed, self._after, self._write_seconds = seed, after, write_seconds
+        self._seed, self._after = seed, after
+        self._write_seconds, self._ping_seconds = server.write_seconds, server.ping_seconds or math.inf
         self._response = Relayed(headers=STREAM_HEADERS)
         self._wrote = asyncio.get_running_loop().time()
 
@@ -78,13 +80,13 @@ class Following(Later):
             await asyncio.sleep(LOOK_SECONDS)
         else:
             try:
-                async with asyncio.timeout(SILENT_SECONDS):
+                async with asyncio.timeout(self._ping_seconds if self._ping_seconds < math.inf else None):
                     await news.wait()
             except TimeoutError:
                 pass
             else:
                 return
-        if asyncio.get_running_loop().time() - self._wrote >= SILENT_SECONDS:
+        if asyncio.get_running_loop().time() - self._wrote >= self._ping_seconds:
             await self._write(COMMENT)
 
     async def _write(self, data: bytes) -> None:

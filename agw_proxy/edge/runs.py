@@ -210,7 +210,7 @@ class Runs:
         return live.row(self._store.holder)
 
     def _following(self, exchange: Exchange, request: web.BaseRequest, state: State, seed: str, after: int) -> Later:
-        return Following(self._desk, exchange, request, seed, after, state.settings.server.write_seconds)
+        return Following(self._desk, exchange, request, seed, after, state.settings.server)
 
     async def _cancel(self, row: Row) -> Row:
         """The run once it has ended, or as it is where that takes long. Raises Missing, StoreAway."""

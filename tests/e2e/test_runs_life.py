@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,18 @@ def test_any_worker_tells_of_any_run_and_ends_it(upstream: Upstream) -> None:
             assert [number for number, _, _ in events(gateway, run["id"])] == list(
                 range(run_length(gateway, run["id"]))
             )
+        opened, behaviour = gate(stream(halves()))
+        upstream.script(behaviour)
+        run = begin(gateway)
+        with ExitStack() as stack:
+            readers = [stack.enter_context(gateway.connect()) for _ in range(6)]
+            for reader in readers:
+                reader.send("GET", f"/runs/{run['id']}/events", None, gateway.headers())
+            heads = [reader.head() for reader in readers]
+            opened.set()
+            told = [b"".join(reader.pieces(head, "GET")) for reader, head in zip(readers, heads, strict=True)]
+        assert [read(body)[-1][1] for body in told] == ["response.completed"] * 6
+        assert len(set(told)) == 1
         upstream.script(*[silence()] * 6)
         held = [begin(gateway)["id"] for _ in range(6)]
         upstream.wait(len(upstream.requests))

@@ -3,19 +3,16 @@
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from agw_proxy.api.runs import frame
-from agw_proxy.edge import following
 from agw_proxy.edge.following import behind
 from tests.edge.inprocess import Running, serving
 from tests.support.behaviours import gate, silence, stream
 from tests.support.client import bearer
 from tests.support.gateway import APP_KEY, Tree
-from tests.support.providers import TEXT, plays, response_frames
+from tests.support.providers import TEXT, response_frames
 from tests.support.upstream import Upstream
 
-PATIENT = {"first_byte": "20s", "total": "20s"}
+PATIENT = {"first_byte": "50s", "total": "50s"}
 EVENTS = [frame(number, "response.x", {"text": "a\n\nb" * number}) for number in (9, 10, 11)]
 
 
@@ -34,10 +31,10 @@ async def begin(running: Running, **headers: str) -> str:
 
 
 async def test_a_reader_hears_of_a_silent_run_that_somebody_is_there(
-    config: Tree, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Tree, upstream: Upstream, tmp_path: Path
 ) -> None:
     upstream.script(silence())
-    monkeypatch.setattr(following, "SILENT_SECONDS", 0.05)
+    config["server"]["ping_seconds"] = 0.05
     async with serving({**config, "timeouts": PATIENT}, tmp_path) as running:
         path = await begin(running)
 
@@ -68,7 +65,7 @@ async def test_a_run_that_is_deleted_ends_its_readers_with_an_error(
 
 
 async def test_a_head_request_and_an_old_client_get_theirs(config: Tree, upstream: Upstream, tmp_path: Path) -> None:
-    upstream.default = plays(TEXT)
+    upstream.default = stream([response_frames(TEXT)])
     async with serving(config, tmp_path) as running:
         path = await begin(running)
         old = await running.raw(f"GET {path}/events HTTP/1.0\r\nAuthorization: Bearer {APP_KEY}\r\n\r\n".encode())
