@@ -35,6 +35,7 @@ from agw_proxy.errors import (
     InvalidJSON,
     InvalidParameter,
     Overloaded,
+    RateLimited,
     StoreUnavailable,
     UpstreamBroken,
     UpstreamInvalid,
@@ -73,7 +74,7 @@ class Desk:
         self._most, self._most_bytes = most, most_bytes
         self._live: dict[str, Live] = {}
         self._work: asyncio.Task[None] | None = None
-        self._beside: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[object]] = set()
         self._dirty = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
 
@@ -136,9 +137,11 @@ class Desk:
             await asyncio.wait({waiter, task}, return_when=asyncio.FIRST_COMPLETED)
             if admitted.is_set():
                 return
-            self._live.pop(live.seed, None)
-            await self._forget(live)
+            if await self._forget(live):  # else its end is written down, like any other's
+                self._live.pop(live.seed, None)
             refused = live.exchange.error if live.exchange is not None else None
+            if isinstance(refused, RateLimited):
+                del refused.rule  # which the run's own Receipt has counted
             raise refused or InternalError("The run has ended before it began.")
         except asyncio.CancelledError:
             self.cancel(live)  # nobody knows of it
@@ -146,11 +149,16 @@ class Desk:
         finally:
             waiter.cancel()
 
-    async def _forget(self, live: Live) -> None:
-        with contextlib.suppress(StoreAway, Missing):
-            await self.store.forget(None, live.seed)
+    async def _forget(self, live: Live) -> bool:
+        """Whether it is in the file no more."""
+        try:
+            with contextlib.suppress(Missing):
+                await self.store.forget(None, live.seed)
+        except StoreAway:
+            return False
+        return True
 
-    def _later(self, work: Coroutine[None, None, None]) -> None:
+    def _later(self, work: Coroutine[None, None, object]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
@@ -179,6 +187,7 @@ class Desk:
         if self._work is not None:
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
+        await asyncio.gather(*self._beside, return_exceptions=True)
         await self.store.close()
 
     # -- a run

@@ -187,6 +187,9 @@ def test_what_refuses_a_run_refuses_it_at_once_and_leaves_none(running: Gateway)
     limited = running.post("/runs", {"model": "messages-x", "input": "hi"}, key=STRANGER)
     assert (limited.status, limited.error["code"]) == (429, "rate_limit_exceeded")
     assert limited.value("retry-after") is not None
+    own, its = running.receipt(limited.request_id), running.logs()
+    assert (own["outcome"], own.get("rule")) == ("policy_rate_limited", None)
+    assert [line["rule"] for line in its if line["event"] == "request" and line.get("rule")] == ["keys.stranger/requests-per-key"]
 
 
 def test_a_run_that_fails_says_why(running: Gateway, upstream: Upstream) -> None:

@@ -16,7 +16,7 @@ from agw_proxy.edge import background, ongoing
 from agw_proxy.edge.background import Desk, headers_of, written
 from agw_proxy.edge.full_lane import BEHIND
 from agw_proxy.edge.turn import Frames
-from agw_proxy.errors import ModelNotFound, Overloaded, StoreUnavailable
+from agw_proxy.errors import InternalError, ModelNotFound, Overloaded, StoreUnavailable
 from agw_proxy.store.responses_file import Missing, StoreAway
 from agw_proxy.store.runs import Listed, Runs
 from agw_proxy.types import Principal
@@ -167,6 +167,23 @@ async def test_what_is_refused_is_raised_and_leaves_nothing(desk: Desk) -> None:
     with pytest.raises(ModelNotFound):
         await begin(desk, serve)
     assert await desk.store.page(None, Listed(5, ascending=True, after=None, status=None, model=None)) == ([], False)
+
+
+async def test_what_is_refused_while_the_file_is_away_is_no_run_under_way(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreAway
+
+    async def serve(_: web.BaseRequest) -> web.StreamResponse:
+        monkeypatch.setattr(desk.store, "forget", away)
+        return web.Response(status=404, body=b'{"error":{"code":"model_not_found","message":"no"}}')
+
+    with pytest.raises(InternalError):  # it has told nothing to raise again
+        await begin(desk, serve)
+    live = next(iter(desk._live.values()))
+    row = await end(desk, live)
+    assert (row.status, row.error) == ("failed", b'{"code":"model_not_found","message":"no"}')
 
 
 async def test_one_with_too_many_events_is_ended(tmp_path: Path) -> None:
