@@ -120,6 +120,7 @@ class Runs:
 
     async def begin(self, run: Begun) -> tuple[str, bytes] | None:
         """Keep a run that this process has. Where it has been begun before: the seed of that one, and what that was asked for."""
+        await self._look()  # what nobody runs any more may make room
 
         def work(file: sqlite3.Connection) -> tuple[str, bytes] | None:
             once = run.once or Once(b"", b"")
