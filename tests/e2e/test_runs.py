@@ -189,7 +189,9 @@ def test_what_refuses_a_run_refuses_it_at_once_and_leaves_none(running: Gateway)
     assert limited.value("retry-after") is not None
     own, its = running.receipt(limited.request_id), running.logs()
     assert (own["outcome"], own.get("rule")) == ("policy_rate_limited", None)
-    assert [line["rule"] for line in its if line["event"] == "request" and line.get("rule")] == ["keys.stranger/requests-per-key"]
+    assert [line["rule"] for line in its if line["event"] == "request" and line.get("rule")] == [
+        "keys.stranger/requests-per-key"
+    ]
 
 
 def test_a_run_that_fails_says_why(running: Gateway, upstream: Upstream) -> None:
