@@ -105,7 +105,7 @@ def portable(items: Sequence[Tree]) -> list[Tree]:
         if kind == "reasoning":
             made += _own_thoughts(item)
         elif kind == "message" and item.get("role") == "assistant":
-            words = _words(item.get("content"))
+            words = words_of(item.get("content"))
             made += [{"type": "message", "role": "assistant", "content": words}] if words else []
         elif kind in PREFIXES:
             made.append({name: value for name, value in item.items() if name not in {"id", "status"}})
@@ -123,7 +123,10 @@ def _own_thoughts(item: Tree) -> list[Tree]:
     return [] if own is None else [{**item, "encrypted_content": own[1], **({"id": own[0]} if own[0] else {})}]
 
 
-def _words(content: object) -> str:
+def words_of(content: object) -> str:
+    """The words of a message's content, refusals too."""
+    if isinstance(content, str):
+        return content
     parts = content if isinstance(content, list) else []
     texts = [part.get("text") or part.get("refusal") for part in parts if isinstance(part, dict)]
     return "".join(text for text in texts if isinstance(text, str))

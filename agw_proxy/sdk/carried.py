@@ -104,10 +104,10 @@ def _size(items: Sequence[Tree]) -> int:
 
 
 def _mark(history: Sequence[Tree]) -> bytes:
-    return hashlib.sha256(orjson.dumps([_spelt(item) for item in history])).digest()
+    return hashlib.sha256(orjson.dumps([spelt(item) for item in history])).digest()
 
 
-def _spelt(item: Tree) -> Tree:
+def spelt(item: Tree) -> Tree:
     """The item as it always is spelt: a message may have a type, and its words in parts, or not."""
     if "role" not in item:
         return item

@@ -22,10 +22,12 @@ from agw_proxy.sdk.bridge import Bridge
 from agw_proxy.sdk.carried import Carried
 from agw_proxy.sdk.contained import Contained, contain
 from agw_proxy.sdk.entry import CURRENT, Entry, Run
-from agw_proxy.sdk.equipped import Equipped, tells_no_usage
+from agw_proxy.sdk.equipped import Equipped, known, tells_no_usage
 from agw_proxy.sdk.faults import TokensSpent, error_of, is_bound
 from agw_proxy.sdk.hooks import Say, Watch, about
 from agw_proxy.sdk.requests import Asked, choice_of, settings_of
+from agw_proxy.sdk.sessions import Memory
+from agw_proxy.sdk.turns import Talk
 
 MAX_WAITING_EVENTS = 1024
 """That a caller has not read; then the run's events wait, though the SDK itself goes on to the end of its turn."""
@@ -50,11 +52,19 @@ class Runner:
         self._carried = Carried()
         self._runs: set[Running] = set()
 
-    def start(self, entry: Entry, run: Run, asked: Asked, on_end: Callable[[], None]) -> "Running":
-        """Begin a run. ``on_end`` is called once, when nothing of it is left. Raises InvalidParameter, and has not begun then."""
+    def start(
+        self, entry: Entry, run: Run, asked: Asked, on_end: Callable[[], None], talk: Talk | None = None
+    ) -> "Running":
+        """Begin a run. ``on_end`` is called once, when nothing of it is left. Raises InvalidParameter, and has not begun then.
+
+        ``talk``: the conversation that it goes on from, where one is kept; the run ends it.
+        """
         owner = run.principal.owner if run.principal is not None else ""
         place = owner, f"{entry.id}@{entry.version}"
-        items, agent = self._carried.restore(place, asked.items, time.monotonic())
+        if talk is None:
+            items, agent = self._carried.restore(place, asked.items, time.monotonic())
+        else:
+            items, agent = talk.fresh, named(talk.agent, entry.agent)
         equipped = Equipped(asked.tools, asked.format, settings_of(asked.request))
         first = equipped.first(agent or entry.agent, choice_of(asked.request, asked.names))
 
@@ -67,7 +77,7 @@ class Runner:
             self._runs.discard(running)
             on_end()
 
-        running = Running(entry, run, Bridge(asked.names, entry.shows), self._say, keep, ended)
+        running = Running(entry, run, Bridge(asked.names, entry.shows), self._say, keep, ended, talk)
         self._runs.add(running)
         running.begin(first, items, self._provider)
         return running
@@ -93,10 +103,12 @@ class Running:
         say: Say,
         keep: Callable[[RunResultStreaming, Sequence[str]], None],
         on_end: "Callable[[Running], None]",
+        talk: Talk | None = None,
     ) -> None:
         """``keep``: hears of a run that ends with calls of the caller's tools."""
         self._entry, self._run, self._bridge = entry, run, bridge
         self._say, self._keep, self._on_end = say, keep, on_end
+        self._talk = talk
         self._watch = Watch(run, say)
         self._events: list[Event] = []
         self._held: list[Event] = []
@@ -137,6 +149,8 @@ class Running:
         if not self.over:
             self.over = True
             self._news.set()
+        if self._talk is not None:
+            self._talk.end()
         self._on_end(self)
 
     async def _drive(self, agent: Agent[Any], items: list[Tree], provider: ModelProvider) -> None:
@@ -186,8 +200,15 @@ class Running:
             tool_not_found_behavior="return_error_to_model",
         )
         sent: Any = items
+        memory = Memory(self._run.session or self._run.request_id, self._talk) if self._talk is not None else None
         result = agents.Runner.run_streamed(
-            agent, sent, context=self._run, max_turns=bounds.turns or None, hooks=self._watch, run_config=config
+            agent,
+            sent,
+            context=self._run,
+            max_turns=bounds.turns or None,
+            hooks=self._watch,
+            run_config=config,
+            session=memory,
         )
         self._guarded = bool(agent.output_guardrails)
         waits = len(agent.input_guardrails)
@@ -199,11 +220,14 @@ class Running:
                 while len(self._events) >= MAX_WAITING_EVENTS:
                     self._room.clear()
                     await self._room.wait()
-            self._finish(result, self._stop_of(result))
+            stop = self._stop_of(result)
+            await self._remember(result, cut=False)
+            self._finish(result, stop)
         except Exception as failure:
             stop = self._cut(failure)
             if stop is None:
                 raise
+            await self._remember(result, cut=True)
             self._finish(result, stop)
         finally:
             self._tokens = self._sum(result)
@@ -224,9 +248,20 @@ class Running:
 
     def _push(self, events: list[Event], free: bool) -> None:
         """``free``: no guardrail can forbid them any more."""
-        self._held += events
+        self._hold(events)
         if free and not self._guarded and self._held:
             self._release()
+
+    def _hold(self, events: list[Event]) -> None:
+        self._held += events
+        if self._talk is not None:
+            self._talk.hear(events)
+
+    async def _remember(self, result: RunResultStreaming, *, cut: bool) -> None:
+        """Before its last event is told: who has read it may go on at once. ``cut``: the SDK has no whole answer."""
+        if self._talk is not None:
+            made = self._talk.told if cut else items_of(result)
+            await self._talk.keep(made, result.current_agent.name)
 
     def _release(self) -> None:
         self._events += self._held
@@ -241,10 +276,11 @@ class Running:
             if waiting:
                 name = waiting[0].tool_name
                 raise AgentNeedsApproval(f"The agent '{self._entry.id}' needs an approval for its tool '{name}'.")
-            self._keep(result, [str(_member(item.raw_item, "call_id")) for item in result.interruptions])
+            if self._talk is None:
+                self._keep(result, [str(_member(item.raw_item, "call_id")) for item in result.interruptions])
             return "tool"
         if bridge.stop in {None, "tool"} and result.final_output is not None:
-            self._held += bridge.words(_text(result.final_output))
+            self._hold(bridge.words(_text(result.final_output)))
             return "stop"
         return "stop" if bridge.stop in {None, "tool"} else bridge.stop
 
@@ -305,6 +341,17 @@ def done(result: RunResultStreaming, call_ids: frozenset[str]) -> list[Tree]:
             if tree.get("call_id") not in call_ids:
                 found.append({name: value for name, value in tree.items() if name not in {"id", "status"}})
     return found
+
+
+def items_of(result: RunResultStreaming) -> list[Tree]:
+    """All items of a run, as input for the next one."""
+    made: list[Any] = [item.to_input_item() for item in result.new_items if item.type != "tool_approval_item"]
+    return made
+
+
+def named(name: str | None, agent: Agent[Any]) -> Agent[Any] | None:
+    """The agent of that name among those that this one knows, as they are now; None: there is none."""
+    return next((each for each in known(agent) if each.name == name), None) if name is not None else None
 
 
 def _member(raw: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The file of what is kept for Responses: how it is made, asked, bounded and swept. What stands in it, ``responses`` says.
+"""A file of what is kept: how it is made, asked, bounded and swept. What stands in it, ``responses`` and ``sessions`` say.
 
 SQLite, for all workers of a machine; one thread has it open, and nothing here is done on the loop.
 """
@@ -25,8 +25,24 @@ LARGEST_SHARE = 4  # one thing may take this part of the file: no single one dri
 EVICTIONS = 64  # for one that comes
 EVICTED_BYTES = 16 * 1024 * 1024  # at once, so that other workers never wait long; one more thing than that
 EVICTED_AT_ONCE = 256  # things, likewise
-SCHEMA = """
-BEGIN IMMEDIATE;
+T = TypeVar("T")
+
+
+class Tables(NamedTuple):
+    """What stands in a file. ``things``: the table whose rows have ``n``, an ``owner``, a ``size`` and when they are ``due``.
+
+    ``schema``: makes all tables; ``last``: what it makes last, by its name. ``spare``: which things may go to make room.
+    """
+
+    things: str
+    schema: str
+    last: str
+    spare: str = "true"
+
+
+RESPONSES = Tables(
+    "thing",
+    """
 CREATE TABLE IF NOT EXISTS thing (
     n INTEGER PRIMARY KEY, owner TEXT NOT NULL, id TEXT NOT NULL, kind INTEGER NOT NULL, made INTEGER NOT NULL,
     due REAL NOT NULL, size INTEGER NOT NULL, before TEXT, upto INTEGER NOT NULL, head BLOB NOT NULL, UNIQUE (owner, id)
@@ -37,29 +53,9 @@ CREATE TABLE IF NOT EXISTS item (
     answered INTEGER NOT NULL, id TEXT NOT NULL, body BLOB NOT NULL, UNIQUE (thing, place)
 );
 CREATE INDEX IF NOT EXISTS item_by_id ON item (id);
-COMMIT;
-"""
-_SWEEP = "DELETE FROM thing WHERE n IN (SELECT n FROM thing WHERE due <= ? LIMIT ?)"
-_LARGEST = "SELECT owner FROM thing GROUP BY owner ORDER BY sum(size) DESC LIMIT 1"
-_EVICT = """
-DELETE FROM thing WHERE n IN (
-    SELECT n FROM (
-        SELECT n, sum(size) OVER (ORDER BY due, n) - size AS before
-        FROM (SELECT n, size, due FROM thing WHERE owner = ? ORDER BY due, n LIMIT ?)
-    ) WHERE before < ?
+""",
+    "item_by_id",
 )
-"""
-T = TypeVar("T")
-
-
-class Shape(NamedTuple):
-    """What stands in a file. ``last``: the index that is made last; ``sweep``: deletes what was due before its parameter."""
-
-    schema: str
-    last: str
-    sweep: str
-    evict: Callable[[sqlite3.Connection], None]
-    """Makes room. Raises StoreAway where nothing may go."""
 
 
 class StoreAway(Exception):
@@ -81,10 +77,10 @@ class TooLong(Exception):
 class File:
     """Raises StoreAway where it does not answer, and what the work raises of ``Missing`` and ``TooLong``."""
 
-    def __init__(self, path: Path, max_bytes: int, clock: Callable[[], float], shape: Shape | None = None) -> None:
-        """``path`` is made where it is missing, for its owner only. ``clock``: seconds since 1970. ``shape``: None for Responses."""
+    def __init__(self, path: Path, max_bytes: int, clock: Callable[[], float], tables: Tables = RESPONSES) -> None:
+        """``path`` is made where it is missing, for its owner only. ``clock``: seconds since 1970."""
         self._path = path
-        self._shape = shape if shape is not None else Shape(SCHEMA, "item_by_id", _SWEEP, _evict)
+        self._tables = tables
         self._max_bytes = max_bytes
         self._clock = clock
         self._threads = Threads(1, "agw-store", MAX_WAITING)
@@ -108,7 +104,7 @@ class File:
                 except sqlite3.OperationalError as error:
                     if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                         raise
-                _transaction(file, self._shape.evict)
+                _transaction(file, self._evict)
             raise StoreAway
 
         return await self._attempt(within)
@@ -143,8 +139,15 @@ class File:
         if now - self._swept >= SWEEP_SECONDS or not self._swept:
             self._swept = now
             with contextlib.suppress(sqlite3.OperationalError):
-                if file.execute(self._shape.sweep, (self._clock(), SWEPT_AT_ONCE)).rowcount >= SWEPT_AT_ONCE:
+                if file.execute(_of(self._tables, _SWEEP), (self._clock(), SWEPT_AT_ONCE)).rowcount >= SWEPT_AT_ONCE:
                     self._swept = 0.0
+
+    def _evict(self, file: sqlite3.Connection) -> None:
+        """What is due first of whoever has the most, in parts. Raises StoreAway where nothing may go."""
+        largest = file.execute(_of(self._tables, _LARGEST)).fetchone()
+        if largest is None:
+            raise StoreAway
+        file.execute(_of(self._tables, _EVICT), (largest[0], EVICTED_AT_ONCE, EVICTED_BYTES))
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -159,8 +162,8 @@ class File:
                 file.execute("PRAGMA foreign_keys = ON")
                 file.execute("PRAGMA secure_delete = ON")  # what is deleted is not to be found in the file
                 file.execute(f"PRAGMA max_page_count = {max(self._max_bytes // PAGE_BYTES, 16)}")
-                if not file.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (self._shape.last,)).fetchone():
-                    file.executescript(self._shape.schema)
+                if not file.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (self._tables.last,)).fetchone():
+                    file.executescript(f"BEGIN IMMEDIATE; {self._tables.schema} COMMIT;")
             except sqlite3.Error as error:
                 file.close()
                 # Another worker makes the same file: SQLite does not wait where it changes how a file is written.
@@ -194,8 +197,18 @@ def _transaction(file: sqlite3.Connection, work: Callable[[sqlite3.Connection], 
     return made
 
 
-def _evict(file: sqlite3.Connection) -> None:
-    largest = file.execute(_LARGEST).fetchone()
-    if largest is None:
-        raise StoreAway
-    file.execute(_EVICT, (largest[0], EVICTED_AT_ONCE, EVICTED_BYTES))
+_SWEEP = "DELETE FROM thing WHERE n IN (SELECT n FROM thing WHERE due <= ? LIMIT ?)"
+_LARGEST = "SELECT owner FROM thing WHERE spare GROUP BY owner ORDER BY sum(size) DESC LIMIT 1"
+_EVICT = """
+DELETE FROM thing WHERE n IN (
+    SELECT n FROM (
+        SELECT n, sum(size) OVER (ORDER BY due, n) - size AS before
+        FROM (SELECT n, size, due FROM thing WHERE spare AND owner = ? ORDER BY due, n LIMIT ?)
+    ) WHERE before < ?
+)
+"""
+
+
+def _of(tables: Tables, statement: str) -> str:
+    """A statement for these tables: its words ``thing`` and ``spare`` are put in."""
+    return statement.replace("spare", tables.spare).replace("thing", tables.things)

@@ -14,12 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from agw_proxy.store.responses_file import File, Missing, Shape, StoreAway
+from agw_proxy.store.responses_file import File, Missing, Tables
 
 ENDLESS = 9e15  # when a run is due that has not ended
 LOOK_SECONDS = 1.0  # between two looks for runs whose process has gone
-SCHEMA = """
-BEGIN IMMEDIATE;
+RUNS = Tables(
+    "run",
+    """
 CREATE TABLE IF NOT EXISTS run (
     n INTEGER PRIMARY KEY AUTOINCREMENT, seed TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, key TEXT NOT NULL,
     model TEXT NOT NULL, status TEXT NOT NULL, made INTEGER NOT NULL, begun INTEGER, ended INTEGER, holder INTEGER NOT NULL,
@@ -34,9 +35,10 @@ CREATE TABLE IF NOT EXISTS part (
     PRIMARY KEY (run, last)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS run_by_due ON run (due);
-COMMIT;
-"""
-_SWEEP = "DELETE FROM run WHERE n IN (SELECT n FROM run WHERE due <= ? LIMIT ?)"
+""",
+    "run_by_due",
+    spare="ended IS NOT NULL",
+)
 _COLUMNS = "n, seed, owner, key, model, status, made, begun, ended, holder, last, head, error"
 _FIND = f"SELECT {_COLUMNS} FROM run WHERE seed = ? AND (?2 IS NULL OR owner = ?2) AND due > ?"  # noqa: S608  our own words
 _UPDATE = """
@@ -45,10 +47,6 @@ UPDATE run SET status = ?, last = max(last, ?), size = size + ?, head = coalesce
 """
 _PART = "INSERT OR IGNORE INTO part (run, last, body) SELECT n, ?, ? FROM run WHERE seed = ?"
 _BEFORE = "SELECT seed, asked FROM run WHERE once = ? AND due > ?"
-_LARGEST = "SELECT owner, count(*) FROM run WHERE ended IS NOT NULL GROUP BY owner ORDER BY sum(size) DESC LIMIT 1"
-_EVICT = """
-DELETE FROM run WHERE n IN (SELECT n FROM run WHERE owner = ? AND ended IS NOT NULL ORDER BY ended LIMIT ?)
-"""
 Kept = tuple[int, str, str, str, str, str, int, int | None, int | None, int, int, bytes, bytes | None]
 """A row, in the order of ``api.runs.Row``."""
 Obituary = Callable[[Kept, int], tuple[bytes, bytes, bytes]]
@@ -116,7 +114,7 @@ class Runs:
         self._lock_path = path.with_name(f"{path.name}.lock")
         self._lock: int | None = None
         self._looked = 0.0
-        self._file = File(path, max_bytes, clock, Shape(SCHEMA, "run_by_due", _SWEEP, _evict))
+        self._file = File(path, max_bytes, clock, RUNS)
 
     async def begin(self, run: Begun) -> tuple[str, bytes] | None:
         """Keep a run that this process has. Where it has been begun before: the seed of that one, and what that was asked for."""
@@ -284,11 +282,3 @@ class Runs:
         with suppress(OSError):
             fcntl.lockf(self._descriptor(), fcntl.LOCK_UN, 1, holder)
         return False
-
-
-def _evict(file: sqlite3.Connection) -> None:
-    """Of whoever has the most, those that have ended first."""
-    largest = file.execute(_LARGEST).fetchone()
-    if largest is None:
-        raise StoreAway
-    file.execute(_EVICT, (largest[0], largest[1] // 8 + 1))

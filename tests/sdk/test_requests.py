@@ -57,6 +57,15 @@ def test_the_callers_instructions_come_first_and_ids_of_ours_go() -> None:
     ]
 
 
+def test_an_answer_in_the_history_may_be_a_plain_text() -> None:
+    history = [
+        {"role": "user", "content": "Hi"},
+        {"type": "message", "role": "assistant", "content": "Hello."},
+        {"role": "assistant", "content": "Well?"},
+    ]
+    assert [item["content"] for item in asked(input=history).items] == ["Hi", "Hello.", "Well?"]
+
+
 def test_free_text_and_namespaced_tools_are_functions_for_the_agent() -> None:
     tools = [
         {"type": "custom", "name": "sql"},
