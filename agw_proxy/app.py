@@ -98,9 +98,13 @@ class Gateway(Telling):
             from agw_proxy.edge.taping import taping  # noqa: PLC0415  few gateways record
 
             self._taping = taping(loaded.settings.server.record, self.metrics, log)
-        full, asked = lambda: self._edges[0].load_full(), lambda: self.state.settings.agents.model  # noqa: PLW0108  no edge yet
+        full, asked = lambda: self._edges[0].load_full(), lambda: self.state.settings  # noqa: PLW0108  no edge yet
         tools = functools.partial(tools_of, log.events, self.metrics, lambda: self._replicas)
-        self._agents = Agents(lambda: log.events, lambda find: runs_of(find, full, asked, log.events), tools)
+        self._agents = Agents(
+            lambda: log.events,
+            lambda find: runs_of(find, full, asked, log.events, environ, self.metrics.dropped),
+            tools,
+        )
         self.state = self._compile(loaded.settings, None)
         self._know_models()
         shared = link.shared if link is not None else None

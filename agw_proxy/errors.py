@@ -171,6 +171,12 @@ class IdempotencyConflict(CallerError):
     code, status, alias = "caller_idempotency_conflict", 409, "idempotency_conflict"
 
 
+class SessionBusy(CallerError):
+    """Another run is in this session: one after the other, or each sees half of what was said. Official clients try again."""
+
+    code, status, alias = "caller_session_busy", 409, "conversation_locked"
+
+
 class CallerGone(CallerError):
     """The caller left before the answer; never sent, only accounted (nginx's 499)."""
 
@@ -180,8 +186,7 @@ class CallerGone(CallerError):
 class PolicyError(GatewayError):
     """Understood, and refused by policy."""
 
-    code, status, kind = "policy_forbidden", 403, "permission_error"
-    alias = "permission_denied"
+    code, status, kind, alias = "policy_forbidden", 403, "permission_error", "permission_denied"
 
 
 class ModelForbidden(PolicyError):

@@ -63,22 +63,22 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What a store of answers has to do with a request to Responses."""
+    """What a store of answers has to do with a request to Responses. ``told``: members of the answer that it cannot tell itself."""
 
     id: str
     """Of an answer that the gateway writes: unique, of letters and digits; what the answer's ids are made of."""
     told: Mapping[str, Any]
-    """Members of the answer that the request as it is sent cannot tell."""
     plain: Callable[[], tuple[bytes, Peek]] | None = None
     """The request for an upstream that speaks Responses, where what was kept stands in it; None: the body as it is."""
+    thread: str = ""
+    """What its conversation begins with: an id of a conversation or a response; empty where nothing will be kept of it."""
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who has made a request, for what asks the gateway itself in its name."""
+    """Who has made a request, for what asks the gateway itself in its name. ``session``: as the caller names it."""
 
     principal: Principal | None
     session: str | None = None
-    """As the caller names it."""
     trace: str | None = None
     user: str | None = None
     channel: str | None = None

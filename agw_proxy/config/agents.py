@@ -73,6 +73,11 @@ class Agents(Part):
         description="What callers see of an agent's own tool calls and handoffs: nothing (`hidden`), thoughts "
         "(`annotated`), or words in the answer (`visible`).",
     )
+    sessions: bool = Field(
+        True,
+        description="Whether a request with `x-session-id` goes on from what was said there before, with the agent's own "
+        "calls, and is kept: in the `store`, or a file in the state directory.",
+    )
     load_seconds: Duration = Field(30.0, gt=0, le=120, description="How long one agent may take to load and start.")
     concurrent: Whole = Field(16, ge=1, le=10_000, description="Runs of one agent at a time, in each worker.")
     queue: Whole = Field(64, ge=0, le=100_000, description="Most runs of one agent that wait; over it 503.")

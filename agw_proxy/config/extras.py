@@ -36,6 +36,8 @@ def _needed(settings: Settings) -> list[tuple[str, str, str]]:
     needed = [("redis", "redis", "redis")] if settings.redis is not None else []
     if settings.cache is not None and settings.cache.backend == "disk":
         needed.append(("cache.backend: disk", "diskcache", "cache"))
+    if settings.store is not None and settings.store.url is not None:
+        needed.append(("store.url", "psycopg", "sql"))
     for upstream in settings.upstreams:
         package = PACKAGES.get(upstream.dialect) if upstream.replay is None else None
         if package is not None:

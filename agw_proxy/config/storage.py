@@ -139,8 +139,20 @@ class Runs(Part):
     path: FilePath | None = Field(None, description="SQLite file; null is `runs.db` in the state directory.")
 
 
+def postgres_url(value: SecretStr) -> SecretStr:
+    """Take a postgresql:// URL; it may hold a password, so it is never shown."""
+    expected = "expected a URL such as postgresql://user:password@host:5432/database"
+    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError(expected)
+    try:
+        urlsplit(value.get_secret_value()).port  # noqa: B018  its reading is the check
+    except ValueError:  # its own message would quote the URL
+        raise ValueError(expected) from None
+    return value
+
+
 class Store(Part):
-    """Responses and conversations, kept here for upstreams that keep none themselves."""
+    """Responses and conversations, kept here for upstreams that keep none themselves, and sessions of agents."""
 
     responses: Literal["translated", "all", "none"] = Field(
         "translated",
@@ -157,6 +169,12 @@ class Store(Part):
         description="Most that is kept, in MiB; then the oldest of whoever has the most goes.",
     )
     path: FilePath | None = Field(None, description="SQLite file; null is `responses.db` in the state directory.")
+    url: Annotated[SecretStr, AfterValidator(postgres_url)] | None = Field(
+        None,
+        repr=False,
+        description="PostgreSQL, for the sessions of agents, where several gateways share them: `postgresql://`, best as "
+        "`${NAME}`; null is `sessions.db` beside the other file.",
+    )
 
     @property
     def keeps(self) -> bool:

@@ -32,11 +32,16 @@ Make = Callable[[Find], Awaitable[Upstream]]
 
 
 async def runs_of(
-    find: Find, full: Callable[[], Awaitable["Full"]], default: Callable[[], str | None], events: "Events"
+    find: Find,
+    full: Callable[[], Awaitable["Full"]],
+    settings: Callable[[], Settings],
+    events: "Events",
+    environ: Mapping[str, str],
+    dropped: Callable[[str], None],
 ) -> Upstream:
     """What runs the agents, and takes their own model calls back through the full lane.
 
-    ``default``: the model of agents that name none.
+    ``settings``: those in force; ``environ``: says where the state directory is; ``dropped``: hears of what could not be kept.
     """
 
     def say(name: str, members: Mapping[str, object]) -> None:
@@ -44,11 +49,16 @@ async def runs_of(
 
     def imported() -> Callable[[], Upstream]:
         from agw_proxy.edge.inner import Inner  # noqa: PLC0415  it brings aiohttp
+        from agw_proxy.edge.sessions import Sessions  # noqa: PLC0415  likewise
         from agw_proxy.sdk.models import provider  # noqa: PLC0415  it brings the SDK
         from agw_proxy.sdk.runner import Runner  # noqa: PLC0415  likewise
         from agw_proxy.upstreams.agent import Agents as Running  # noqa: PLC0415  likewise
 
-        return lambda: Running(find, Runner(provider(Inner(full), default), say))
+        def made() -> Upstream:
+            runner = Runner(provider(Inner(full), lambda: settings().agents.model), say)
+            return Running(find, runner, books=Sessions(settings, environ, dropped))
+
+        return made
 
     return (await asyncio.get_running_loop().run_in_executor(None, imported))()
 

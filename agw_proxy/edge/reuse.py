@@ -18,6 +18,7 @@ from agw_proxy.edge.idempotency import Orders
 from agw_proxy.edge.lane import serves
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import Metrics
+from agw_proxy.policy.routes import AGENTS_UPSTREAM
 from agw_proxy.store.base import Store
 from agw_proxy.types import Routed
 from agw_proxy.upstreams.opening import Opened
@@ -106,6 +107,10 @@ class Reuse:
             or not serves(caching.settings, route.name, model.cache if model is not None else None)
         ):
             return order
+        keeps = keeps or (
+            "x-session-id" in request.headers
+            and any(state.services[target.upstream].upstream.name == AGENTS_UPSTREAM for target in routed.plan)
+        )
         if order is not None or own or fallbacks or keeps:
             # An order runs once, and is not answered by what others got; what the caller's own credential has paid for
             # is the caller's; and whom somebody names as a fallback may be nobody else's.

@@ -182,7 +182,9 @@ class Recalled:
             self.seen = look_into(self.body, depth)
             named = {id(tree) for tree, before in zip(own, came, strict=True) if tree is not before}
             plain = functools.cache(functools.partial(self._plain, own, named, depth))
-        self.stored = Stored(self._seed or seed(), {**shows, "store": self._lists}, plain)
+        new = self._seed or seed()
+        thread = (self._past.root or f"resp_{new}") if self._lists or self._conversation is not None else ""
+        self.stored = Stored(new, {**shows, "store": self._lists}, plain, thread)
 
     def _plain(self, own: list[Tree], named: set[int], depth: int) -> tuple[bytes, Peek]:
         """The request for an upstream that speaks Responses and knows nothing of what was kept. ``named``: of ``own``, what was."""

@@ -224,11 +224,11 @@ class Running:
             await self._remember(result, cut=False)
             self._finish(result, stop)
         except Exception as failure:
-            stop = self._cut(failure)
-            if stop is None:
+            cut = self._cut(failure)
+            if cut is None:
                 raise
             await self._remember(result, cut=True)
-            self._finish(result, stop)
+            self._finish(result, cut)
         finally:
             self._tokens = self._sum(result)
             await _settled(result, self._entry.id)

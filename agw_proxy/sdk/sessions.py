@@ -1,5 +1,7 @@
 """A conversation as the SDK's own sessions have it, over what is kept of it."""
 
+from typing import Any
+
 from agents import TResponseInputItem
 from agents.memory import SessionABC, SessionSettings
 
@@ -18,8 +20,8 @@ class Memory(SessionABC):
     def __init__(self, session_id: str, talk: Talk) -> None:
         """``session_id``: what it is called, for the SDK's log."""
         self.session_id = session_id
-        past: list[TResponseInputItem] = talk.past  # type: ignore[assignment]  trees of the same form
-        self._items = list(past)
+        past: Any = talk.past  # trees of the SDK's form
+        self._items: list[TResponseInputItem] = list(past)
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """See the SDK."""

@@ -111,7 +111,7 @@ class Postgres:
         return work(rows)
 
     def _open(self) -> "_Connection":
-        told = {**DEFAULTS, **conninfo_to_dict(self._url)}
+        told: dict[str, Any] = {**DEFAULTS, **conninfo_to_dict(self._url)}
         connection = psycopg.connect(make_conninfo(**told), autocommit=True)
         try:
             connection.execute(f"SET statement_timeout = {int(STATEMENT_SECONDS * 1000)}".encode())

@@ -50,13 +50,17 @@ class Thing(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What a request goes on from. ``chain``: the numbers of what it is made of; ``upto``: see ``Turn``."""
+    """What a request goes on from. ``chain``: the numbers of what it is made of; ``upto``: see ``Turn``.
+
+    ``root``: the id of the response, or of the conversation, that all of it began with.
+    """
 
     items: tuple[bytes, ...] = ()
     chain: tuple[int, ...] = ()
     upto: int = -1
     named: tuple[bytes | None, ...] = ()
     """The items that it refers to one by one, in order; None for those that are not kept."""
+    root: str = ""
 
 
 class Turn(NamedTuple):
@@ -110,9 +114,9 @@ class Responses:
 
         def work(file: sqlite3.Connection) -> Past:
             chain: list[tuple[Thing, int]] = []
-            upto = -1
+            upto, root = -1, conversation or ""
             if previous is not None:
-                chain = self._chain(file, owner, previous)
+                chain, root = self._chain(file, owner, previous)
             elif conversation is not None:
                 thing = self._thing(file, owner, conversation, CONVERSATION)
                 upto = thing.upto
@@ -133,7 +137,7 @@ class Responses:
                 size += len(found[-1] or b"")
                 if size > max_bytes:
                     raise TooLong
-            return Past(tuple(items), tuple(thing.n for thing, _ in chain), upto, tuple(found))
+            return Past(tuple(items), tuple(thing.n for thing, _ in chain), upto, tuple(found), root)
 
         return await self._file.read(work)
 
@@ -186,7 +190,7 @@ class Responses:
         """Items that a response was asked with, those before it included. Raises Missing (also of ``after``), TooLong, StoreAway."""
 
         def work(file: sqlite3.Connection) -> Page:
-            chain = self._chain(file, owner, what)
+            chain, _ = self._chain(file, owner, what)
             numbers: list[tuple[int, str]] = []
             for thing, most in chain:
                 own = "" if thing is not chain[-1][0] else "AND NOT answered"
@@ -306,8 +310,12 @@ class Responses:
             raise Missing(what)
         return Item(row[0], row[1])
 
-    def _chain(self, file: sqlite3.Connection, owner: str, what: str) -> list[tuple[Thing, int]]:
-        """What a response and all before it are made of, the oldest first, each with the place of its last item that counts."""
+    def _chain(self, file: sqlite3.Connection, owner: str, what: str) -> tuple[list[tuple[Thing, int]], str]:
+        """What a response and all before it are made of, the oldest first, each with the place of its last item that counts.
+
+        And the id of that oldest one.
+        """
+        root = what
         chain: list[tuple[Thing, int]] = []
         seen: set[str] = set()
         at: str | None = what
@@ -315,16 +323,18 @@ class Responses:
             if at in seen:
                 raise Missing(at)
             seen.add(at)
+            root = at
             if len(seen) > MAX_TURNS:
                 raise TooLong
             thing = self._thing(file, owner, at, RESPONSE)
             chain.append((thing, _last(file, thing.n)))
             if thing.upto >= 0 and thing.before is not None:
                 chain.append((self._thing(file, owner, thing.before, CONVERSATION), thing.upto))
+                root = thing.before
                 break
             at = thing.before
         chain.reverse()
-        return chain
+        return chain, root
 
     def _add(
         self, file: sqlite3.Connection, owner: str, kind: int, what: str, before: str | None, upto: int, head: bytes

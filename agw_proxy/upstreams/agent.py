@@ -15,10 +15,11 @@ from agw_proxy.dialects.openai_responses_streams import Writer
 from agw_proxy.dialects.openai_responses_writer import HEARTBEAT
 from agw_proxy.errors import InvalidParameter, ModelNotFound, UpstreamBroken
 from agw_proxy.sdk.bridge import gathered
-from agw_proxy.sdk.entry import Bounds, Entry, Run
+from agw_proxy.sdk.entry import CURRENT, Bounds, Entry, Run
 from agw_proxy.sdk.equipped import own_names
 from agw_proxy.sdk.requests import Asked, read
 from agw_proxy.sdk.runner import Runner, Running
+from agw_proxy.sdk.turns import Books, Place, Talk
 from agw_proxy.types import Call, Caller, RawHeaders
 from agw_proxy.upstreams.queue import Places, Told
 
@@ -36,15 +37,18 @@ class Agents:
     name: str = "agents"
     dialect: Dialect = "openai"
 
-    def __init__(self, find: Callable[[str], Entry | None], runner: Runner, told: Told | None = None) -> None:
-        """``find``: the agent of an id, as it is served now. ``told``: hears of the queues."""
-        self._find, self._runner, self._told = find, runner, told
+    def __init__(
+        self, find: Callable[[str], Entry | None], runner: Runner, told: Told | None = None, books: Books | None = None
+    ) -> None:
+        """``find``: the agent of an id, as it is served now. ``told``: hears of the queues. ``books``: where conversations are kept."""
+        self._find, self._runner, self._told, self._books = find, runner, told, books
         self._places: dict[str, Places] = {}
 
     async def open(self, target: Target, call: Call) -> "AgentReply":
         """Run the agent that the target names, until there is something to pass on.
 
-        Raises ModelNotFound, InvalidParameter, UpstreamQueueFull, and what becomes of the run: AgentError, PolicyError.
+        Raises ModelNotFound, InvalidParameter, UpstreamQueueFull, what ``Books`` raise, and what becomes of the run:
+        AgentError, PolicyError.
         """
         entry = self._find(target.model)
         if entry is None:
@@ -56,9 +60,13 @@ class Agents:
         waited = await places.wait()
         if waited and call.on_wait is not None:
             call.on_wait(waited)
+        talk = None
         try:
-            running = self._runner.start(entry, run_of(entry, call), asked, places.give)
+            talk = await self._talk(entry, call, asked)
+            running = self._runner.start(entry, run_of(entry, call), asked, places.give, talk)
         except BaseException:
+            if talk is not None:
+                talk.end()
             places.give()
             raise
         if call.on_sent is not None:
@@ -74,6 +82,31 @@ class Agents:
     async def close(self) -> None:
         """End all runs."""
         await self._runner.close()
+        if self._books is not None:
+            await self._books.close()
+
+    async def _talk(self, entry: Entry, call: Call, asked: Asked) -> Talk | None:
+        """The conversation that a request goes on from, where one is kept. Raises what ``Books`` raise.
+
+        A run that asks an agent as its model sends all of what it knows, and shares the headers of its own caller.
+        """
+        caller, stored = call.caller or Caller(None), call.stored
+        principal = caller.principal
+        if self._books is None or principal is None or CURRENT.get() is not None:
+            return None
+        rebuilt = stored is not None and stored.plain is not None
+        if caller.session:
+            # Names that callers choose are guessed easily: not even the keys of one team share them.
+            place = Place(f"key:{principal.name}", entry.id, caller.session)
+            book = await self._books.open(place, alone=True, begins=False)
+        elif stored is not None and stored.thread:
+            place = Place(f"{principal.owner}/responses", entry.id, stored.thread)
+            book = await self._books.open(place, alone=False, begins=not rebuilt)
+        else:
+            return None
+        if book is None:
+            return None
+        return Talk(book, asked.items, whole=rebuilt or not caller.session, always=bool(caller.session))
 
     def _places_of(self, entry: Entry) -> Places:
         """The agent's places. After a change of its bounds, whoever has one keeps it."""

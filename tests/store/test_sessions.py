@@ -154,9 +154,7 @@ async def test_those_that_are_not_alone_keep_the_first(pair: list[Sessions]) -> 
     assert await said(one) == [b"a", b"c"]
 
 
-async def test_what_has_expired_is_gone(
-    pair: list[Sessions], clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_has_expired_is_gone(pair: list[Sessions], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = pair
     await run(one, "a")
     clock.now += 20 * DAY

@@ -1,0 +1,166 @@
+"""The sessions of agents (``sdk.turns.Books``): in the database that the settings name, and never two runs in one at once.
+
+Who is in a session says so for half a minute, and again every ten seconds: where a worker dies, others go on soon.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from agw_proxy.config.devkey import state_dir
+from agw_proxy.config.settings import Settings
+from agw_proxy.config.storage import Store
+from agw_proxy.errors import BodyTooLarge, SessionBusy, StoreUnavailable
+from agw_proxy.sdk.turns import Book, Place, Turn
+from agw_proxy.store.responses_file import File, StoreAway, TooLong
+from agw_proxy.store.sessions import SESSIONS, Base, Busy, Found
+from agw_proxy.store.sessions import Sessions as Kept
+
+FILE = "sessions.db"
+LEASE_SECONDS = 30.0
+RENEW_SECONDS = 10.0
+
+log = logging.getLogger("agw_proxy.sdk")
+
+
+class Sessions:
+    """Of one worker; outlives reloads. Its database is opened when the first session is asked for."""
+
+    def __init__(
+        self, settings: Callable[[], Settings], environ: Mapping[str, str], dropped: Callable[[str], None]
+    ) -> None:
+        """``settings``: those in force. ``environ``: says where the state directory is. ``dropped``: hears of what was not kept."""
+        self._settings = settings
+        self._environ = environ
+        self._dropped = dropped
+        self._opened: dict[object, Kept] = {}
+        self._held: set[_Book] = set()
+        self._beside: set[asyncio.Task[Any]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def open(self, place: Place, *, alone: bool, begins: bool) -> Book | None:
+        """See ``Books``."""
+        settings = self._settings()
+        if not settings.agents.sessions:
+            return None
+        kept = await self.kept(settings)
+        if alone:
+            return await self._enter(kept, place)
+        try:
+            found = Found(0, ()) if begins else await kept.look(place)
+        except (StoreAway, TooLong):  # the caller's own history is enough to go on
+            return None
+        return _Book(self, kept, place, "", found)
+
+    async def kept(self, settings: Settings) -> Kept:
+        """The database of these settings."""
+        store = settings.store or Store()
+        where = store.url.get_secret_value() if store.url is not None else None
+        path = (
+            store.path.parent if store.path is not None else state_dir(settings.server.state_dir, self._environ)
+        ) / FILE
+        meant = (where, path, store.max_mb, store.retention)
+        if meant not in self._opened:
+            if where is None:
+                base: Base = File(path, store.max_mb << 20, time.time, SESSIONS)
+            else:
+                base = await asyncio.get_running_loop().run_in_executor(None, _postgres, where)
+            self._opened.setdefault(meant, Kept(base, store.retention))
+        return self._opened[meant]
+
+    async def close(self) -> None:
+        """See ``Books``."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        while self._beside:
+            await asyncio.gather(*self._beside, return_exceptions=True)
+        for kept in self._opened.values():
+            await kept.close()
+        self._opened.clear()
+
+    async def _enter(self, kept: Kept, place: Place) -> Book:
+        holder = secrets.token_hex(12)
+        entering = asyncio.get_running_loop().create_task(kept.begin(place, holder, LEASE_SECONDS))
+        try:
+            found = await asyncio.shield(entering)
+        except asyncio.CancelledError:  # the caller has gone, and is in it soon all the same
+            entering.add_done_callback(lambda _: self._leave(kept, place, holder))
+            raise
+        except Busy:
+            raise SessionBusy(
+                "Another request of this session is being answered: send one after the other.", retry_after_ms=1000
+            ) from None
+        except TooLong:
+            raise BodyTooLarge("This session has become too long to go on from: begin a new one.") from None
+        except StoreAway:
+            raise StoreUnavailable("Sessions cannot be read or written now. Try again.", retry_after_ms=1000) from None
+        book = _Book(self, kept, place, holder, found)
+        self._held.add(book)
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+        return book
+
+    async def _renew(self) -> None:
+        """While anybody is in a session."""
+        while self._held:
+            await asyncio.sleep(RENEW_SECONDS)
+            for kept in {book.database for book in self._held}:
+                held = [(book.place, book.holder) for book in self._held if book.database is kept]
+                with contextlib.suppress(StoreAway):  # there are two more tries before they are out
+                    await kept.renew(held, LEASE_SECONDS)
+
+    def left(self, book: "_Book") -> None:
+        """A run has ended."""
+        if book in self._held:
+            self._held.discard(book)
+            self._leave(book.database, book.place, book.holder)
+
+    def lost(self, place: Place) -> None:
+        """What was said in a session is not in it."""
+        self._dropped("session")
+        log.warning("a turn of a session of agent '%s' could not be kept", place.agent)
+
+    def _leave(self, kept: Kept, place: Place, holder: str) -> None:
+        async def leave() -> None:
+            with contextlib.suppress(StoreAway):  # then others wait until it is over by itself
+                await kept.end(place, holder)
+
+        self._do(leave())
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+
+class _Book:
+    """See ``sdk.turns.Book``. ``holder``: who is in it; empty where others may be, too."""
+
+    def __init__(self, sessions: Sessions, kept: Kept, place: Place, holder: str, found: Found) -> None:
+        self.database, self.place, self.holder = kept, place, holder
+        self.turns: Sequence[Turn] = found.turns
+        self._sessions = sessions
+        self._version = found.version
+
+    async def keep(self, before: int, turns: Sequence[Turn]) -> None:
+        """See ``Book``."""
+        try:
+            done = await self.database.keep(self.place, self._version, before, turns)
+        except StoreAway:
+            done = False
+        if not done and self.holder:
+            self._sessions.lost(self.place)
+
+    def end(self) -> None:
+        """See ``Book``."""
+        self._sessions.left(self)
+
+
+def _postgres(url: str) -> Base:
+    from agw_proxy.store.postgres import Postgres  # noqa: PLC0415  it brings PostgreSQL's client
+
+    return Postgres(url, SESSIONS)
