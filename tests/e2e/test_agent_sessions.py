@@ -50,7 +50,9 @@ async def answer(call):
     words = last.get("content", "") if last.get("role") == "user" else ""
     words = words if isinstance(words, str) else words[0]["text"]
     if words == "wait":
-        while not (Path(__file__).parent / "go").exists():
+        folder = Path(__file__).parent
+        (folder / "in").touch()
+        while not (folder / "go").exists():
             await asyncio.sleep(0.02)
         return [assistant_message("ok")]
     if words == "fail":
@@ -215,31 +217,27 @@ def _tried(talking: Talking) -> str | None:
 
 def test_one_after_the_other(gateway: Gateway) -> None:
     talking = Talking(gateway, "busy")
+    folder = gateway.folder / "work" / "agents" / "clerk"
+    (folder / "in").unlink(missing_ok=True)
     heard: list[str] = []
     waiting = threading.Thread(target=lambda: heard.append(talking.says("wait", timeout=120)))
     waiting.start()
-    go = gateway.folder / "work" / "agents" / "clerk" / "go"
     try:
-        refused = gateway.until(lambda: _conflict(talking), "nobody was refused")
+        gateway.until((folder / "in").exists, "the first is not under way")
+        with pytest.raises(openai.ConflictError) as caught:
+            talking.says("short")
+        refused = caught.value
         assert refused.status_code == 409
         assert refused.code == "conversation_locked"
         assert "x-should-retry" not in refused.response.headers
         assert int(refused.response.headers["retry-after-ms"]) == 1000
         assert Talking(gateway, "busy-not").says("short") == "ok"
     finally:
-        go.touch()
+        (folder / "go").touch()
         waiting.join()
-        go.unlink()
+        (folder / "go").unlink()
     assert heard == ["ok"]
     assert talking.says("x").endswith("u:wait|a:ok|u:x]")
-
-
-def _conflict(talking: Talking) -> openai.ConflictError | None:
-    try:
-        talking.says("short")
-    except openai.ConflictError as error:
-        return error
-    return None
 
 
 def test_responses_and_conversations_have_what_was_done_too(gateway: Gateway) -> None:
