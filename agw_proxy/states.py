@@ -1,4 +1,6 @@
-"""How upstreams stand, as ``GET /upstreams`` and readiness tell it."""
+"""How upstreams, agents and sessions stand, as the gateway's endpoints tell it."""
+
+from typing import Protocol
 
 import msgspec
 
@@ -82,3 +84,31 @@ class AgentState(msgspec.Struct, frozen=True):
     error: str | None = None
     """Why it, or its newest version, is not served."""
     error_at: str | None = None
+
+
+class SessionState(msgspec.Struct, frozen=True):
+    """What ``GET /sessions`` tells of one session. Times as RFC 3339 has them."""
+
+    id: str
+    """As the caller has named it."""
+    agent: str
+    created_at: str
+    used_at: str
+    expires_at: str
+    turns: int
+    bytes: int
+
+
+class SessionControl(Protocol):
+    """The part of ``types.Control`` that is about sessions."""
+
+    async def sessions(self, key: str, name: str | None, after: tuple[str, str], limit: int) -> list[SessionState]:
+        """Those of the key of that name, of one name only or all, in order of agents and names, after such a pair.
+
+        Raises StoreUnavailable.
+        """
+        ...
+
+    async def forget_sessions(self, key: str, name: str) -> None:
+        """Delete those of that name. Raises NotKept, StoreUnavailable."""
+        ...

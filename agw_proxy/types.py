@@ -13,7 +13,7 @@ from agw_proxy.config.resilience import Timeouts
 from agw_proxy.config.values import Dialect as Provider
 from agw_proxy.config.values import Form
 from agw_proxy.errors import GatewayError
-from agw_proxy.states import AgentState, UpstreamState
+from agw_proxy.states import AgentState, SessionControl, UpstreamState
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 Dialect = Literal["openai", "anthropic", "gemini"]
@@ -317,7 +317,7 @@ class ExplainWanted(msgspec.Struct, frozen=True):
     key: str | None = None
 
 
-class Control(Protocol):
+class Control(SessionControl, Protocol):
     """What the gateway's own endpoints may see and do; wired in ``app``."""
 
     version: str

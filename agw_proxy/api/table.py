@@ -15,6 +15,7 @@ from agw_proxy.api import (
     realtime,
     responses,
     runs,
+    sessions,
     usage,
 )
 from agw_proxy.api.admin import agents, egress, metrics, security, upstreams
@@ -31,6 +32,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *models.ENDPOINTS,
     *passthrough.ENDPOINTS,
     *raw.ENDPOINTS,
+    *sessions.ENDPOINTS,
     *health.ENDPOINTS,
     *openapi.ENDPOINTS,
     *docs.ENDPOINTS,

@@ -20,6 +20,7 @@ from agw_proxy.upstreams.passing import PassedOn
 
 if TYPE_CHECKING:
     from agw_proxy.edge.full_server import Full
+    from agw_proxy.edge.sessions import Sessions
     from agw_proxy.sdk.catalog import Catalog, Events
     from agw_proxy.sdk.entry import Entry
     from agw_proxy.tools.registry import Metrics, Registry, Shared
@@ -36,12 +37,11 @@ async def runs_of(
     full: Callable[[], Awaitable["Full"]],
     settings: Callable[[], Settings],
     events: "Events",
-    environ: Mapping[str, str],
-    dropped: Callable[[str], None],
+    sessions: Callable[[], "Sessions"],
 ) -> Upstream:
     """What runs the agents, and takes their own model calls back through the full lane.
 
-    ``settings``: those in force; ``environ``: says where the state directory is; ``dropped``: hears of what could not be kept.
+    ``settings``: those in force; ``sessions``: what keeps conversations, asked for once, off the loop.
     """
 
     def say(name: str, members: Mapping[str, object]) -> None:
@@ -49,14 +49,14 @@ async def runs_of(
 
     def imported() -> Callable[[], Upstream]:
         from agw_proxy.edge.inner import Inner  # noqa: PLC0415  it brings aiohttp
-        from agw_proxy.edge.sessions import Sessions  # noqa: PLC0415  likewise
         from agw_proxy.sdk.models import provider  # noqa: PLC0415  it brings the SDK
         from agw_proxy.sdk.runner import Runner  # noqa: PLC0415  likewise
         from agw_proxy.upstreams.agent import Agents as Running  # noqa: PLC0415  likewise
 
+        books = sessions()
+
         def made() -> Upstream:
-            runner = Runner(provider(Inner(full), lambda: settings().agents.model), say)
-            return Running(find, runner, books=Sessions(settings, environ, dropped))
+            return Running(find, Runner(provider(Inner(full), lambda: settings().agents.model), say), books=books)
 
         return made
 

@@ -9,15 +9,17 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from agw_proxy.config.devkey import state_dir
 from agw_proxy.config.settings import Settings
 from agw_proxy.config.storage import Store
-from agw_proxy.errors import BodyTooLarge, SessionBusy, StoreUnavailable
-from agw_proxy.sdk.turns import Book, Place, Turn
-from agw_proxy.store.responses_file import File, StoreAway, TooLong
-from agw_proxy.store.sessions import SESSIONS, Base, Busy, Found
+from agw_proxy.errors import BodyTooLarge, NotKept, SessionBusy, StoreUnavailable
+from agw_proxy.sdk.turns import Book, Place, Turn, place_of
+from agw_proxy.states import SessionState
+from agw_proxy.store.responses_file import File, Missing, StoreAway, TooLong
+from agw_proxy.store.sessions import SESSIONS, About, Base, Busy, Found
 from agw_proxy.store.sessions import Sessions as Kept
 
 FILE = "sessions.db"
@@ -72,6 +74,23 @@ class Sessions:
             self._opened.setdefault(meant, Kept(base, store.retention))
         return self._opened[meant]
 
+    async def about(self, key: str, name: str | None, after: tuple[str, str], limit: int) -> list[SessionState]:
+        """See ``states.SessionControl``."""
+        try:
+            found = await (await self.kept(self._settings())).about(place_of(key, "", "").owner, name, after, limit)
+        except StoreAway:
+            raise _away() from None
+        return [_state(each) for each in found]
+
+    async def forget(self, key: str, name: str) -> None:
+        """See ``states.SessionControl``."""
+        try:
+            await (await self.kept(self._settings())).forget(place_of(key, "", "").owner, name)
+        except Missing:
+            raise NotKept(f"Session '{name}' not found.") from None
+        except StoreAway:
+            raise _away() from None
+
     async def close(self) -> None:
         """See ``Books``."""
         if self._renewing is not None:
@@ -97,7 +116,7 @@ class Sessions:
         except TooLong:
             raise BodyTooLarge("This session has become too long to go on from: begin a new one.") from None
         except StoreAway:
-            raise StoreUnavailable("Sessions cannot be read or written now. Try again.", retry_after_ms=1000) from None
+            raise _away() from None
         book = _Book(self, kept, place, holder, found)
         self._held.add(book)
         if self._renewing is None or self._renewing.done():
@@ -149,7 +168,7 @@ class _Book:
     async def keep(self, before: int, turns: Sequence[Turn]) -> None:
         """See ``Book``."""
         try:
-            done = await self.database.keep(self.place, self._version, before, turns)
+            done = await self.database.keep(self.place, self._version, before, turns, makes=not self.holder)
         except StoreAway:
             done = False
         if not done and self.holder:
@@ -158,6 +177,26 @@ class _Book:
     def end(self) -> None:
         """See ``Book``."""
         self._sessions.left(self)
+
+
+def _away() -> StoreUnavailable:
+    return StoreUnavailable("Sessions cannot be read or written now. Try again.", retry_after_ms=1000)
+
+
+def _state(about: About) -> SessionState:
+    return SessionState(
+        id=about.name,
+        agent=about.agent,
+        created_at=_rfc3339(about.made),
+        used_at=_rfc3339(about.used),
+        expires_at=_rfc3339(about.due),
+        turns=about.turns,
+        bytes=about.size,
+    )
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _postgres(url: str) -> Base:

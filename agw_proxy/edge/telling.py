@@ -1,6 +1,7 @@
 """What a gateway tells of itself: the part of ``types.Control`` that only reads."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.server import Edge
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import Metrics
-from agw_proxy.states import AgentState, UpstreamState
+from agw_proxy.states import AgentState, SessionState, UpstreamState
 from agw_proxy.store.recorder import Recorder
 from agw_proxy.types import ExplainWanted, Principal, ServedModel, UsagePage, UsageWanted
 from agw_proxy.upstreams.catalog import Catalog
@@ -24,6 +25,7 @@ from agw_proxy.upstreams.standing import standing
 
 if TYPE_CHECKING:
     from agw_proxy.edge.replicas import Replicas
+    from agw_proxy.edge.sessions import Sessions
     from agw_proxy.edge.worker_link import WorkerLink
 
 
@@ -46,6 +48,7 @@ class Telling:
     _replicas: "Replicas | None"
     _document: Callable[[], bytes]
     _agents: Agents
+    _environ: Mapping[str, str]
 
     def configuration(self) -> Mapping[str, object]:
         """See ``types.Control``."""
@@ -123,6 +126,23 @@ class Telling:
     def explain(self, principal: Principal, wanted: ExplainWanted) -> Mapping[str, object]:
         """See ``types.Control``."""
         return explain(self.state, self.state.keys.named(wanted.key or principal.name), wanted)
+
+    async def sessions(self, key: str, name: str | None, after: tuple[str, str], limit: int) -> list[SessionState]:
+        """See ``types.Control``."""
+        sessions = await asyncio.get_running_loop().run_in_executor(None, lambda: self._sessions)
+        return await sessions.about(key, name, after, limit)
+
+    async def forget_sessions(self, key: str, name: str) -> None:
+        """See ``types.Control``."""
+        sessions = await asyncio.get_running_loop().run_in_executor(None, lambda: self._sessions)
+        await sessions.forget(key, name)
+
+    @functools.cached_property
+    def _sessions(self) -> "Sessions":
+        """Of agents; imported where there are any, or are asked for."""
+        from agw_proxy.edge.sessions import Sessions  # noqa: PLC0415  it brings SQLite
+
+        return Sessions(lambda: self.state.settings, self._environ, self.metrics.dropped)
 
     def openapi(self) -> bytes:
         """See ``types.Control``."""

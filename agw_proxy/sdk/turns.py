@@ -44,6 +44,14 @@ class Place(NamedTuple):
     name: str
 
 
+def place_of(key: str, agent: str, session: str) -> Place:
+    """Of a session that a caller has named. ``key``: the name of the caller's.
+
+    Names that callers choose are guessed easily: not even the keys of one team share them.
+    """
+    return Place(f"key:{key}", agent, session)
+
+
 class Book(Protocol):
     """One conversation, read for one run."""
 

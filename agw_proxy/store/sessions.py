@@ -129,14 +129,17 @@ class Sessions:
 
         return await self._base.read(work)
 
-    async def keep(self, place: Place, version: int, before: int, turns: Sequence[Turn]) -> bool:
-        """Put turns after so many of those before, the rest of which goes. False: it is not as it was read any more."""
+    async def keep(self, place: Place, version: int, before: int, turns: Sequence[Turn], *, makes: bool = True) -> bool:
+        """Put turns after so many of those before, the rest of which goes. False: it is not as it was read any more.
+
+        ``makes``: a session that was not there is made; else it was there, and has been deleted meanwhile.
+        """
         size = sum(len(turn.asked) + len(turn.made) for turn in turns)
 
         def work(rows: Rows) -> bool:
             now = self._clock()
             due = now + self._retention
-            if version == 0:
+            if version == 0 and makes:
                 rows.execute(_ADD, (*place, now, now, due))
             row = rows.execute(
                 f"UPDATE agw_session SET version = version + 1, used = ?, due = ? WHERE {_WHERE} AND version = ? "  # noqa: S608  our own words
@@ -181,14 +184,17 @@ class Sessions:
 
     # -- owners
 
-    async def about(self, owner: str, name: str) -> list[About]:
-        """The sessions of that name, one for each agent that was asked in it."""
+    async def about(
+        self, owner: str, name: str | None = None, after: tuple[str, str] = ("", ""), limit: int = 1000
+    ) -> list[About]:
+        """The sessions of that name, or all, in order of agent and name. ``after``: such a pair."""
 
         def work(rows: Rows) -> list[About]:
             found = rows.execute(
-                "SELECT agent, name, made, used, due, turns, size FROM agw_session "
-                "WHERE owner = ? AND name = ? AND due > ? AND turns > 0 ORDER BY agent",
-                (owner, name, self._clock()),
+                "SELECT agent, name, made, used, due, turns, size FROM agw_session WHERE owner = ? AND due > ? "  # noqa: S608  our own words
+                f"AND turns > 0 AND (agent, name) > (?, ?) {'AND name = ?' if name is not None else ''} "
+                "ORDER BY agent, name LIMIT ?",
+                (owner, self._clock(), *after, *((name,) if name is not None else ()), limit),
             )
             return [About(*row) for row in found.fetchall()]
 

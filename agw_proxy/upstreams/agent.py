@@ -19,7 +19,7 @@ from agw_proxy.sdk.entry import CURRENT, Bounds, Entry, Run
 from agw_proxy.sdk.equipped import own_names
 from agw_proxy.sdk.requests import Asked, read
 from agw_proxy.sdk.runner import Runner, Running
-from agw_proxy.sdk.turns import Books, Place, Talk
+from agw_proxy.sdk.turns import Books, Place, Talk, place_of
 from agw_proxy.types import Call, Caller, RawHeaders
 from agw_proxy.upstreams.queue import Places, Told
 
@@ -96,8 +96,7 @@ class Agents:
             return None
         rebuilt = stored is not None and stored.plain is not None
         if caller.session:
-            # Names that callers choose are guessed easily: not even the keys of one team share them.
-            place = Place(f"key:{principal.name}", entry.id, caller.session)
+            place = place_of(principal.name, entry.id, caller.session)
             book = await self._books.open(place, alone=True, begins=False)
         elif stored is not None and stored.thread:
             place = Place(f"{principal.owner}/responses", entry.id, stored.thread)

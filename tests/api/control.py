@@ -11,8 +11,8 @@ from agw_proxy._hot.route import Globs
 from agw_proxy.api.endpoint import Endpoint, Matcher
 from agw_proxy.api.openapi import document
 from agw_proxy.api.table import ENDPOINTS
-from agw_proxy.errors import ModelNotFound, ReloadFailed
-from agw_proxy.states import AgentState, UpstreamState
+from agw_proxy.errors import ModelNotFound, NotKept, ReloadFailed
+from agw_proxy.states import AgentState, SessionState, UpstreamState
 from agw_proxy.types import Answer, Asked, Control, ExplainWanted, Principal, ServedModel, UsagePage, UsageWanted
 
 MATCHER = Matcher(ENDPOINTS)
@@ -33,6 +33,7 @@ class FakeControl:
             ServedModel("team/a b", "agw"),
         ]
         self.explained: list[tuple[str, ExplainWanted]] = []
+        self.talks: dict[str, list[SessionState]] = {}
         self.wanted: list[UsageWanted] = []
         self.used = UsagePage((), (0,) * 7, more=False)
         self.shares: Mapping[str, object] | None = None
@@ -83,6 +84,16 @@ class FakeControl:
     async def usage(self, wanted: UsageWanted) -> UsagePage:
         self.wanted.append(wanted)
         return self.used
+
+    async def sessions(self, key: str, name: str | None, after: tuple[str, str], limit: int) -> list[SessionState]:
+        of_key = [each for each in self.talks.get(key, ()) if name in {None, each.id} and (each.agent, each.id) > after]
+        return of_key[:limit]
+
+    async def forget_sessions(self, key: str, name: str) -> None:
+        left = [each for each in self.talks.get(key, ()) if each.id != name]
+        if left == self.talks.get(key, []):
+            raise NotKept(f"no session {name}")
+        self.talks[key] = left
 
     def explain(self, principal: Principal, wanted: ExplainWanted) -> Mapping[str, object]:
         self.explained.append((wanted.key or principal.name, wanted))

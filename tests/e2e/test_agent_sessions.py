@@ -7,9 +7,11 @@ from typing import Any
 
 import anthropic
 import openai
+import orjson
 import pytest
 
 from tests.sdk.folders import write
+from tests.support.client import request
 from tests.support.gateway import APP_KEY, Gateway, configuration
 
 OTHER_KEY, MATE_KEY = "agw-bench-other-5a0c7e1b93d24f68", "agw-bench-mate-77e0d2c4b81f4a35"
@@ -267,6 +269,20 @@ def test_a_session_and_a_response_before_are_one_history(gateway: Gateway) -> No
     done = "u:weather|weather()|=rain in Oslo"
     second = talking.responds("x", previous_response_id=first.id)
     assert second.output_text == f"[{done}|a:[{done}]|u:x]"
+
+
+def test_its_owner_sees_and_ends_it(gateway: Gateway) -> None:
+    talking = Talking(gateway, "to be gone", MATE_KEY)
+    assert talking.says("short") == "ok"
+    (told,) = orjson.loads(gateway.get("/sessions", key=MATE_KEY).body)["data"][-1:]
+    assert (told["id"], told["agent"], told["turns"]) == ("to be gone", MODEL, 1)
+    path = "/sessions/to%20be%20gone"
+    assert gateway.get(path, key=OTHER_KEY).status == 404
+    assert gateway.get(f"{path}?key=mate", key=OTHER_KEY).status == 403
+    assert gateway.get(f"{path}?key=mate", key=gateway.admin_key).status == 200
+    assert request(gateway.url, "DELETE", path, None, gateway.headers(MATE_KEY)).status == 200
+    assert gateway.get(path, key=MATE_KEY).status == 404
+    assert talking.says("x") == "[u:x]"
 
 
 def test_it_outlives_a_reload_and_a_restart(gateway: Gateway) -> None:
