@@ -276,8 +276,7 @@ class Running:
             if waiting:
                 name = waiting[0].tool_name
                 raise AgentNeedsApproval(f"The agent '{self._entry.id}' needs an approval for its tool '{name}'.")
-            if self._talk is None:
-                self._keep(result, [str(_member(item.raw_item, "call_id")) for item in result.interruptions])
+            self._keep(result, [str(_member(item.raw_item, "call_id")) for item in result.interruptions])
             return "tool"
         if bridge.stop in {None, "tool"} and result.final_output is not None:
             self._hold(bridge.words(_text(result.final_output)))

@@ -194,6 +194,11 @@ def taken_apart(items: Sequence[Tree]) -> tuple[list[Tree], list[Said], list[Tre
     return system, turns, [*last.asked, *last.answered]
 
 
+def has_past(items: Sequence[Tree]) -> bool:
+    """A model has answered before."""
+    return any(_is_models(item) for item in items)
+
+
 def portable(items: Sequence[Tree]) -> list[Tree]:
     """A run's items as any later model takes them: by no id of a provider's, and thoughts only where they can be read again."""
     made: list[Tree] = []

@@ -59,6 +59,8 @@ async def answer(call):
         return [assistant_message("ok")]
     if words == "fail":
         raise RuntimeError("not now")
+    if words == "both":
+        return [function_call(name, {"city": "Oslo"}, call_id=f"{name}_{len(items)}") for name in ("weather", "mail")]
     for name in ("weather", "mail", "transfer_to_expert", "broken"):
         if words.startswith(name):
             arguments = {} if name == "transfer_to_expert" else {"city": "Oslo"}
@@ -190,6 +192,21 @@ def test_a_call_that_is_never_answered_does_not_end_the_session(gateway: Gateway
     talking = Talking(gateway, "dangling")
     assert talking.chat("mail", tools=CHAT_TOOLS).tool_calls
     assert talking.says("x") == "[u:mail|mail()|=The caller has not answered this call.|u:x]"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_callers_tool_goes_on_with_or_without_the_name_of_what_came_before(gateway: Gateway, named: bool) -> None:
+    talking = Talking(gateway, None)
+    tools = [{"type": "function", "strict": False, **MAIL}]
+    first = talking.responds("both", tools=tools)
+    (call,) = first.output
+    given: list[Any] = [{"type": "function_call_output", "call_id": call.call_id, "output": "sent"}]
+    if named:
+        second = talking.responds(given, tools=tools, previous_response_id=first.id)
+    else:
+        second = talking.responds([{"role": "user", "content": "both"}, call.to_dict(), *given], tools=tools)
+    assert "weather()" in second.output_text
+    assert (second.output_text.count("=rain in Oslo"), second.output_text.count("=sent")) == (1, 1)
 
 
 def test_after_a_handoff_a_result_goes_to_who_has_asked_for_it(gateway: Gateway) -> None:
