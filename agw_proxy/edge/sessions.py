@@ -25,6 +25,8 @@ from agw_proxy.store.sessions import Sessions as Kept
 FILE = "sessions.db"
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 10.0
+WAIT_SECONDS = 2.0  # for a run that is about to end: of one whose client has left, its tools may take a little
+AGAIN_SECONDS = 0.1
 
 log = logging.getLogger("agw_proxy.sdk")
 
@@ -96,19 +98,15 @@ class Sessions:
         if self._renewing is not None:
             self._renewing.cancel()
         while self._beside:
-            await asyncio.gather(*self._beside, return_exceptions=True)
+            await self.quiet()
         for kept in self._opened.values():
             await kept.close()
         self._opened.clear()
 
     async def _enter(self, kept: Kept, place: Place) -> Book:
         holder = secrets.token_hex(12)
-        entering = asyncio.get_running_loop().create_task(kept.begin(place, holder, LEASE_SECONDS))
         try:
-            found = await asyncio.shield(entering)
-        except asyncio.CancelledError:  # the caller has gone, and is in it soon all the same
-            entering.add_done_callback(lambda _: self._leave(kept, place, holder))
-            raise
+            found = await self._wait(kept, place, holder)
         except Busy:
             raise SessionBusy(
                 "Another request of this session is being answered: send one after the other.", retry_after_ms=1000
@@ -122,6 +120,21 @@ class Sessions:
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.get_running_loop().create_task(self._renew())
         return book
+
+    async def _wait(self, kept: Kept, place: Place, holder: str) -> Found:
+        """What is in the session, once nobody else is. Raises what ``begin`` raises."""
+        until = time.monotonic() + WAIT_SECONDS
+        while True:
+            entering = asyncio.get_running_loop().create_task(kept.begin(place, holder, LEASE_SECONDS))
+            try:
+                return await asyncio.shield(entering)
+            except Busy:
+                if time.monotonic() >= until:
+                    raise
+            except asyncio.CancelledError:  # the caller has gone, and is in it soon all the same
+                entering.add_done_callback(lambda done: done.exception() or self._leave(kept, place, holder))
+                raise
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def _renew(self) -> None:
         """While anybody is in a session."""
@@ -137,6 +150,15 @@ class Sessions:
         if book in self._held:
             self._held.discard(book)
             self._leave(book.database, book.place, book.holder)
+
+    def kept_and_left(self, book: "_Book") -> None:
+        """A run has ended well."""
+        self._held.discard(book)
+
+    async def quiet(self) -> None:
+        """Whoever has left a session is not in it any more."""
+        if self._beside:
+            await asyncio.wait(tuple(self._beside))
 
     def lost(self, place: Place) -> None:
         """What was said in a session is not in it."""
@@ -168,11 +190,18 @@ class _Book:
     async def keep(self, before: int, turns: Sequence[Turn]) -> None:
         """See ``Book``."""
         try:
-            done = await self.database.keep(self.place, self._version, before, turns, makes=not self.holder)
+            done = await self.database.keep(self.place, self._version, before, turns, self.holder)
         except StoreAway:
             done = False
-        if not done and self.holder:
+        if done:
+            self._sessions.kept_and_left(self)
+        elif self.holder:
             self._sessions.lost(self.place)
+
+    async def leave(self) -> None:
+        """See ``Book``."""
+        self.end()
+        await self._sessions.quiet()
 
     def end(self) -> None:
         """See ``Book``."""

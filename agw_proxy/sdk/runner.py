@@ -174,6 +174,8 @@ class Running:
                         "agent '%s' failed in request %s", self._entry.id, self._run.request_id, exc_info=failure
                     )
             outcome = self.error.code
+            if self._talk is not None:
+                await self._talk.leave()
         finally:
             self.over = True
             self._news.set()

@@ -61,7 +61,14 @@ class Book(Protocol):
         ...
 
     async def keep(self, before: int, turns: Sequence[Turn]) -> None:
-        """It goes on with ``turns`` after so many of those before. Never raises: an answer is not lost with its memory."""
+        """It goes on with ``turns`` after so many of those before, and others may go on from there.
+
+        Never raises: an answer is not lost with its memory.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """The run has failed: others may go on from here before anybody hears of it."""
         ...
 
     def end(self) -> None:
@@ -147,6 +154,10 @@ class Talk:
         """What the caller has been told so far, as items: all that there is of an answer that was cut."""
         words = self._heard.words
         return [{"type": "message", "role": "assistant", "content": words}] if words else []
+
+    async def leave(self) -> None:
+        """See ``Book``."""
+        await self._book.leave()
 
     def end(self) -> None:
         """See ``Book``."""

@@ -39,6 +39,7 @@ _ADD = (
 )
 _EXPIRED = f"DELETE FROM agw_session WHERE {_WHERE} AND due <= ? AND until <= ?"  # noqa: S608  our own words
 _TAKE = f"UPDATE agw_session SET holder = ?, until = ? WHERE {_WHERE} AND until <= ? RETURNING n, version, size, turns"  # noqa: S608  likewise
+_LEAVE = f"UPDATE agw_session SET holder = '', until = 0 WHERE {_WHERE} AND holder = ?"  # noqa: S608  likewise
 _LOOK = f"SELECT n, version, size, turns FROM agw_session WHERE {_WHERE} AND due > ?"  # noqa: S608  likewise
 _TURNS = "SELECT asked, made, mark, agent FROM agw_turn WHERE session = ? ORDER BY place"
 _ADD_TURN = "INSERT INTO agw_turn (session, place, asked, made, mark, agent) VALUES (?, ?, ?, ?, ?, ?)"
@@ -129,17 +130,17 @@ class Sessions:
 
         return await self._base.read(work)
 
-    async def keep(self, place: Place, version: int, before: int, turns: Sequence[Turn], *, makes: bool = True) -> bool:
+    async def keep(self, place: Place, version: int, before: int, turns: Sequence[Turn], holder: str = "") -> bool:
         """Put turns after so many of those before, the rest of which goes. False: it is not as it was read any more.
 
-        ``makes``: a session that was not there is made; else it was there, and has been deleted meanwhile.
+        ``holder``: who leaves the session with that. Without one, a session that is not there is made.
         """
         size = sum(len(turn.asked) + len(turn.made) for turn in turns)
 
         def work(rows: Rows) -> bool:
             now = self._clock()
             due = now + self._retention
-            if version == 0 and makes:
+            if version == 0 and not holder:
                 rows.execute(_ADD, (*place, now, now, due))
             row = rows.execute(
                 f"UPDATE agw_session SET version = version + 1, used = ?, due = ? WHERE {_WHERE} AND version = ? "  # noqa: S608  our own words
@@ -156,6 +157,7 @@ class Sessions:
                 "FROM agw_turn WHERE session = ?) WHERE n = ?",
                 (number, number),
             )
+            rows.execute(_LEAVE, (*place, holder))
             return True
 
         return await self._base.write(work, size)
@@ -178,7 +180,7 @@ class Sessions:
         def work(rows: Rows) -> None:
             mine = (*place, holder)
             rows.execute(f"DELETE FROM agw_session WHERE {_WHERE} AND holder = ? AND turns = 0", mine)  # noqa: S608  our own words
-            rows.execute(f"UPDATE agw_session SET holder = '', until = 0 WHERE {_WHERE} AND holder = ?", mine)  # noqa: S608  likewise
+            rows.execute(_LEAVE, mine)
 
         await self._base.write(work, 0)
 

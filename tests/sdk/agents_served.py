@@ -13,7 +13,8 @@ from agw_proxy.config.resilience import Retries, Timeouts
 from agw_proxy.config.values import Form
 from agw_proxy.sdk.entry import Bounds, Entry, Shows
 from agw_proxy.sdk.runner import Runner
-from agw_proxy.types import Call
+from agw_proxy.sdk.turns import Books
+from agw_proxy.types import Call, Caller
 from agw_proxy.upstreams.agent import Agents
 from agw_proxy.upstreams.health import Health
 from agw_proxy.upstreams.opening import Opened, open_target
@@ -51,11 +52,20 @@ def with_weather(*after: ModelStep) -> ScriptedModel:
 class Served:
     """One agent behind the upstream ``agents``. ``told``: the events of its runs."""
 
-    def __init__(self, agent: Agent[Any], bounds: Bounds | None = None, shows: Shows = "hidden") -> None:
+    def __init__(
+        self,
+        agent: Agent[Any],
+        bounds: Bounds | None = None,
+        shows: Shows = "hidden",
+        *,
+        books: Books | None = None,
+        caller: Caller | None = None,
+    ) -> None:
+        self.caller = caller
         self.told: list[tuple[str, dict[str, object]]] = []
         self.entry = Entry(NAME, agent, "1", "agent.py", bounds=bounds or Bounds(), shows=shows)
         self.runner = Runner(MultiProvider(), self._say)
-        self.upstream = Agents(lambda name: self.entry if name == NAME else None, self.runner)
+        self.upstream = Agents(lambda name: self.entry if name == NAME else None, self.runner, books=books)
         self.service = Service(
             upstream=self.upstream,
             retries=Retries(attempts=1),
@@ -86,6 +96,7 @@ class Served:
             request_id="req-1",
             form=form,
             asks_usage=True,
+            caller=self.caller,
         )
         return await open_target(target(), self.service, call)
 

@@ -27,12 +27,15 @@ class Pages:
 
     def __init__(self, *turns: Turn) -> None:
         self.turns: Sequence[Turn] = turns
-        self.ended = 0
+        self.ended = self.left = 0
         self.kept: list[int] = []
 
     async def keep(self, before: int, turns: Sequence[Turn]) -> None:
         self.kept.append(before)
         self.turns = (*self.turns[:before], *turns)
+
+    async def leave(self) -> None:
+        self.left += 1
 
     def end(self) -> None:
         self.ended += 1

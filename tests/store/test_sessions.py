@@ -64,8 +64,7 @@ async def said(kept: Sessions, place: Place = MINE) -> list[bytes]:
 
 async def run(kept: Sessions, *names: str, place: Place = MINE, before: int = 0) -> None:
     found = await kept.begin(place, "holder", 60)
-    assert await kept.keep(place, found.version, before, [turn(name) for name in names])
-    await kept.end(place, "holder")
+    assert await kept.keep(place, found.version, before, [turn(name) for name in names], "holder")
 
 
 async def test_a_session_goes_on_at_any_worker_and_may_go_back(pair: list[Sessions]) -> None:
@@ -73,8 +72,7 @@ async def test_a_session_goes_on_at_any_worker_and_may_go_back(pair: list[Sessio
     await run(one, "a", "b", "c")
     found = await two.begin(MINE, "second", 60)
     assert found.turns == (turn("a"), turn("b"), turn("c"))
-    assert await two.keep(MINE, found.version, 1, [turn("d")])
-    await two.end(MINE, "second")
+    assert await two.keep(MINE, found.version, 1, [turn("d")], "second")
     assert await said(one) == [b"a", b"d"]
     (about,) = await one.about("key:me", "s1")
     assert (about.agent, about.turns, about.size) == ("default/clerk", 2, 2 * (5 + 3))
@@ -92,11 +90,11 @@ async def test_one_run_at_a_time_until_its_worker_is_dead(pair: list[Sessions], 
         await two.begin(MINE, "second", 30)
     clock.now += 11
     assert (await two.begin(MINE, "second", 30)).turns == ()
-    assert await two.keep(MINE, 0, 0, [turn("theirs")])
-    assert not await one.keep(MINE, 0, 0, [turn("late")])
     await one.end(MINE, "first")
     with pytest.raises(Busy):
         await one.begin(MINE, "third", 30)
+    assert await two.keep(MINE, 0, 0, [turn("theirs")], "second")
+    assert not await one.keep(MINE, 0, 0, [turn("late")], "first")
     assert await said(one) == [b"theirs"]
 
 
@@ -139,7 +137,7 @@ async def test_what_was_deleted_during_a_run_stays_so(pair: list[Sessions]) -> N
     await run(one, "a")
     found = await one.begin(MINE, "first", 30)
     await two.forget("key:me", "s1")
-    assert not await one.keep(MINE, found.version, 1, [turn("b")])
+    assert not await one.keep(MINE, found.version, 1, [turn("b")], "first")
     await one.end(MINE, "first")
     assert await said(one) == []
 
