@@ -5,6 +5,7 @@ Who is in a session says so for half a minute, and again every ten seconds: wher
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import time
@@ -132,9 +133,13 @@ class Sessions:
                 if time.monotonic() >= until:
                     raise
             except asyncio.CancelledError:  # the caller has gone, and is in it soon all the same
-                entering.add_done_callback(lambda done: done.exception() or self._leave(kept, place, holder))
+                entering.add_done_callback(functools.partial(self._too_late, kept, place, holder))
                 raise
             await asyncio.sleep(AGAIN_SECONDS)
+
+    def _too_late(self, kept: Kept, place: Place, holder: str, entered: asyncio.Task[Found]) -> None:
+        if not entered.cancelled() and entered.exception() is None:
+            self._leave(kept, place, holder)
 
     async def _renew(self) -> None:
         """While anybody is in a session."""

