@@ -1,5 +1,6 @@
 """Settings of what is kept: answers in the cache, by Idempotency-Key and by their ids, usage by day; and of Redis for replicas."""
 
+import re
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -10,6 +11,8 @@ from agw_proxy.config.values import FilePath, LongerThanZero, Name, Names, Share
 
 EXPECTED = "expected a URL such as redis://127.0.0.1:6379/0, rediss://... or unix:///path/to.sock"
 OPTIONS = frozenset({"db", "client_name", "username", "password"})
+HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(?::[0-9]{1,5})?")
+"""One of those that a URL of PostgreSQL's names."""
 TLS_OPTIONS = frozenset(
     {
         "ssl_ca_certs",
@@ -141,13 +144,10 @@ class Runs(Part):
 
 def postgres_url(value: SecretStr) -> SecretStr:
     """Take a postgresql:// URL; it may hold a password, so it is never shown."""
-    expected = "expected a URL such as postgresql://user:password@host:5432/database"
-    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
-        raise ValueError(expected)
-    try:
-        urlsplit(value.get_secret_value()).port  # noqa: B018  its reading is the check
-    except ValueError:  # its own message would quote the URL
-        raise ValueError(expected) from None
+    url = value.get_secret_value()
+    hosts = url.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2].split(",")
+    if not url.startswith(("postgresql://", "postgres://")) or not all(map(HOST.fullmatch, hosts)):
+        raise ValueError("expected a URL such as postgresql://user:password@host:5432/database")
     return value
 
 

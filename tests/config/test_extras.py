@@ -19,6 +19,8 @@ VERTEX = {"name": "v", "dialect": "vertex", "google": {"project": "p"}}
         ({"redis": {"url": "redis://h"}}, "redis", "redis"),
         ({"cache": {"backend": "disk"}}, "diskcache", "cache"),
         ({"cache": {}}, None, None),
+        ({"store": {"url": "postgresql://h/d"}}, "psycopg", "sql"),
+        ({"store": {}}, None, None),
         ({"upstreams": [BEDROCK]}, "botocore", "bedrock"),
         ({"upstreams": [VERTEX]}, "google.auth", "vertex"),
         ({}, None, None),

@@ -85,7 +85,7 @@ CHAT_TOOLS: Any = [{"type": "function", "function": MAIL}]
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    config = configuration(store={})
+    config = configuration(store={}, cache={})
     config["server"]["drain_seconds"] = 1
     config["keys"] += [
         {"name": "other", "key": OTHER_KEY, "models": ["*"], "team": "crew"},
@@ -163,6 +163,11 @@ def test_it_is_one_session_in_every_dialect_and_form(gateway: Gateway) -> None:
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == "[u:short|a:ok|u:short|a:ok|u:x]"
     assert talking.responds("y", store=False).output_text == f"[u:short|a:ok|u:short|a:ok|u:x|a:{text}|u:y]"
+
+
+def test_the_same_words_again_are_not_answered_from_the_cache(gateway: Gateway) -> None:
+    first, second = (Talking(gateway, "again").says("one") for _ in range(2))
+    assert (first, second) == ("[u:one]", "[u:one|a:[u:one]|u:one]")
 
 
 def test_without_a_session_nothing_is_known(gateway: Gateway) -> None:
