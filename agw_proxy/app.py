@@ -167,7 +167,7 @@ class Gateway(Telling):
             overload=self._overload,
             reuse=Reuse(self.state.settings, self.metrics, self._environ, self._link is None, self._replicas),
             affinity=Affinity(self.state.settings, self._environ, self._replicas),
-            storing=Storing(self.state.settings, self._environ, self.metrics),
+            storing=Storing(self.state.settings, self._environ, self.metrics, lambda: self._sessions),
             runs=Background(self.state.settings, self._environ),
             replicas=self._replicas,
         )

@@ -11,13 +11,14 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from agw_proxy.config.devkey import state_dir
 from agw_proxy.config.settings import Settings
 from agw_proxy.config.storage import Store
 from agw_proxy.errors import BodyTooLarge, NotKept, SessionBusy, StoreUnavailable
-from agw_proxy.sdk.turns import Book, Place, Turn, place_of
+from agw_proxy.sdk.turns import Book, Place, Turn, place_of, thread_of
 from agw_proxy.states import SessionState
 from agw_proxy.store.responses_file import File, Missing, StoreAway, TooLong
 from agw_proxy.store.sessions import SESSIONS, About, Base, Busy, Found
@@ -61,21 +62,38 @@ class Sessions:
             return None
         return _Book(self, kept, place, "", found)
 
+    async def forget_thread(self, owner: str, root: str) -> None:
+        """A part of what the Responses store had has been deleted: what agents did there goes with it. Raises StoreUnavailable."""
+        settings = self._settings()
+        where, path, *_ = self._meant(settings)
+        if where is None and not await asyncio.get_running_loop().run_in_executor(None, path.exists):
+            return
+        try:
+            await (await self.kept(settings)).forget(thread_of(owner, "", "").owner, root)
+        except Missing:  # no agent has done anything in it
+            return
+        except StoreAway:
+            raise _away() from None
+
     async def kept(self, settings: Settings) -> Kept:
         """The database of these settings."""
+        where, path, megabytes, retention = meant = self._meant(settings)
+        if meant not in self._opened:
+            if where is None:
+                base: Base = File(path, megabytes << 20, time.time, SESSIONS)
+            else:
+                base = await asyncio.get_running_loop().run_in_executor(None, _postgres, where)
+            self._opened.setdefault(meant, Kept(base, retention))
+        return self._opened[meant]
+
+    def _meant(self, settings: Settings) -> tuple[str | None, Path, int, float]:
+        """Which database: the URL of PostgreSQL's, or a file; its most megabytes, and how long."""
         store = settings.store or Store()
         where = store.url.get_secret_value() if store.url is not None else None
         path = (
             store.path.parent if store.path is not None else state_dir(settings.server.state_dir, self._environ)
         ) / FILE
-        meant = (where, path, store.max_mb, store.retention)
-        if meant not in self._opened:
-            if where is None:
-                base: Base = File(path, store.max_mb << 20, time.time, SESSIONS)
-            else:
-                base = await asyncio.get_running_loop().run_in_executor(None, _postgres, where)
-            self._opened.setdefault(meant, Kept(base, store.retention))
-        return self._opened[meant]
+        return where, path, store.max_mb, store.retention
 
     async def about(self, key: str, name: str | None, after: tuple[str, str], limit: int) -> list[SessionState]:
         """See ``states.SessionControl``."""

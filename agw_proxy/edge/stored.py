@@ -5,7 +5,7 @@ its id, and is kept here, is answered from here.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import orjson
@@ -44,6 +44,9 @@ class Counted(Protocol):
         ...
 
 
+Forget = Callable[[str, str], Awaitable[None]]
+
+
 async def answered(
     kept: Responses,
     exchange: Exchange,
@@ -52,10 +55,12 @@ async def answered(
     path: str,
     query: str,
     bodies: Bodies | None,
+    forget: Forget,
 ) -> bytes | None:
     """What is answered from here to a request for something that may be kept; None: an upstream is to be asked.
 
-    ``bodies``: None where no body comes. Raises NotKept for what nobody could have, CallerError, StoreUnavailable.
+    ``bodies``: None where no body comes. ``forget``: what agents have done in a conversation of which a part is deleted.
+    Raises NotKept for what nobody could have, CallerError, StoreUnavailable.
     """
     principal, asked = exchange.principal, about(request.method, path)
     if principal is None or asked is None:
@@ -70,7 +75,11 @@ async def answered(
             body = await bodies.read(request, exchange)
             held = len(body)
             look_into(body or b"{}", min(state.settings.server.json_depth, MAX_DEPTH))
-        return await serve(kept, principal.owner, asked, fields_of(query), body)
+        root = await kept.root(principal.owner, asked.id) if asked.method == "DELETE" else None
+        made = await serve(kept, principal.owner, asked, fields_of(query), body)
+        if root is not None:
+            await forget(principal.owner, root)
+        return made
     except StoreAway:
         raise away() from None
     finally:

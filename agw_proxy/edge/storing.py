@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -19,6 +19,7 @@ from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import Metrics
 
 if TYPE_CHECKING:
+    from agw_proxy.edge.sessions import Sessions
     from agw_proxy.edge.stored import Recalled
     from agw_proxy.store.responses import Responses
 
@@ -29,8 +30,11 @@ FILE = "responses.db"
 class Storing:
     """Of one worker; outlives reloads. Its file is opened when there is something to keep or to look for."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str], metrics: Metrics) -> None:
-        """``environ``: says where the state directory is."""
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], metrics: Metrics, sessions: Callable[[], "Sessions"]
+    ) -> None:
+        """``environ``: says where the state directory is. ``sessions``: of agents, which are forgotten with what is deleted here."""
+        self._sessions = sessions
         self._folder = state_dir(settings.server.state_dir, environ)
         self._metrics = metrics
         self._opened: tuple[object, Responses] | None = None
@@ -46,7 +50,11 @@ class Storing:
             return None
         from agw_proxy.edge.stored import answered  # noqa: PLC0415  likewise
 
-        return await answered(kept, exchange, request, state, path, query, bodies)
+        return await answered(kept, exchange, request, state, path, query, bodies, self._forget)
+
+    async def _forget(self, owner: str, root: str) -> None:
+        sessions = await asyncio.get_running_loop().run_in_executor(None, self._sessions)
+        await sessions.forget_thread(owner, root)
 
     async def forget(self, exchange: Exchange, request: web.BaseRequest, state: State, path: str, query: str) -> None:
         """Delete what a request without a body wants deleted. Raises NotKept, StoreUnavailable."""

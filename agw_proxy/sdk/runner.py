@@ -202,7 +202,8 @@ class Running:
             tool_not_found_behavior="return_error_to_model",
         )
         sent: Any = items
-        memory = Memory(self._run.session or self._run.request_id, self._talk) if self._talk is not None else None
+        talk = self._talk
+        memory = Memory(self._run.session or self._run.request_id, talk) if talk is not None and talk.past else None
         result = agents.Runner.run_streamed(
             agent,
             sent,

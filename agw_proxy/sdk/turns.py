@@ -52,6 +52,11 @@ def place_of(key: str, agent: str, session: str) -> Place:
     return Place(f"key:{key}", agent, session)
 
 
+def thread_of(owner: str, agent: str, root: str) -> Place:
+    """Of a conversation of the Responses store. ``owner``: whose that is; ``root``: what it began with."""
+    return Place(f"{owner}/responses", agent, root)
+
+
 class Book(Protocol):
     """One conversation, read for one run."""
 

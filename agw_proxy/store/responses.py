@@ -274,6 +274,16 @@ class Responses:
             lambda file: file.execute(_THING, (owner, what, self._clock())).fetchone() is not None
         )
 
+    async def root(self, owner: str, what: str) -> str:
+        """The id of the response, or the conversation, that a response goes back to; its own where it is a conversation, or not kept.
+
+        Raises StoreAway.
+        """
+        try:
+            return await self._file.read(lambda file: self._chain(file, owner, what)[1])
+        except (Missing, TooLong):
+            return what
+
     async def close(self) -> None:
         """Close the file, after what it was asked."""
         await self._file.close()

@@ -19,7 +19,7 @@ from agw_proxy.sdk.entry import CURRENT, Bounds, Entry, Run
 from agw_proxy.sdk.equipped import own_names
 from agw_proxy.sdk.requests import Asked, read
 from agw_proxy.sdk.runner import Runner, Running
-from agw_proxy.sdk.turns import Books, Place, Talk, has_past, place_of
+from agw_proxy.sdk.turns import Books, Talk, has_past, place_of, thread_of
 from agw_proxy.types import Call, Caller, RawHeaders
 from agw_proxy.upstreams.queue import Places, Told
 
@@ -99,7 +99,7 @@ class Agents:
             place = place_of(principal.name, entry.id, caller.session)
             book = await self._books.open(place, alone=True, begins=False)
         elif stored is not None and stored.thread and (rebuilt or not has_past(asked.items)):
-            place = Place(f"{principal.owner}/responses", entry.id, stored.thread)
+            place = thread_of(principal.owner, entry.id, stored.thread)
             book = await self._books.open(place, alone=False, begins=not rebuilt)
         else:
             return None

@@ -1,5 +1,7 @@
 """Sessions of agents: what was said and done there before is known, in every dialect, over restarts and failures."""
 
+import contextlib
+import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
@@ -283,6 +285,17 @@ def test_responses_and_conversations_have_what_was_done_too(gateway: Gateway) ->
         talking.responds(words, conversation=conversation)
     told = talking.responds("x", conversation=conversation).output_text
     assert told == f"[{done}|a:[{done}]|u:short|a:ok|u:x]"
+    assert {first.id, conversation} <= threads(gateway)
+    with talking.client() as client:
+        client.responses.delete(second.id)
+        client.conversations.delete(conversation)
+    assert not {first.id, conversation} & threads(gateway)
+
+
+def threads(gateway: Gateway) -> set[str]:
+    """The names of all sessions."""
+    with contextlib.closing(sqlite3.connect(gateway.folder / "home" / "state" / "agw" / "sessions.db")) as file:
+        return {name for (name,) in file.execute("SELECT name FROM agw_session")}
 
 
 def test_a_session_and_a_response_before_are_one_history(gateway: Gateway) -> None:

@@ -63,6 +63,8 @@ async def test_a_chain_is_what_was_asked_and_answered_in_order(kept: Responses) 
         await keep(kept, turn(what, before))
     assert await ids(kept, "c") == ["in_a", "out_a", "in_b", "out_b", "in_c", "out_c"]
     assert await ids(kept, "fork") == ["in_a", "out_a", "in_fork", "out_fork"]
+    past = await kept.past(ME, "fork", None, (), 1 << 20)
+    assert (past.root, await kept.root(ME, "c"), await kept.root(ME, "none")) == ("a", "a", "none")
     head, output = await kept.response(ME, "c")
     assert (head, output) == (b'""', [b'{"id":"out_c"}'])
     with pytest.raises(TooLong):
