@@ -45,6 +45,7 @@ class Sessions:
         self._dropped = dropped
         self._opened: dict[object, Kept] = {}
         self._held: set[_Book] = set()
+        self._doors = _Doors()
         self._beside: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
@@ -124,9 +125,15 @@ class Sessions:
 
     async def _enter(self, kept: Kept, place: Place) -> Book:
         holder = secrets.token_hex(12)
+        until = asyncio.get_running_loop().time() + WAIT_SECONDS
         try:
-            found = await self._wait(kept, place, holder)
-        except Busy:
+            await self._doors.enter(place, until)
+            try:
+                found = await self._wait(kept, place, holder, until)
+            except BaseException:
+                self._doors.leave(place)
+                raise
+        except (Busy, TimeoutError):
             raise SessionBusy(
                 "Another request of this session is being answered: send one after the other.", retry_after_ms=1000
             ) from None
@@ -140,15 +147,15 @@ class Sessions:
             self._renewing = asyncio.get_running_loop().create_task(self._renew())
         return book
 
-    async def _wait(self, kept: Kept, place: Place, holder: str) -> Found:
-        """What is in the session, once nobody else is. Raises what ``begin`` raises."""
-        until = time.monotonic() + WAIT_SECONDS
+    async def _wait(self, kept: Kept, place: Place, holder: str, until: float) -> Found:
+        """What is in the session, once no other worker is. Raises what ``begin`` raises."""
+        loop = asyncio.get_running_loop()
         while True:
-            entering = asyncio.get_running_loop().create_task(kept.begin(place, holder, LEASE_SECONDS))
+            entering = loop.create_task(kept.begin(place, holder, LEASE_SECONDS))
             try:
                 return await asyncio.shield(entering)
             except Busy:
-                if time.monotonic() >= until:
+                if loop.time() >= until:
                     raise
             except asyncio.CancelledError:  # the caller has gone, and is in it soon all the same
                 entering.add_done_callback(functools.partial(self._too_late, kept, place, holder))
@@ -173,10 +180,13 @@ class Sessions:
         if book in self._held:
             self._held.discard(book)
             self._leave(book.database, book.place, book.holder)
+            self._doors.leave(book.place)
 
     def kept_and_left(self, book: "_Book") -> None:
-        """A run has ended well."""
-        self._held.discard(book)
+        """A run has ended well, and its last turn has ended its lease."""
+        if book in self._held:
+            self._held.discard(book)
+            self._doors.leave(book.place)
 
     async def quiet(self) -> None:
         """Whoever has left a session is not in it any more."""
@@ -199,6 +209,35 @@ class Sessions:
         task = asyncio.get_running_loop().create_task(work)
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
+
+
+class _Doors:
+    """One at a time to each place, in the order in which they come; those of one worker do not ask the database in turn."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Place, asyncio.Lock] = {}
+        self._there: dict[Place, int] = {}
+        """How many are in it, or wait for it."""
+
+    async def enter(self, place: Place, until: float) -> None:
+        """Wait until nobody else is in it. ``until``: of the loop's clock. Raises TimeoutError."""
+        self._there[place] = self._there.get(place, 0) + 1
+        try:
+            async with asyncio.timeout_at(until):
+                await self._locks.setdefault(place, asyncio.Lock()).acquire()
+        except BaseException:
+            self._gone(place)
+            raise
+
+    def leave(self, place: Place) -> None:
+        """Let the next one in."""
+        self._locks[place].release()
+        self._gone(place)
+
+    def _gone(self, place: Place) -> None:
+        self._there[place] -= 1
+        if not self._there[place]:
+            del self._there[place], self._locks[place]
 
 
 class _Book:

@@ -56,18 +56,12 @@ class Agents:
         if call.path != PATH or call.method != "POST" or not isinstance(call.body, bytes):
             raise InvalidParameter(f"'{entry.id}' is an agent: it takes part in conversations, and does nothing else.")
         asked = read(call.body, own_names(entry.agent))
-        places = self._places_of(entry)
-        waited = await places.wait()
-        if waited and call.on_wait is not None:
-            call.on_wait(waited)
-        talk = None
+        talk = await self._talk(entry, call, asked)  # first: who waits for a session takes no place from others
         try:
-            talk = await self._talk(entry, call, asked)
-            running = self._runner.start(entry, run_of(entry, call), asked, places.give, talk)
+            running = await self._start(entry, call, asked, talk)
         except BaseException:
             if talk is not None:
                 talk.end()
-            places.give()
             raise
         if call.on_sent is not None:
             call.on_sent()
@@ -84,6 +78,18 @@ class Agents:
         await self._runner.close()
         if self._books is not None:
             await self._books.close()
+
+    async def _start(self, entry: Entry, call: Call, asked: Asked, talk: Talk | None) -> Running:
+        """Begin the run, in a place of the agent's."""
+        places = self._places_of(entry)
+        waited = await places.wait()
+        if waited and call.on_wait is not None:
+            call.on_wait(waited)
+        try:
+            return self._runner.start(entry, run_of(entry, call), asked, places.give, talk)
+        except BaseException:
+            places.give()
+            raise
 
     async def _talk(self, entry: Entry, call: Call, asked: Asked) -> Talk | None:
         """The conversation that a request goes on from, where one is kept. Raises what ``Books`` raise.

@@ -172,3 +172,21 @@ async def test_gateways_share_a_postgresql(server: PostgresServer, tmp_path: Pat
     assert not (tmp_path / "a").exists()
     for each in made:
         await each.sessions.close()
+
+
+async def test_those_of_one_worker_wait_in_line(workers: list[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "WAIT_SECONDS", 60.0)
+    one, _ = workers
+    assert await asyncio.gather(*(one.turn() for _ in range(10))) == list(range(10))
+    book = await one.sessions.open(MINE, alone=True, begins=False)
+    assert book is not None
+    left = asyncio.create_task(one.turn())
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.wait([left])
+    monkeypatch.setattr(sessions, "WAIT_SECONDS", 0.0)
+    with pytest.raises(SessionBusy):
+        await one.turn()
+    await book.leave()
+    assert await one.turn() == 10
+    assert (one.sessions._doors._locks, one.sessions._held) == ({}, set())
