@@ -111,7 +111,11 @@ class Agents:
             return None
         if book is None:
             return None
-        return Talk(book, asked.items, whole=rebuilt or not caller.session, always=bool(caller.session))
+        try:
+            return Talk(book, asked.items, whole=rebuilt or not caller.session, always=bool(caller.session))
+        except BaseException:  # what is kept cannot be read
+            book.end()
+            raise
 
     def _places_of(self, entry: Entry) -> Places:
         """The agent's places. After a change of its bounds, whoever has one keeps it."""

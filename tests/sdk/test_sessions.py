@@ -17,7 +17,7 @@ from agents.testing import ModelStep, ScriptedModel, function_call
 from agw_proxy.errors import GatewayError, GuardrailTripped
 from agw_proxy.sdk.entry import CURRENT, Bounds, Run
 from agw_proxy.sdk.sessions import Memory
-from agw_proxy.sdk.turns import Book, Place, Talk
+from agw_proxy.sdk.turns import Book, Place, Talk, Turn
 from agw_proxy.types import Caller
 from tests.api.control import principal
 from tests.sdk.agents_served import Served, said, used, weather, with_weather, words_of
@@ -155,6 +155,14 @@ async def test_a_request_that_cannot_be_begun_leaves_the_session(shelf: Shelf) -
     with pytest.raises(GatewayError):
         await served.answer("one", text={"format": {"type": "json_object"}})
     assert shelf.book.ended == 1
+
+
+async def test_a_session_that_cannot_be_read_is_left(shelf: Shelf) -> None:
+    shelf.books[Place("key:test", "default/helper", "s1")] = book = Pages(Turn(b"{", b"[]", b""))
+    served = Served(Agent(name="helper", model=ScriptedModel(said("x"))), books=shelf, caller=CALLER)
+    with pytest.raises(ValueError, match="unexpected end"):
+        await served.answer("one")
+    assert book.ended == 1
 
 
 async def test_an_agent_that_is_another_ones_model_is_in_no_session(shelf: Shelf) -> None:
