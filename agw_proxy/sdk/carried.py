@@ -104,7 +104,7 @@ def _size(items: Sequence[Tree]) -> int:
 
 
 def _mark(history: Sequence[Tree]) -> bytes:
-    return hashlib.sha256(orjson.dumps([spelt(item) for item in history])).digest()
+    return hashlib.sha256(orjson.dumps([spelt(item) for item in history], option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def spelt(item: Tree) -> Tree:
@@ -114,5 +114,12 @@ def spelt(item: Tree) -> Tree:
     content = item.get("content")
     parts = [{"text": content}] if isinstance(content, str) else content
     if isinstance(parts, list):
-        content = [part.get("text", part) if isinstance(part, dict) else part for part in parts]
+        content = [_part(part) if isinstance(part, dict) else part for part in parts]
     return {"role": item["role"], "content": content}
+
+
+def _part(part: Tree) -> object:
+    """Its words; a picture without what it is listed with where nothing was said."""
+    return (
+        part["text"] if "text" in part else {key: part[key] for key in part if (key, part[key]) != ("detail", "auto")}
+    )

@@ -229,7 +229,7 @@ def portable(items: Sequence[Tree]) -> list[Tree]:
 def mark_of(asked: Sequence[Tree], words: str, calls: Sequence[str]) -> bytes:
     """The same for the same turn, however its words are cut into parts and spaced."""
     told = [[spelt(item) for item in asked], "".join(words.split()), list(calls)]
-    return hashlib.sha256(orjson.dumps(told)).digest()
+    return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def is_call(item: Tree) -> bool:

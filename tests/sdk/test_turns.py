@@ -99,6 +99,15 @@ async def test_a_whole_history_is_known_however_it_is_cut(pages: Pages, whole: b
     assert pages.kept[-1] == 2
 
 
+async def test_a_picture_is_the_same_however_it_is_spelt() -> None:
+    pages = Pages()
+    picture = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    await told(pages, [{"role": "user", "content": [picture]}], "A cat.", [LOOKED, SEEN, model("A cat.")])
+    listed = {"detail": "auto", **picture}
+    history = [{"role": "user", "content": [listed], "type": "message"}, model("A cat."), user("sure?")]
+    assert SEEN in Talk(pages, history, whole=True, always=True).past
+
+
 async def test_the_callers_history_is_the_truth(pages: Pages) -> None:
     changed = [*HISTORY[:2], user("else"), model("No."), user("three")]
     talk = await told(pages, changed, "Well.", [model("Well.")])
