@@ -54,7 +54,7 @@ def place_of(key: str, agent: str, session: str) -> Place:
 
 def thread_of(owner: str, agent: str, root: str) -> Place:
     """Of a conversation of the Responses store. ``owner``: whose that is; ``root``: what it began with."""
-    return Place(f"{owner}/responses", agent, root)
+    return Place(f"responses of {owner}", agent, root)
 
 
 class Book(Protocol):

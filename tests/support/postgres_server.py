@@ -16,7 +16,17 @@ from typing import Any, Self
 START_SECONDS = 60.0
 POLL_SECONDS = 0.05
 USER = "agw"
-FAST = ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "shared_buffers=16MB"]
+FAST = [
+    "-c",
+    "fsync=off",
+    "-c",
+    "synchronous_commit=off",
+    "-c",
+    "shared_buffers=16MB",
+    "-c",
+    "dynamic_shared_memory_type=mmap",
+]
+"""Nothing of it has to outlive the machine."""
 
 
 def programs(user: pwd.struct_passwd | None, folder: Path) -> Path:
@@ -58,7 +68,18 @@ class PostgresServer:
             if self._user is not None:
                 os.chown(self._folder.name, self._user.pw_uid, self._user.pw_gid)
             self._programs = programs(self._user, Path(self._folder.name))
-            command = [str(self._programs / "initdb"), "-D", str(self._data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
+            command = [
+                str(self._programs / "initdb"),
+                "-D",
+                str(self._data),
+                "-U",
+                USER,
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-sync",
+            ]
             subprocess.run(
                 [*command, "--no-instructions", "--locale=C"],
                 check=True,
