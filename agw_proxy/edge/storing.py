@@ -62,7 +62,7 @@ class Storing:
         if kept is not None:
             from agw_proxy.edge.stored import answered  # noqa: PLC0415  likewise
 
-            await answered(kept, exchange, request, state, path, query, None)
+            await answered(kept, exchange, request, state, path, query, None, self._forget)
 
     async def recall(self, exchange: Exchange, state: State, path: str, body: bytes, seen: Peek) -> "Recalled | None":
         """See ``stored.recall``."""

@@ -59,6 +59,17 @@ class Run(msgspec.Struct):
     """Micro-dollars that its model calls have come to so far, and those of the runs that it has caused."""
     most_cost: int = 0
     """With so much it may ask models no more; 0: no bound."""
+    within: "Run | None" = None
+    """The run that has caused it by a model call of its own, and waits for it."""
+
+    def waits_for(self, agent: str) -> bool:
+        """Among the runs that wait for it is one of that agent."""
+        above = self.within
+        while above is not None:
+            if above.agent == agent:
+                return True
+            above = above.within
+        return False
 
 
 class Unconnected(Exception):

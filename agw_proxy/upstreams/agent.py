@@ -13,7 +13,7 @@ from agw_proxy.dialects import openai_responses_answers
 from agw_proxy.dialects.base import Event, Finish, Shown
 from agw_proxy.dialects.openai_responses_streams import Writer
 from agw_proxy.dialects.openai_responses_writer import HEARTBEAT
-from agw_proxy.errors import InvalidParameter, ModelNotFound, UpstreamBroken
+from agw_proxy.errors import InvalidParameter, ModelNotFound, UpstreamBroken, UpstreamQueueFull
 from agw_proxy.sdk.bridge import gathered
 from agw_proxy.sdk.entry import CURRENT, Bounds, Entry, Run
 from agw_proxy.sdk.equipped import own_names
@@ -81,12 +81,13 @@ class Agents:
 
     async def _start(self, entry: Entry, call: Call, asked: Asked, talk: Talk | None) -> Running:
         """Begin the run, in a place of the agent's."""
+        run = run_of(entry, call)
         places = self._places_of(entry)
-        waited = await places.wait()
+        waited = await _placed(places, run)
         if waited and call.on_wait is not None:
             call.on_wait(waited)
         try:
-            return self._runner.start(entry, run_of(entry, call), asked, places.give, talk)
+            return self._runner.start(entry, run, asked, places.give, talk)
         except BaseException:
             places.give()
             raise
@@ -141,7 +142,24 @@ def run_of(entry: Entry, call: Call) -> Run:
         user=caller.user,
         channel=caller.channel,
         most_cost=entry.bounds.cost,
+        within=CURRENT.get(),
     )
+
+
+async def _placed(places: Places, run: Run) -> int:
+    """Take a place for the run; gives the nanoseconds that it took. Raises UpstreamQueueFull.
+
+    One that a run of the same agent waits for, directly or through other agents, takes a free place or none: places
+    that such runs hold come free only after it.
+    """
+    if not run.waits_for(run.agent):
+        return await places.wait()
+    if not places.take():
+        raise UpstreamQueueFull(
+            f"The agent '{run.agent}' is asked by a run of its own, and all its places are taken (concurrent: "
+            f"{places.bound}): to wait for one could be to wait for itself. Give it more places, or let it not ask itself."
+        )
+    return 0
 
 
 def shown_of(asked: Asked, call: Call) -> Shown:

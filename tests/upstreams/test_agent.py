@@ -11,7 +11,7 @@ from agents.testing import ModelStep, ScriptedModel, assistant_message, function
 
 from agw_proxy._hot.peek import peek
 from agw_proxy.dialects.openai_responses_writer import HEARTBEAT
-from agw_proxy.errors import InvalidParameter, ModelNotFound, UpstreamBroken
+from agw_proxy.errors import InvalidParameter, ModelNotFound, UpstreamBroken, UpstreamQueueFull
 from agw_proxy.sdk.entry import CURRENT, Bounds, Run
 from agw_proxy.types import Call, Caller, Stored
 from agw_proxy.upstreams import agent as served_agents
@@ -149,3 +149,36 @@ async def test_bounds_that_change_hold_for_those_who_come() -> None:
         await asyncio.sleep(0)
     gate.set()
     assert [answer["status"] for answer in await asyncio.gather(first, second)] == ["completed"] * 2
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["itself", "through another agent"])
+async def test_a_run_that_asks_its_own_agent_does_not_wait_for_the_place_that_it_has(between: bool) -> None:
+    refused: list[UpstreamQueueFull] = []
+
+    async def asks_itself(_: Any) -> Any:
+        own = CURRENT.get()
+        if between:
+            CURRENT.set(Run("req_between", None, "default/other", within=own))
+        with pytest.raises(UpstreamQueueFull) as caught:
+            await served.upstream.open(target(), call())
+        refused.append(caught.value)
+        return [assistant_message("Alone.")]
+
+    served = Served(Agent(name="helper", model=ScriptedModel([ModelStep.respond(asks_itself)])), Bounds(concurrent=1))
+    async with asyncio.timeout(30):
+        assert (await served.answer())["status"] == "completed"
+    assert "asked by a run of its own" in refused[0].message
+    assert "concurrent: 1" in refused[0].message
+
+
+async def test_a_run_may_ask_its_own_agent_where_a_place_is_free() -> None:
+    async def asks_itself(_: Any) -> Any:
+        reply = await served.upstream.open(target(), call())
+        said = orjson.loads(await reply.read())["output"][0]["content"][0]["text"]
+        reply.close()
+        return [assistant_message(f"It says: {said}")]
+
+    steps = [ModelStep.respond(asks_itself), [assistant_message("Hi.")]]
+    served = Served(Agent(name="helper", model=ScriptedModel(steps)), Bounds(concurrent=2))
+    answer = await served.answer()
+    assert answer["output"][0]["content"][0]["text"] == "It says: Hi."
