@@ -102,7 +102,7 @@ class Gateway(Telling):
         tools = functools.partial(tools_of, log.events, self.metrics, lambda: self._replicas)
         self._agents = Agents(
             lambda: log.events,
-            lambda find: runs_of(find, full, asked, log.events, lambda: self._sessions),
+            lambda find: runs_of(find, full, asked, log.events, self.metrics, lambda: self._sessions),
             tools,
         )
         self.state = self._compile(loaded.settings, None)

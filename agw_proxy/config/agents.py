@@ -85,6 +85,9 @@ class Agents(Part):
     turns: Whole = Field(10, ge=0, le=1000, description="Model calls in a row of one run; 0: no bound.")
     tokens: Whole = Field(0, ge=0, description="Tokens that one run may use; 0: no bound.")
     cost: MicroDollars = Field(0, description="US dollars that one run may spend; 0: no bound.")
+    threads: Whole = Field(
+        32, ge=1, le=1000, description="Synchronous tools at a time, of all agents together, in each worker."
+    )
     overrides: tuple[AgentOverride, ...] = Field((), description="What single agents have different.")
 
     @property

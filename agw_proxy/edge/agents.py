@@ -14,6 +14,7 @@ from agw_proxy._hot.route import Target
 from agw_proxy.config.agents import Agents as AgentSettings
 from agw_proxy.config.settings import Settings
 from agw_proxy.config.values import Dialect
+from agw_proxy.observe.metrics import Metrics
 from agw_proxy.states import AgentState
 from agw_proxy.types import Call, Reply, Upstream
 from agw_proxy.upstreams.passing import PassedOn
@@ -37,6 +38,7 @@ async def runs_of(
     full: Callable[[], Awaitable["Full"]],
     settings: Callable[[], Settings],
     events: "Events",
+    metrics: Metrics,
     sessions: Callable[[], "Sessions"],
 ) -> Upstream:
     """What runs the agents, and takes their own model calls back through the full lane.
@@ -44,8 +46,14 @@ async def runs_of(
     ``settings``: those in force; ``sessions``: what keeps conversations, asked for once, off the loop.
     """
 
+    def default() -> str | None:
+        return settings().agents.model
+
+    def threads() -> int:
+        return settings().agents.threads
+
     def say(name: str, members: Mapping[str, object]) -> None:
-        (events.warning if name.endswith("failure") else events.info)(name, **members)
+        (events.warning if name.endswith(("failure", "blocked_loop")) else events.info)(name, **members)
 
     def imported() -> Callable[[], Upstream]:
         from agw_proxy.edge.inner import Inner  # noqa: PLC0415  it brings aiohttp
@@ -56,7 +64,8 @@ async def runs_of(
         books = sessions()
 
         def made() -> Upstream:
-            return Running(find, Runner(provider(Inner(full), lambda: settings().agents.model), say), books=books)
+            runner = Runner(provider(Inner(full), default), say, threads, metrics.agent_blocked)
+            return Running(find, runner, books=books)
 
         return made
 

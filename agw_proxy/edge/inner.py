@@ -28,6 +28,7 @@ from agw_proxy.edge.headers import CREDENTIALS, HOP_BY_HOP
 from agw_proxy.edge.heartbeat import SILENT
 from agw_proxy.errors import UpstreamBroken, UpstreamUnreachable
 from agw_proxy.policy.limits import within_runs
+from agw_proxy.sdk.entry import SERVING
 from agw_proxy.types import Principal, RawHeaders
 
 if TYPE_CHECKING:
@@ -71,7 +72,11 @@ class Inner:
             )
         handler = (await self._full()).handler
         wire = Wire()
-        task = self._loop.create_task(self._serve(handler, wire, run, (method, path, headers, body)))
+        before = SERVING.set(True)  # from here on it is not the agent's code
+        try:
+            task = self._loop.create_task(self._serve(handler, wire, run, (method, path, headers, body)))
+        finally:
+            SERVING.reset(before)
         wire.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

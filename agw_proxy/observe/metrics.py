@@ -79,6 +79,7 @@ TABLE: tuple[tuple[Family, str], ...] = (
     (Family("agw_cache_bytes", GAUGE), "Bytes of answers kept in memory by all workers."),
     (Family("agw_leases_total", COUNTER, ("outcome",), (), 8), "Parts of shared limits: taken, refused, returned; no answer (away), no room here (no_place)."),
     (Family("agw_tool_seconds", HISTOGRAM, ("tool", "outcome"), LATENCY, 512), "Calls of the gateway's tools, by what became of them."),
+    (Family("agw_agent_blocked_seconds_total", COUNTER, ("agent",), (), 256), "How long agents' code kept a loop from turning, 0.2 s and more at once."),
     (Family("agw_lane_total", COUNTER, ("lane", "reason"), (), 128), "Exchanges by lane, and why that lane."),
     (Family(USAGE, TALLY, ("key", "model", "upstream"), (), 4096), "What keys have used; shown by GET /usage."),
     (Family("agw_build_info", GAUGE, ("version",), (), 4), "Always 1; the version is a label."),
@@ -87,7 +88,7 @@ TABLE: tuple[tuple[Family, str], ...] = (
 )  # fmt: skip
 FAMILIES = tuple(family for family, _ in TABLE)
 HELP = {family.name: text for family, text in TABLE}
-IN_SECONDS = frozenset(family.name for family in FAMILIES if family.name.endswith("_seconds"))
+IN_SECONDS = frozenset(family.name for family in FAMILIES if family.name.endswith(("_seconds", "_seconds_total")))
 
 
 class Metrics:
@@ -191,6 +192,10 @@ class Metrics:
     def taken_out(self, upstream: str, step: int) -> None:
         """An upstream is taken out (1) or brought back (-1)."""
         self.meter.add(self.meter.series("agw_upstream_out", (upstream,)), step)
+
+    def agent_blocked(self, agent: str, seconds: float) -> None:
+        """A step of an agent's code has kept the loop from turning for so long."""
+        self.meter.add(self.meter.series("agw_agent_blocked_seconds_total", (agent,)), round(seconds * 1_000_000))
 
     def redis_up(self, step: int) -> None:
         """A worker can ask Redis (1), or no more (-1)."""
@@ -297,7 +302,7 @@ class Metrics:
                     "buckets": list(sample.buckets),
                 }
             else:
-                entry["value"] = sample.value
+                entry["value"] = sample.value / scale if scale > 1 else sample.value
             result.setdefault(family.name, []).append(entry)
         costs = _costs(self.meter.collect(USAGE))
         if costs:
@@ -346,8 +351,8 @@ def _families(samples: list[Sample]) -> Iterator["Metric"]:
                 money.add_metric(list(who), usd)
             yield money
             continue
+        scale = 1_000_000 if name in IN_SECONDS else 1
         if family.kind == HISTOGRAM:
-            scale = 1_000_000 if name in IN_SECONDS else 1
             histogram = HistogramMetricFamily(name, HELP[name], labels=labels)
             for sample in by_name[name]:
                 count, buckets = 0, []
@@ -360,5 +365,5 @@ def _families(samples: list[Sample]) -> Iterator["Metric"]:
         kind = CounterMetricFamily if family.kind == COUNTER else GaugeMetricFamily
         plain = kind(name, HELP[name], labels=labels)
         for sample in by_name[name]:
-            plain.add_metric(list(sample.labels), sample.value)
+            plain.add_metric(list(sample.labels), sample.value / scale)
         yield plain

@@ -78,6 +78,8 @@ class Unconnected(Exception):
 
 CURRENT: ContextVar[Run | None] = ContextVar("agw_agent_run", default=None)
 """Set around each run, read by the model provider."""
+SERVING: ContextVar[bool] = ContextVar("agw_agent_serving", default=False)
+"""Set within a run around each model call of its own: what is done there is the gateway's doing, not its author's."""
 
 
 class ModelCalls(Protocol):

@@ -12,14 +12,16 @@ import importlib.util
 import inspect
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
 
+from agw_proxy.sdk.contained import Contained
 from agw_proxy.sdk.discovery import Found
+from agw_proxy.sdk.entry import Run
 from agw_proxy.tools.modules import forget, import_file, new_package
 from agw_proxy.tools.threads import Quit, on_thread
 
@@ -135,9 +137,16 @@ async def called(function: Callable[..., Any], context: Context) -> Any:
     """What a hook or a factory gives: awaited on the loop where it is asynchronous, else from a thread of its own."""
     arguments = (context,) if _takes_one(function) else ()
     if inspect.iscoroutinefunction(function):
-        return await function(*arguments)
+        return await _on_loop(function(*arguments), context)
     given = await on_thread(lambda: function(*arguments), f"agw-agent {context.id}")
+    if inspect.iscoroutine(given):
+        return await _on_loop(given, context)
     return await given if inspect.isawaitable(given) else given
+
+
+async def _on_loop(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
+    """In a task of its own, whose steps are known as that agent's."""
+    return await asyncio.get_running_loop().create_task(Contained(coroutine, Run("", None, context.id)))
 
 
 def _import(package: str, found: Found) -> ModuleType:

@@ -21,12 +21,14 @@ from agw_proxy.errors import AgentNeedsApproval, AgentTimeout, GatewayError, Ups
 from agw_proxy.sdk.bridge import Bridge
 from agw_proxy.sdk.carried import Carried
 from agw_proxy.sdk.contained import Contained, contain
-from agw_proxy.sdk.entry import CURRENT, Entry, Run
+from agw_proxy.sdk.entry import CURRENT, SERVING, Entry, Run
 from agw_proxy.sdk.equipped import Equipped, known, tells_no_usage
 from agw_proxy.sdk.faults import TokensSpent, error_of, is_bound
 from agw_proxy.sdk.hooks import Say, Watch, about
+from agw_proxy.sdk.lookout import Counts, Lookout
 from agw_proxy.sdk.requests import Asked, choice_of, settings_of
 from agw_proxy.sdk.sessions import Memory
+from agw_proxy.sdk.threads import DEFAULT, divide
 from agw_proxy.sdk.turns import Talk
 
 MAX_WAITING_EVENTS = 1024
@@ -43,13 +45,25 @@ log = logging.getLogger("agw_proxy.sdk")
 class Runner:
     """Starts runs, and knows them until they have ended. Used on one loop."""
 
-    def __init__(self, provider: ModelProvider, say: Say) -> None:
-        """``provider``: of the models that agents name. ``say``: writes events to the log."""
+    def __init__(
+        self,
+        provider: ModelProvider,
+        say: Say,
+        threads: Callable[[], int] = lambda: DEFAULT,
+        blocked: Counts = lambda agent, seconds: None,  # noqa: ARG005  told by place
+    ) -> None:
+        """``provider``: of the models that agents name. ``say``: writes events to the log.
+
+        ``threads``: how many synchronous tools may run at a time. ``blocked``: hears who has blocked the loop. To be made
+        on the loop.
+        """
         # What agents do is the gateway's to tell; the SDK would send it to its vendor.
         agents.set_tracing_disabled(True)
         self._provider = provider
         self._say = say
         self._carried = Carried()
+        divide(asyncio.get_running_loop(), threads)
+        self._lookout = Lookout(say, blocked)
         self._runs: set[Running] = set()
 
     def start(
@@ -88,6 +102,7 @@ class Runner:
             running.cancel()
         while self._runs:
             await asyncio.wait([running.task for running in self._runs])
+        self._lookout.close()
 
 
 class Running:
@@ -125,7 +140,9 @@ class Running:
         """Start the task."""
         loop = asyncio.get_running_loop()
         contain(loop)
-        self.task = loop.create_task(Contained(self._drive(agent, items, provider)), name=f"agent {self._entry.id}")
+        self.task = loop.create_task(
+            Contained(self._drive(agent, items, provider), self._run), name=f"agent {self._entry.id}"
+        )
         self.task.add_done_callback(lambda _: self._ended())  # also where it was cancelled before its first step
 
     def cancel(self) -> None:
@@ -155,6 +172,7 @@ class Running:
 
     async def _drive(self, agent: Agent[Any], items: list[Tree], provider: ModelProvider) -> None:
         CURRENT.set(self._run)
+        SERVING.set(False)
         begun = time.monotonic_ns()
         bounds = self._entry.bounds
         self._say("sdk_agent.start", {**about(self._run), "version": self._entry.version})

@@ -60,11 +60,13 @@ class Served:
         *,
         books: Books | None = None,
         caller: Caller | None = None,
+        threads: int = 32,
+        runner: Runner | None = None,
     ) -> None:
         self.caller = caller
         self.told: list[tuple[str, dict[str, object]]] = []
         self.entry = Entry(NAME, agent, "1", "agent.py", bounds=bounds or Bounds(), shows=shows)
-        self.runner = Runner(MultiProvider(), self._say)
+        self.runner = runner or Runner(MultiProvider(), self._say, lambda: threads)
         self.upstream = Agents(lambda name: self.entry if name == NAME else None, self.runner, books=books)
         self.service = Service(
             upstream=self.upstream,
