@@ -7,8 +7,6 @@ import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import SecretStr
-
 from agw_proxy import __version__
 from agw_proxy._hot.circuit import Board
 from agw_proxy._hot.lane import Policy
@@ -16,14 +14,14 @@ from agw_proxy._hot.limit import Table
 from agw_proxy._hot.meter import Meter
 from agw_proxy.api.endpoint import Endpoint, Matcher
 from agw_proxy.api.openapi import document
-from agw_proxy.api.table import ENDPOINTS
+from agw_proxy.api.table import ENDPOINTS, parted
 from agw_proxy.config import devkey
 from agw_proxy.config.loader import ConfigError, Loaded
 from agw_proxy.config.reload import Reloader, needs_restart
-from agw_proxy.config.settings import Key, Settings
+from agw_proxy.config.settings import Settings
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.accounts import Accounts
-from agw_proxy.edge.agents import Agents, runs_of, tools_of
+from agw_proxy.edge.agents import Find, agents_for, runs_of, tools_of
 from agw_proxy.edge.descriptors import Descriptors
 from agw_proxy.edge.exchange import Bounds
 from agw_proxy.edge.lane import Origins, compile_policy
@@ -38,6 +36,7 @@ from agw_proxy.errors import ReloadFailed
 from agw_proxy.observe.alerts import Alerts
 from agw_proxy.observe.log import Log
 from agw_proxy.observe.metrics import FAMILIES, Metrics
+from agw_proxy.types import Upstream
 from agw_proxy.upstreams.catalog import Catalog
 from agw_proxy.upstreams.probes import Probes
 from agw_proxy.upstreams.service import retire
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from agw_proxy.edge.replicas import Replicas
     from agw_proxy.edge.taping import Taping
 
-BODIES_BYTES = 256 * 1024 * 1024  # all request bodies in memory together, unless one alone may be larger
-DEVELOPMENT_KEY_NAME = "development"
 T = TypeVar("T")
 
 
@@ -98,35 +95,17 @@ class Gateway(Telling):
             from agw_proxy.edge.taping import taping  # noqa: PLC0415  few gateways record
 
             self._taping = taping(loaded.settings.server.record, self.metrics, log)
-        full, asked = lambda: self._edges[0].load_full(), lambda: self.state.settings  # noqa: PLW0108  no edge yet
         tools = functools.partial(tools_of, log.events, self.metrics, lambda: self._replicas)
-        self._agents = Agents(
-            lambda: log.events,
-            lambda find: runs_of(find, full, asked, log.events, self.metrics, lambda: self._sessions),
-            tools,
-        )
+        self._agents = agents_for(link, log, self._make_runs, lambda: self.state.keys, self._take_agents, tools)
         self.state = self._compile(loaded.settings, None)
         self._know_models()
         shared = link.shared if link is not None else None
         self._recorder = recorder(loaded.settings, environ, shared, self.metrics, log, lambda: self.state)
         self.development_key = devkey.generated(loaded.settings, environ)
         settings = loaded.settings
-        self._bounds = Bounds(
-            max_head_bytes=settings.server.max_header_kb << 10,
-            max_body_bytes=settings.server.max_body_mb << 20,
-            max_bodies_bytes=max(BODIES_BYTES, settings.server.max_body_mb << 20),
-            body_seconds=settings.server.body_seconds,
-            json_depth=settings.server.json_depth,
-        )
-        scraped = settings.metrics.prometheus
-        endpoints = [endpoint for endpoint in ENDPOINTS if scraped or endpoint.name != "metrics_prometheus"]
+        self._bounds = Bounds.of(settings.server)
+        endpoints, self._endpoints, self._admin_endpoints = parted(settings)
         self._document = functools.cache(lambda: document(endpoints, __version__))
-        admin = [endpoint for endpoint in endpoints if endpoint.access in {"admin", "scrape"}]
-        rest = [endpoint for endpoint in endpoints if endpoint not in admin]
-        apart = settings.server.admin_port is not None
-        self._endpoints = rest if apart else endpoints
-        opened = [endpoint for endpoint in rest if endpoint.access == "open"]
-        self._admin_endpoints = [*admin, *opened] if apart else None
         self._alerts = Alerts(loaded.settings.alerts, log.events.warning, self.metrics.dropped)
         self.accounts = Accounts(self.metrics, log, self._alerts)
         self._admin_accounts = Accounts(self.metrics, log)
@@ -182,18 +161,20 @@ class Gateway(Telling):
             why = why or "recording"
         return compile_policy(self.state, ENDPOINTS, self._origins, why=why)
 
+    async def _make_runs(self, find: Find) -> Upstream:
+        """What runs agents in this process."""
+        full = lambda: self._edges[0].load_full()  # noqa: E731, PLW0108  no edge yet
+        state, sessions = lambda: self.state.settings, lambda: self._sessions
+        return await runs_of(find, full, state, self.log.events, self.metrics, sessions)
+
     # -- the state in force
 
     def _compile(self, settings: Settings, old: State | None) -> State:
         """New tables from settings; what is unchanged (an upstream's pool, its health) is carried over."""
         if old is not None:  # with whom it shares limits is fixed at the start
             settings = settings.model_copy(update={"redis": old.settings.redis})
-        keys = settings.keys
         development = devkey.generated(settings, self._environ)
-        if development is not None:
-            # Made without validation: it is ours, and a validator of keys alone would have to be built for it.
-            key = SecretStr(development)
-            keys = (Key.model_construct(name=DEVELOPMENT_KEY_NAME, key=key, admin=True, tools=("*",)),)
+        keys = devkey.let_in(settings, development)
 
         def on_dead(upstream: str, key: str) -> None:
             self.log.events.warning("upstream.key_refused", upstream=upstream, key=key)
@@ -254,6 +235,7 @@ class Gateway(Telling):
         except ReloadFailed as error:
             return str(error)
         self._reloader.version = version
+        await self._agents.settle(self.state.settings)
         if discover:
             await self._discover()
         self._tell(discover=discover)
@@ -287,14 +269,12 @@ class Gateway(Telling):
         if await self._agents.refresh(loaded.settings):
             loop = asyncio.get_running_loop()
             new = await loop.run_in_executor(None, self._compile, loaded.settings, new)
-        self.state, self._next = new, None
-        for edge in self._edges:
-            edge.lane.swap(self._policy(edge.accounts))
+        self._next = None
+        self._put_in_force(new)
         self._origins.keep(new.services)
         self._overload.take_up(new.settings)
         self._alerts.take_up(new.settings.alerts)
         self._probe()
-        self._know_models()
         kept = {id(service.upstream) for service in new.services}
         for service in old.services:
             if id(service.upstream) not in kept:
@@ -306,6 +286,18 @@ class Gateway(Telling):
             if fixed := needs_restart(self._started, loaded.settings):
                 self.log.events.warning("config.needs_restart", settings=fixed)
         return self.configuration()
+
+    def _put_in_force(self, state: State) -> None:
+        self.state = state
+        for edge in self._edges:
+            edge.lane.swap(self._policy(edge.accounts))
+        self._know_models()
+
+    async def _take_agents(self) -> None:
+        """There are other agents, which other workers run."""
+        async with self._reloading:
+            old = self.state
+            self._put_in_force(await asyncio.to_thread(self._compile, old.settings, old))
 
     async def refresh_upstreams(self) -> Mapping[str, object]:
         """See ``types.Control``."""
@@ -352,11 +344,10 @@ class Gateway(Telling):
                 hurry.set()
 
         # A service manager signals all processes at once: in a worker only the supervisor can mean it for the second time.
-        loop.add_signal_handler(signal.SIGTERM, on_stop if self._link is None else stop.set)
+        loop.add_signal_handler(signal.SIGTERM, on_stop if self._link is None else self._link.on_term(stop.set))
         self._replicas = await self._join()
         if await self._agents.start(self.state.settings):
-            self.state = self._compile(self.state.settings, self.state)
-            self._know_models()
+            self._put_in_force(self._compile(self.state.settings, self.state))
         edge = self._edge(self._endpoints, self.accounts)
         admin = self._admin_endpoints
         admin_edge = self._edge(admin, self._admin_accounts) if admin is not None else None

@@ -353,7 +353,7 @@ class Control(SessionControl, Protocol):
         """The upstreams in order of configuration."""
         ...
 
-    def agents(self) -> list[AgentState]:
+    async def agents(self) -> list[AgentState]:
         """The agents that were found, by id, then what was left out."""
         ...
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agw_proxy.app import DEVELOPMENT_KEY_NAME
+from agw_proxy.config.devkey import NAME
 from agw_proxy.config.loader import ConfigError
 from agw_proxy.errors import ReloadFailed
 from tests.edge.conftest import config, shared_upstream, upstream
@@ -193,7 +193,7 @@ async def test_without_keys_one_is_generated_and_kept(config: Tree, tmp_path: Pa
         async with serving(config, tmp_path) as running:
             keys.append(running.gateway.development_key)
             assert (await running.chat(key=keys[0])).status == 200
-            assert (await running.receipt())["key"] == DEVELOPMENT_KEY_NAME
+            assert (await running.receipt())["key"] == NAME
             assert (await running.ask("GET", "/upstreams", key=keys[0])).status == 200
     assert keys[0] is not None
     assert keys == [keys[0]] * 2

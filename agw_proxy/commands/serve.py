@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    if loaded.settings.server.workers > 1:
+    if loaded.settings.server.workers > 1 or loaded.settings.agents.workers:
         return _supervise(loaded, read, environ)
     return _serve(loaded, read, environ)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from agw_proxy.config.resilience import Part
-from agw_proxy.config.values import Duration, FilePath, MicroDollars, Name, Names, UpstreamName, Whole
+from agw_proxy.config.values import Duration, FilePath, MicroDollars, Name, Names, UpstreamName, Whole, WorkersApart
 
 AGENT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(/[a-z0-9][a-z0-9._-]{0,63}){1,8}")
 
@@ -85,6 +85,11 @@ class Agents(Part):
     turns: Whole = Field(10, ge=0, le=1000, description="Model calls in a row of one run; 0: no bound.")
     tokens: Whole = Field(0, ge=0, description="Tokens that one run may use; 0: no bound.")
     cost: MicroDollars = Field(0, description="US dollars that one run may spend; 0: no bound.")
+    workers: WorkersApart = Field(
+        0,
+        description="Processes of their own that run the agents, so that nothing an agent does holds up a relay; 0: each "
+        "worker of `server.workers` runs them itself. Both together at most 28. Linux only.",
+    )
     threads: Whole = Field(
         32, ge=1, le=1000, description="Synchronous tools at a time, of all agents together, in each worker."
     )

@@ -12,7 +12,7 @@ from agw_proxy.config.environment import nearest
 from agw_proxy.config.settings import KEY_FORMS
 from agw_proxy.config.tree import Node, Problem, locate, problem
 from agw_proxy.config.tree import Path as TreePath
-from agw_proxy.config.values import RESERVED, is_public, only_one
+from agw_proxy.config.values import MAX_WORKERS, RESERVED, is_public, only_one, processors
 
 ECHO = ("agw", "echo")
 CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
@@ -267,6 +267,9 @@ def _agents(root: Node) -> list[tuple[TreePath, str]]:
     agents = root.get("agents")
     items = agents.items("overrides") if agents is not None else []
     found: list[tuple[TreePath, str]] = []
+    here, apart = _workers(root, "server"), _workers(root, "agents")
+    if here + apart > MAX_WORKERS and max(here, apart) <= MAX_WORKERS:
+        found.append((("agents", "workers"), f"expected at most {MAX_WORKERS} with server.workers, which is {here}"))
     for field in ("name", "serve_as"):
         seen: dict[str, Node] = {}
         for index, item in enumerate(items):
@@ -277,6 +280,14 @@ def _agents(root: Node) -> list[tuple[TreePath, str]]:
             elif name is not None:
                 seen[name] = item
     return found
+
+
+def _workers(root: Node, section: str) -> int:
+    """How many the section wants; 0 for what is not said, or is no number."""
+    node = root.get(section)
+    value = node.get("workers") if node is not None else None
+    told = str(value.value).strip() if value is not None else ""
+    return processors() if told == "auto" else int(told) if told.isdecimal() else 0
 
 
 def _sha256(text: str) -> str:

@@ -5,16 +5,17 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agw_proxy.config.tree import ConfigError, Origin, problem
 
 if TYPE_CHECKING:
-    from agw_proxy.config.settings import Settings
+    from agw_proxy.config.settings import Key, Settings
 
 FILE = "dev.key"
+NAME = "development"
 KEY_BYTES = 32  # 256 random bits
 KEY = re.compile(r"agw-[A-Za-z0-9_-]{43}")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -24,6 +25,18 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def generate() -> str:
     """Make a new gateway key: ``agw-`` and 32 random bytes in URL-safe base64 (RFC 4648 section 5, unpadded)."""
     return f"agw-{secrets.token_urlsafe(KEY_BYTES)}"
+
+
+def let_in(settings: "Settings", generated: str | None) -> "Sequence[Key]":
+    """Give the keys that are let in: those of the settings, or the ``generated`` one."""
+    if generated is None:
+        return settings.keys
+    from pydantic import SecretStr  # noqa: PLC0415  who only makes keys does without
+
+    from agw_proxy.config.settings import Key  # noqa: PLC0415  likewise
+
+    # Made without validation: it is ours, and a validator of keys alone would have to be built for it.
+    return (Key.model_construct(name=NAME, key=SecretStr(generated), admin=True, tools=("*",)),)
 
 
 def state_dir(configured: Path | None, environ: Mapping[str, str]) -> Path:

@@ -64,7 +64,7 @@ errors are listed at once with file, line and path. Values of secrets are never 
 
 A reload (SIGHUP, `POST /security/refresh`) takes up all of it but `log`, `redis`, `usage`, `metrics.prometheus` and, of
 `server`, `host`, `port`, `workers`, `heartbeat_seconds`, `admin_port`, `max_body_mb`, `max_header_kb`, `max_connections`,
-`body_seconds` and `state_dir`: where one of these has changed, the log says `config.needs_restart` and which. The first
+`body_seconds` and `state_dir`, of `agents` `workers`: where one of these has changed, the log says `config.needs_restart` and which. The first
 `budgets` of all count at once; that a restart keeps what is spent begins with the next one, so they are named there, too.
 
 ## References

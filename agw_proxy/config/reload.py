@@ -71,6 +71,7 @@ def needs_restart(started: Settings, current: Settings) -> list[str]:
     fixed += [
         f"log.{field}" for field in Log.model_fields if getattr(started.log, field) != getattr(current.log, field)
     ]
+    fixed += ["agents.workers"] if started.agents.workers != current.agents.workers else []
     fixed += ["metrics.prometheus"] if started.metrics.prometheus != current.metrics.prometheus else []
     fixed += [section for section in SECTIONS if getattr(started, section) != getattr(current, section)]
     return fixed + (["budgets"] if current.has_budgets and not started.has_budgets else [])
@@ -80,8 +81,11 @@ def with_fixed(started: Settings, current: Settings) -> Settings:
     """``current``, but for what is read at the start only: that stays, for processes that come later too."""
     metrics = current.metrics.model_copy(update={"prometheus": started.metrics.prometheus})
     server = current.server.model_copy(update={field: getattr(started.server, field) for field in FIXED})
+    agents = current.agents.model_copy(update={"workers": started.agents.workers})
     sections = {section: getattr(started, section) for section in SECTIONS}
-    return current.model_copy(update={"server": server, "log": started.log, "metrics": metrics, **sections})
+    return current.model_copy(
+        update={"server": server, "agents": agents, "log": started.log, "metrics": metrics, **sections}
+    )
 
 
 def _stamp(seconds: float) -> str:

@@ -60,7 +60,7 @@ UNSUPPORTED = (
 )  # fmt: skip
 """Sections of the contract that a later version brings; until then each is refused by name."""
 
-UNSUPPORTED_FIELDS = frozenset({("agents", "workers"), ("upstreams", "proxy")})
+UNSUPPORTED_FIELDS = frozenset({("upstreams", "proxy")})
 """Likewise for fields: (section, field)."""
 
 REPLAYED = "http://replay.invalid"  # RFC 6761 section 6.4: nobody can be there

@@ -235,6 +235,13 @@ def workers(value: object) -> object:
     return value
 
 
+def apart(value: object) -> object:
+    """Take how many workers are to run agents; any only where the system can."""
+    if sys.platform != "linux" and value not in {0, "0"}:
+        raise ValueError("workers of agents need Linux; expected 0: they run in the worker that serves")
+    return value
+
+
 def processors(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """How many processors this process may use: by its affinity, and by a container's ``quota`` (rounded up).
 
@@ -288,6 +295,7 @@ Factor = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1_000_000, a
 MicroDollars = Annotated[int, BeforeValidator(micro_dollars)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
 Workers = Annotated[Whole, BeforeValidator(workers), Field(ge=1, le=MAX_WORKERS)]
+WorkersApart = Annotated[Whole, BeforeValidator(apart), Field(ge=0, le=MAX_WORKERS - 1)]
 Heartbeat = Annotated[Duration, AfterValidator(heartbeat)]
 Name = Annotated[str, AfterValidator(printable)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_texts)]

@@ -5,6 +5,7 @@ Where no folder has an agent, nothing of the SDK is imported, and there is no su
 
 import asyncio
 import gc
+import importlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,17 +15,22 @@ from agw_proxy._hot.route import Target
 from agw_proxy.config.agents import Agents as AgentSettings
 from agw_proxy.config.settings import Settings
 from agw_proxy.config.values import Dialect
+from agw_proxy.observe.log import Log
 from agw_proxy.observe.metrics import Metrics
+from agw_proxy.policy.keys import Keys
 from agw_proxy.states import AgentState
 from agw_proxy.types import Call, Reply, Upstream
 from agw_proxy.upstreams.passing import PassedOn
+from agw_proxy.upstreams.services import AgentUpstream
+from agw_proxy.upstreams.unwrapped import lost_by
 
 if TYPE_CHECKING:
     from agw_proxy.edge.full_server import Full
     from agw_proxy.edge.sessions import Sessions
+    from agw_proxy.edge.worker_link import WorkerLink
     from agw_proxy.sdk.catalog import Catalog, Events
     from agw_proxy.sdk.entry import Entry
-    from agw_proxy.tools.registry import Metrics, Registry, Shared
+    from agw_proxy.tools.registry import Registry, Shared
 
 WATCH_SECONDS = 1.0  # between two looks at the files: an editor's save is taken up within two
 
@@ -55,21 +61,45 @@ async def runs_of(
     def say(name: str, members: Mapping[str, object]) -> None:
         (events.warning if name.endswith(("failure", "blocked_loop")) else events.info)(name, **members)
 
-    def imported() -> Callable[[], Upstream]:
-        from agw_proxy.edge.inner import Inner  # noqa: PLC0415  it brings aiohttp
-        from agw_proxy.sdk.models import provider  # noqa: PLC0415  it brings the SDK
-        from agw_proxy.sdk.runner import Runner  # noqa: PLC0415  likewise
-        from agw_proxy.upstreams.agent import Agents as Running  # noqa: PLC0415  likewise
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, _import)
+    from agw_proxy.edge.inner import Inner  # noqa: PLC0415  it brings aiohttp
+    from agw_proxy.sdk.models import provider  # noqa: PLC0415  it brings the SDK
+    from agw_proxy.sdk.runner import Runner  # noqa: PLC0415  likewise
+    from agw_proxy.upstreams.agent import Agents as Running  # noqa: PLC0415  likewise
 
-        books = sessions()
+    models = await loop.run_in_executor(None, provider, Inner(full), default)
+    books = await loop.run_in_executor(None, sessions)
+    return Running(find, Runner(models, say, threads, metrics.agent_blocked), books=books)
 
-        def made() -> Upstream:
-            runner = Runner(provider(Inner(full), default), say, threads, metrics.agent_blocked)
-            return Running(find, runner, books=books)
 
-        return made
+def _import() -> None:
+    for module in ("agw_proxy.edge.inner", "agw_proxy.upstreams.agent"):
+        importlib.import_module(module)
 
-    return (await asyncio.get_running_loop().run_in_executor(None, imported))()
+
+def agents_for(
+    link: "WorkerLink | None",
+    log: Log,
+    make: Make,
+    keys: Callable[[], Keys],
+    on_change: Callable[[], Awaitable[None]],
+    registry: "Callable[[], Registry]",
+) -> "Agents":
+    """Those that this process runs; where it is one of several, and some only run agents, those that they run.
+
+    ``make``: see ``Make``. ``keys``: those in force. ``on_change``: called where other workers have others than before.
+    ``registry``: makes that of their tools.
+    """
+    if link is None or link.inboxes is None:
+        return Agents(lambda: log.events, make, registry)
+    if link.apart:
+        from agw_proxy.edge.agents_hosted import HostedAgents  # noqa: PLC0415  few gateways have workers for them
+
+        return HostedAgents(link, log, make, keys, registry)
+    from agw_proxy.edge.agents_placed import PlacedAgents  # noqa: PLC0415  likewise
+
+    return PlacedAgents(link, log, on_change)
 
 
 def tools_of(events: "Events", metrics: "Metrics", shared: "Callable[[], Shared | None]") -> "Registry":
@@ -117,6 +147,8 @@ class _Run(PassedOn):
 
     def __init__(self, reply: Reply, held: ExitStack) -> None:
         super().__init__(reply)
+        self.dropped = lost_by(reply)
+        """See ``opening.Opened``."""
         self._held = held
 
     def close(self) -> None:
@@ -134,7 +166,7 @@ class Agents:
         """``events``: the log's, asked for when there is something to say. ``registry``: makes that of their tools."""
         self._events, self._make, self._registry = events, make, registry
         self._tools: Registry | None = None
-        self.upstream: Hosted | None = None
+        self.upstream: AgentUpstream | None = None
         self._catalog: Catalog | None = None
         self._watch: asyncio.Task[None] | None = None
         self._taken: str | None = None
@@ -154,7 +186,7 @@ class Agents:
     async def refresh(self, settings: Settings) -> bool:
         """Look again. True where there is, or was, any agent to be served. Never raises for what is wrong with one."""
         agents = settings.agents
-        self._taken = await _signature(settings)  # before the look: what changes meanwhile is seen next time
+        self._taken = await signature(settings)  # before the look: what changes meanwhile is seen next time
         if self._catalog is None:
             kind = await asyncio.get_running_loop().run_in_executor(None, _catalog, agents)
             if kind is None:
@@ -177,6 +209,13 @@ class Agents:
         await self._tools.refresh(settings.tools)
         REGISTRY.set(self._tools)
 
+    async def settle(self, settings: Settings) -> None:
+        """After a reload: wait for the processes that run these agents, where it is not this one."""
+
+    async def look(self) -> list[AgentState]:
+        """The same as ``states``, of all processes that run these agents."""
+        return self.states()
+
     def states(self) -> list[AgentState]:
         """All that were found, in order of their ids, then what was left out."""
         return self._catalog.states() if self._catalog is not None else []
@@ -197,7 +236,7 @@ class Agents:
         """A change is taken up once the files are still: an editor, or a copy, may need several steps."""
         before: str | None = None
         while True:
-            now = await _signature(settings())
+            now = await signature(settings())
             if now is not None and now == before and now != self._taken:
                 self._taken = now  # once, also where the configuration is not accepted
                 await asyncio.gather(reload(), return_exceptions=True)  # what was wrong with it is in the log
@@ -214,7 +253,7 @@ def _catalog(settings: AgentSettings) -> "type[Catalog] | None":
     return Catalog
 
 
-async def _signature(settings: Settings) -> str | None:
+async def signature(settings: Settings) -> str | None:
     """Changes with any file below the folders of agents, and beside those of tools; None where nobody watches any."""
     agents = settings.agents.paths if settings.agents.auto_reload else ()
     functions = [tool.python.rpartition(":")[0] for tool in settings.tools if settings.server.tool_auto_reload]

@@ -12,6 +12,7 @@ from agw_proxy._hot.money import Tariff
 from agw_proxy._hot.reserve import PARTED, REJECTED, SERVED, UNSERVED, Reserve
 from agw_proxy._hot.route import Target
 from agw_proxy._hot.tokens import Learner
+from agw_proxy.config.settings import Server
 from agw_proxy.edge.finishing import Ending
 from agw_proxy.edge.state import State
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamError, UpstreamRejected
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 NOTHING = Usage(0, 0, 0)
+BODIES_BYTES = 256 * 1024 * 1024  # all request bodies in memory together, unless one alone may be larger
 
 
 class Exchange:
@@ -386,3 +388,14 @@ class Bounds(msgspec.Struct, frozen=True):
     max_bodies_bytes: int
     body_seconds: float
     json_depth: int
+
+    @classmethod
+    def of(cls, server: Server) -> "Bounds":
+        """As they are configured."""
+        return cls(
+            max_head_bytes=server.max_header_kb << 10,
+            max_body_bytes=server.max_body_mb << 20,
+            max_bodies_bytes=max(BODIES_BYTES, server.max_body_mb << 20),
+            body_seconds=server.body_seconds,
+            json_depth=server.json_depth,
+        )

@@ -9,7 +9,8 @@ from agw_proxy.config.settings import Server
 from agw_proxy.edge.background import Desk
 from agw_proxy.edge.behind import Later
 from agw_proxy.edge.exchange import Exchange
-from agw_proxy.edge.heartbeat import COMMENT, STREAM_HEADERS
+from agw_proxy.edge.heartbeat import STREAM_HEADERS
+from agw_proxy.edge.pings import COMMENT
 from agw_proxy.edge.relayed import Relayed, reset
 from agw_proxy.edge.respond import common_headers, error_event
 from agw_proxy.errors import CallerGone, GatewayError, NotKept, StoreUnavailable

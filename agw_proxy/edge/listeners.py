@@ -21,12 +21,12 @@ class Listeners:
         self._path = path
 
     def of(self, worker: int) -> tuple[socket.socket, ...]:
-        """The main socket of a worker and, where there is one, that of its admin port."""
-        return self._doors[worker]
+        """The main socket of a worker and, where there is one, that of its admin port; none of one that runs agents only."""
+        return self._doors[worker] if worker < len(self._doors) else ()
 
     def alone(self, worker: int) -> tuple[socket.socket, ...]:
         """Those that nobody but this worker accepts on."""
-        return self._doors[worker][1:] if self._path is not None else self._doors[worker]
+        return self.of(worker)[1:] if self._path is not None else self.of(worker)
 
     def close(self) -> None:
         """Let go of them, in this process; they listen until the last one has."""

@@ -16,6 +16,7 @@ from agw_proxy.observe.metrics import FAMILIES
 
 LINE_BYTES = 64  # a worker's tick has a cache line of its own
 WORDS = LINE_BYTES // 8
+TICK, VERSION, BURIED, FAILING = range(4)  # the words of a worker's line
 
 
 class Shared:
@@ -48,14 +49,34 @@ class Shared:
 
     def tick(self, worker: int, now_ns: int) -> None:
         """The worker's loop turns: ``now_ns`` on the monotonic clock, which is one for all processes."""
-        self._ticks[worker * WORDS] = now_ns  # one aligned word with one writer: a reader sees the old or the new one
+        self._ticks[worker * WORDS + TICK] = (
+            now_ns  # one aligned word with one writer: a reader sees the old or the new one
+        )
 
     def ticked_ns(self, worker: int) -> int:
         """When it last turned."""
-        return self._ticks[worker * WORDS]
+        return self._ticks[worker * WORDS + TICK]
+
+    def stand(self, worker: int, version: int) -> None:
+        """It serves, and has taken up (or refused) the configuration of that version; 0: it does not serve."""
+        self._ticks[worker * WORDS + VERSION] = version
+
+    def stands(self, worker: int) -> tuple[int, int]:
+        """The version of ``stand``, and how many have been that worker before: both are the same while nothing has changed."""
+        return self._ticks[worker * WORDS + VERSION], self._ticks[worker * WORDS + BURIED]
+
+    def fail(self, worker: int, *, failing: bool) -> None:
+        """It ends again and again before it serves (the supervisor's to say): nobody is to wait for it."""
+        self._ticks[worker * WORDS + FAILING] = int(failing)
+
+    def fails(self, worker: int) -> bool:
+        """See ``fail``."""
+        return bool(self._ticks[worker * WORDS + FAILING])
 
     def bury(self, worker: int) -> int:
         """Take back what a dead worker held, before its replacement starts; gives how many concurrency slots that were."""
+        self.stand(worker, 0)
+        self._ticks[worker * WORDS + BURIED] += 1
         self.meter(worker).forget_gauges(worker)
         self.board(worker).reclaim(worker)
         return self.table(worker).reclaim(worker)

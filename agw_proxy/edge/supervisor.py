@@ -20,9 +20,10 @@ from pathlib import Path
 from agw_proxy.config.loader import ConfigError, Loaded, refuse_emptied
 from agw_proxy.config.reload import needs_restart, with_fixed
 from agw_proxy.config.tree import problem
+from agw_proxy.edge.inboxes import Inboxes
 from agw_proxy.edge.listeners import Listeners
 from agw_proxy.edge.shared import Shared
-from agw_proxy.edge.slots import Handing, Slot
+from agw_proxy.edge.slots import Handing, Slot, stand_in
 from agw_proxy.edge.worker_link import (
     TICK_SECONDS,
     Answer,
@@ -32,7 +33,6 @@ from agw_proxy.edge.worker_link import (
     Failed,
     Message,
     Ready,
-    Stand,
     Take,
     Taken,
     WorkerLink,
@@ -46,7 +46,6 @@ LATE_SECONDS = 2 * TICK_SECONDS  # a loop that has not turned for so long while 
 PAUSE_SECONDS = 1.0  # between two looks: then this process stood still too, and old ticks prove nothing
 START_SECONDS = 60.0  # for a worker to get ready
 START_ATTEMPTS = 3  # by a worker that was never ready, before the whole start is given up
-BACKOFF_SECONDS = (0.1, 5.0)  # before a replacement: the first, doubled up to the second
 STABLE_SECONDS = 60.0  # a worker that served so long has earned a quick replacement again
 LAST_SECONDS = 5.0  # to end after the drain's time, or after having hung up
 TAKE_SECONDS = 5.0  # for all workers to take up a configuration
@@ -81,8 +80,12 @@ class Supervisor:
         self._log = log.events
         self._announce: Callable[[str, str], None] | None = announce
         self._heartbeat = server.heartbeat_seconds
-        self._shared = Shared(server.workers, limits)
-        self._slots = [Slot(number) for number in range(server.workers)]
+        apart = loaded.settings.agents.workers
+        self._inboxes = Inboxes(apart) if apart else None
+        self._shared = Shared(server.workers + apart, limits)
+        self._slots = [Slot(number, relays=number < server.workers) for number in range(server.workers + apart)]
+        self._relays = self._slots[: server.workers]
+        self._loop = ""
         self._handings: list[Handing] = []
         self._turn = 0
         self._looked = self._resumed = time.monotonic()
@@ -120,6 +123,7 @@ class Supervisor:
                 self._reap(slot, now)
             self._settle(now)
             self._look(now)
+            self._dismiss_last(now)
         self._log.info("server.stopped")
         return 1 if self.fault is not None else 0
 
@@ -137,7 +141,7 @@ class Supervisor:
             pid = os.fork()
         except OSError as error:
             self._log.error("worker.not_started", worker=slot.number, error=error.strerror)
-            self._postpone(slot, now)
+            slot.postpone(now)
             ours.close()
             theirs.close()
             return None
@@ -145,7 +149,7 @@ class Supervisor:
             if pid == 0:
                 self._leave(slot)
                 ours.close()
-                return WorkerLink(slot.number, self._version, theirs, self._shared, self._listeners)
+                return WorkerLink(slot.number, self._version, theirs, self._shared, self._listeners, self._inboxes)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         theirs.close()
@@ -169,7 +173,8 @@ class Supervisor:
             if other.channel is not None:
                 other.channel.close()  # or a sibling would not see the supervisor's end
         with contextlib.suppress(OSError):
-            Path("/proc/self/comm").write_text(f"agw worker {slot.number}", "ascii")  # its name in ps and top
+            name = f"agw {'worker' if slot.relays else 'agents'} {slot.number}"
+            Path("/proc/self/comm").write_text(name, "ascii")  # its name in ps and top
 
     def _reap(self, slot: Slot, now: float) -> None:
         """Bury a worker that has ended, and see to its replacement."""
@@ -194,17 +199,14 @@ class Supervisor:
         self._log.warning("worker.ended", worker=slot.number, pid=pid, how=how, slots_reclaimed=slots, error=slot.error)
         if served >= STABLE_SECONDS:
             slot.failures = 0
-        self._postpone(slot, now)
-        if self._announce is not None and not served and slot.failures >= START_ATTEMPTS:
+        slot.postpone(now)
+        if not slot.relays:
+            self._shared.fail(slot.number, failing=not served and slot.failures >= START_ATTEMPTS)
+            self._announce_ready()
+        elif self._announce is not None and not served and slot.failures >= START_ATTEMPTS:
             why = slot.error or how
             self.fault = f"worker {slot.number} ended {START_ATTEMPTS} times before it was ready: {why}"
             self._stop(now)
-
-    @staticmethod
-    def _postpone(slot: Slot, now: float) -> None:
-        first, most = BACKOFF_SECONDS
-        slot.due = now + min(first * 2**slot.failures, most)
-        slot.failures += 1
 
     def _kill(self, slot: Slot, why: str) -> None:
         if slot.pid and not slot.killed:
@@ -235,8 +237,23 @@ class Supervisor:
         self._deadline = now + (0.0 if hurry else seconds) + LAST_SECONDS
         for slot in self._slots:
             slot.due = None
-            if slot.channel is not None:
-                slot.channel.send(Drain(hurry))
+            if hurry or slot.relays:
+                self._dismiss(slot, hurry)
+
+    @staticmethod
+    def _dismiss(slot: Slot, hurry: bool) -> None:
+        slot.dismissed = True
+        if slot.channel is not None:
+            slot.channel.send(Drain(hurry))
+
+    def _dismiss_last(self, now: float) -> None:
+        """Those that run agents go once nobody is left who could ask them."""
+        if self._deadline is None or any(slot.pid for slot in self._relays):
+            return
+        for slot in self._slots:
+            if not slot.dismissed:
+                self._dismiss(slot, hurry=True)
+                self._deadline = max(self._deadline, now + LAST_SECONDS)
 
     def _hear(self, slot: Slot, now: float) -> None:
         """All that a worker has sent."""
@@ -256,11 +273,11 @@ class Supervisor:
     def _heed(self, slot: Slot, message: Message, now: float) -> None:
         if isinstance(message, Ready):
             slot.ready = now
-            self._stand_in(slot)  # who stood in for it may leave now
+            self._loop = message.loop
+            self._shared.fail(slot.number, failing=False)
+            stand_in(slot, self._relays, self._log)  # who stood in for it may leave now
             self._log.info("worker.ready", worker=slot.number, pid=slot.pid)
-            if self._announce is not None and all(one.ready is not None for one in self._slots):
-                announce, self._announce = self._announce, None
-                announce(self._listeners.url, message.loop)
+            self._announce_ready()
         elif isinstance(message, Failed):
             slot.error = message.error
         elif isinstance(message, Ask):
@@ -271,6 +288,14 @@ class Supervisor:
                     handing.waiting.discard(slot.number)
                     if message.error is not None:
                         handing.failed[slot.number] = message.error
+
+    def _announce_ready(self) -> None:
+        """Say it once, when all workers are; for those that only run agents nobody waits who relays, if they cannot start."""
+        if self._announce is not None and all(
+            slot.ready is not None or (not slot.relays and self._shared.fails(slot.number)) for slot in self._slots
+        ):
+            announce, self._announce = self._announce, None
+            announce(self._listeners.url, self._loop)
 
     # -- configuration
 
@@ -369,8 +394,8 @@ class Supervisor:
             elif slot.waits is not None and now - slot.waits >= LATE_SECONDS:
                 slot.late = True
         if self._deadline is None and self._announce is None:
-            for slot in self._slots:
-                self._stand_in(slot)
+            for slot in self._relays:
+                stand_in(slot, self._relays, self._log)
 
     def _judge(self, slot: Slot, now: float, age: float) -> None:
         if self._deadline is not None and now >= self._deadline:
@@ -383,23 +408,6 @@ class Supervisor:
                 self._kill(slot, f"it was not ready within {START_SECONDS + self._loading:g} s")
         elif self._heartbeat and age >= self._heartbeat:
             self._kill(slot, f"its loop stood still for {age:.1f} s (server.heartbeat_seconds)")
-
-    def _stand_in(self, slot: Slot) -> None:
-        """Have a sibling accept for one that does not, and only then."""
-        helper = None if slot.helper is None else self._slots[slot.helper]
-        if helper is not None and (slot.serves or not helper.serves):
-            if helper.channel is not None:
-                helper.channel.send(Stand(slot.number, accept=False))
-            slot.helper = None
-        if slot.serves or slot.helper is not None:
-            return
-        count = len(self._slots)
-        for step in range(1, count):
-            sibling = self._slots[(slot.number + step) % count]
-            if sibling.serves and sibling.channel is not None and sibling.channel.send(Stand(slot.number, accept=True)):
-                slot.helper = sibling.number
-                self._log.info("worker.relieved", worker=slot.number, by=sibling.number)
-                return
 
 
 def _noted(*_: object) -> None:

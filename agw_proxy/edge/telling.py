@@ -97,9 +97,9 @@ class Telling:
         now = time.monotonic_ns()
         return standing(state.pairs(), state.own, state.routes.table, self._board, self._probes, now)
 
-    def agents(self) -> list[AgentState]:
+    async def agents(self) -> list[AgentState]:
         """See ``types.Control``."""
-        return self._agents.states()
+        return await self._agents.look()
 
     def egress(self, upstream: str) -> Mapping[str, object]:
         """See ``types.Control``."""

@@ -18,6 +18,7 @@ from typing import Protocol
 import msgspec
 
 from agw_proxy.config.loader import ConfigError, Loaded
+from agw_proxy.edge.inboxes import Inboxes
 from agw_proxy.edge.listeners import Listeners
 from agw_proxy.edge.server import Edge
 from agw_proxy.edge.shared import Shared
@@ -180,9 +181,23 @@ class WorkerLink:
     ``worker``: its number; ``version``: of the configuration that it starts with.
     """
 
-    def __init__(self, worker: int, version: int, channel: Channel, shared: Shared, listeners: Listeners) -> None:
+    def __init__(
+        self,
+        worker: int,
+        version: int,
+        channel: Channel,
+        shared: Shared,
+        listeners: Listeners,
+        inboxes: Inboxes | None = None,
+    ) -> None:
+        """``inboxes``: of the workers that run agents for the others, which have the highest numbers; None: there are none."""
         self.worker = worker
         self.version = version
+        self.taking = version
+        """Of the configuration that is taken up, or was last."""
+        self.inboxes = inboxes
+        self.first_apart = shared.workers - (len(inboxes) if inboxes is not None else 0)
+        """The number of the first worker that runs agents for the others."""
         self.shared = shared
         self.listeners = listeners
         self._channel = channel
@@ -197,6 +212,15 @@ class WorkerLink:
         self._takes: asyncio.Queue[tuple[Take, int | None]] = asyncio.Queue()
         self._stands: asyncio.Queue[Stand] = asyncio.Queue()
 
+    @property
+    def apart(self) -> bool:
+        """It runs agents for the others, and has no clients."""
+        return self.worker >= self.first_apart
+
+    def on_term(self, stop: Callable[[], object]) -> Callable[[], object]:
+        """What SIGTERM does: ``stop``; where agents run for others nothing, as those may still need them."""
+        return (lambda: None) if self.apart else stop
+
     def say_failed(self, error: str) -> None:
         """It cannot start."""
         self._channel.send(Failed(shorten(error)))
@@ -208,11 +232,12 @@ class WorkerLink:
         """
         loop = asyncio.get_running_loop()
         self._edges, self._stop = edges, stop
-        for edge, sock in zip(edges, self.listeners.of(self.worker), strict=True):
+        for edge, sock in zip(edges, self.listeners.of(self.worker), strict=not self.apart):
             await edge.accept_on(sock)
         self._tick()
         self._work = [loop.create_task(self._take_up(served)), loop.create_task(self._stand_in())]
         loop.add_reader(self._channel.fileno(), self._read)
+        self.shared.stand(self.worker, self.version)
         self._channel.send(Ready(type(loop).__module__))
 
     def load(self) -> Loaded:
@@ -245,6 +270,7 @@ class WorkerLink:
 
     async def close(self) -> None:
         """The end: nothing is heard or ticked any more."""
+        self.shared.stand(self.worker, 0)
         self._detach()
         if self._timer is not None:
             self._timer.cancel()
@@ -270,8 +296,13 @@ class WorkerLink:
             for answer in self._asked.values():
                 if not answer.done():
                     answer.set_result("The supervisor of the workers has gone; this worker is shutting down.")
-            if self._stop is not None:
-                self._stop(False)
+            if not self.apart:  # else those that it runs agents for may need it until they have gone, too
+                self.leave()
+
+    def leave(self) -> None:
+        """Drain: nobody is left who would say so."""
+        if self._stop is not None:
+            self._stop(False)
 
     def _heed(self, message: Message, descriptor: int | None) -> None:
         if isinstance(message, Drain):
@@ -290,10 +321,12 @@ class WorkerLink:
         """Configurations, in the order in which they were handed over."""
         while True:
             take, self._handed = await self._takes.get()
+            self.taking = take.version
             try:
                 error = await served.take_up(take.version, discover=take.discover)
             except Exception as failure:  # noqa: BLE001  the worker goes on with what it has, and says so
                 error = f"{type(failure).__name__}: {failure}"
+            self.shared.stand(self.worker, take.version)
             self._channel.send(Taken(take.turn, None if error is None else shorten(error)))
 
     async def _stand_in(self) -> None:

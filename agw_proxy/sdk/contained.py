@@ -48,25 +48,34 @@ class Contained(Coroutine[Any, Any, Any]):
 
     def send(self, value: Any) -> Any:
         """See ``Coroutine``."""
-        STEP.began = began = time.monotonic()
-        STEP.number = number = STEP.number + 1
-        STEP.run = self._run
+        self._begin()
         try:
             return self._inner.send(value)
         except (SystemExit, KeyboardInterrupt) as error:
             raise Quit(f"the agent's code has raised {type(error).__name__}") from error
         finally:
-            STEP.run = None
-            spent = time.monotonic() - began
-            if spent >= BLOCKED_SECONDS and STEP.hears is not None and self._run is not None:
-                STEP.hears(self._run, number, spent)
+            self._end()
 
     def throw(self, kind: Any, value: BaseException | object = None, traceback: TracebackType | None = None) -> Any:
         """See ``Coroutine``."""
+        self._begin()
         try:
             return self._inner.throw(kind) if value is None else self._inner.throw(kind, value, traceback)
         except (SystemExit, KeyboardInterrupt) as error:
             raise Quit(f"the agent's code has raised {type(error).__name__}") from error
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
+        STEP.began = time.monotonic()
+        STEP.number += 1
+        STEP.run = self._run
+
+    def _end(self) -> None:
+        run, STEP.run = STEP.run, None
+        spent = time.monotonic() - STEP.began
+        if spent >= BLOCKED_SECONDS and STEP.hears is not None and run is not None:
+            STEP.hears(run, STEP.number, spent)
 
     def close(self) -> None:
         """See ``Coroutine``."""

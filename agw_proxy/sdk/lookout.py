@@ -13,7 +13,7 @@ from types import FrameType
 from agw_proxy.sdk.contained import BLOCKED_SECONDS, STEP
 from agw_proxy.sdk.entry import Run
 from agw_proxy.sdk.hooks import Say, about
-from agw_proxy.sdk.loading import PREFIX
+from agw_proxy.tools.modules import PREFIX
 
 LOOK_SECONDS = BLOCKED_SECONDS / 4
 LONG_SECONDS = 1.0

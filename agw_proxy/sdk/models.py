@@ -14,12 +14,30 @@ from agents import Model, ModelProvider, ModelResponse, ModelSettings, OpenAIRes
 from agents.items import TResponseStreamEvent
 from agents.models import get_default_model, get_default_model_settings
 from openai import AsyncOpenAI
+from openai.types.responses import (
+    ParsedResponse,
+    ParsedResponseOutputMessage,
+    ParsedResponseOutputText,
+    Response,
+    ResponseCompletedEvent,
+    ResponseFunctionToolCall,
+    ResponseOutputMessage,
+    ResponseUsage,
+)
+from pydantic import BaseModel
 
 from agw_proxy.sdk.entry import ModelCalls
 from agw_proxy.sdk.transport import BASE_URL, Transport
 
 AT_SETTINGS = 2  # among the arguments of ``Model.get_response`` and ``stream_response``
 NO_KEY = "none"  # the SDK wants one, and the way it goes nobody reads it
+
+
+RECORDS: tuple[type[BaseModel], ...] = (
+    ParsedResponse, ParsedResponseOutputMessage, ParsedResponseOutputText, Response, ResponseCompletedEvent,
+    ResponseFunctionToolCall, ResponseOutputMessage, ResponseUsage,
+)  # fmt: skip
+"""Of the library's, those that every run makes."""
 
 
 def client(calls: ModelCalls) -> AsyncOpenAI:
@@ -37,8 +55,14 @@ def provider(calls: ModelCalls, default: Callable[[], str | None] = lambda: None
     """For ``RunConfig(model_provider=...)``.
 
     ``default``: the model of agents that name none, asked for at each of their calls; None: the SDK's own default.
+    Takes a fifth of a second the first time, on any thread: the library imports and builds what it would put off until
+    the first run, which would do so on the loop.
     """
-    return _Models(client(calls), default)
+    asked = client(calls)
+    _ = asked.responses
+    for record in RECORDS:
+        record.model_rebuild()
+    return _Models(asked, default)
 
 
 class _Models(ModelProvider):

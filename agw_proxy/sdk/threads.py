@@ -24,6 +24,9 @@ DEFAULT = 32
 LEFT_TIMES = 4
 """So many times as many may go on that nobody waits for; beyond that, they keep their places."""
 
+IDLE_SECONDS = 30.0
+"""That a thread waits for the next call: to start one keeps the loop waiting until it runs."""
+
 log = logging.getLogger("agw_proxy.sdk")
 
 
@@ -64,8 +67,10 @@ class Places:
 
     def __init__(self, most: Callable[[], int]) -> None:
         self._most = most
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._waiting: deque[Work] = deque()
+        self._given: deque[Work] = deque()  # to threads that have none: as many of these are not idle any more
+        self._idle = 0
         self._running: set[Work] = set()
         self._left: set[Work] = set()
 
@@ -73,11 +78,6 @@ class Places:
     def running(self) -> int:
         """Calls that have a place."""
         return len(self._running)
-
-    @property
-    def lingering(self) -> int:
-        """Calls that go on, though nobody waits for them."""
-        return len(self._left)
 
     def submit(self, agent: str, call: Callable[[], T]) -> Future[T]:
         """Make the call, of a run of that agent, on a thread once there is a place. It is forgotten where it is cancelled before."""
@@ -107,27 +107,33 @@ class Places:
             )
 
     def _serve(self) -> None:
-        """Start threads for those that wait, while there are places. Under the lock."""
-        while self._waiting and len(self._running) < self._most():
-            work = self._next()
-            if work is not None:
-                threading.Thread(target=self._run, args=(work,), name=f"agw tool {work.agent}", daemon=True).start()
+        """Find threads for those that wait, while there are places. Under the lock."""
+        while (work := self._next()) is not None:
+            if self._idle:
+                self._idle -= 1
+                self._given.append(work)
+                self._lock.notify()
+            else:
+                threading.Thread(target=self._run, args=(work,), name="agw-tools", daemon=True).start()
 
     def _next(self) -> Work | None:
-        """The one that has waited longest, which has a place now; None where it was cancelled. Under the lock."""
-        work = self._waiting.popleft()
-        if not work.set_running_or_notify_cancel():
-            return None
-        self._running.add(work)
-        return work
+        """The one that has waited longest, which has a place now; None where there is none. Under the lock."""
+        while self._waiting and len(self._running) < self._most():
+            work = self._waiting.popleft()
+            if work.set_running_or_notify_cancel():
+                self._running.add(work)
+                return work
+        return None
 
     def _run(self, first: Work) -> None:
-        """A thread's life: one call after the other, while there is any."""
+        """A thread's life: one call after the other, until there was none for a while."""
         work: Work | None = first
         while work is not None:
             call, work.call = work.call, None
             try:
                 made = call() if call is not None else None
+            except StopIteration as error:  # no future of asyncio's takes it: whoever waits would do so for ever
+                work.set_exception(RuntimeError(f"the call has raised {error!r}"))
             except BaseException as error:  # noqa: BLE001  whoever waits is told, whatever it is
                 work.set_exception(error)
             else:
@@ -136,9 +142,15 @@ class Places:
             with self._lock:
                 self._running.discard(work)
                 self._left.discard(work)
-                work = None
-                while work is None and self._waiting and len(self._running) < self._most():
-                    work = self._next()
+                work = self._next() or self._wait()
+
+    def _wait(self) -> Work | None:
+        """What this thread is given to do; None: nothing, for so long that it may end. Under the lock."""
+        self._idle += 1
+        if self._lock.wait_for(lambda: self._given, IDLE_SECONDS):
+            return self._given.popleft()
+        self._idle -= 1
+        return None
 
 
 def divide(loop: asyncio.AbstractEventLoop, most: Callable[[], int]) -> Threads:

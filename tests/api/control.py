@@ -55,7 +55,7 @@ class FakeControl:
     def upstreams(self) -> list[UpstreamState]:
         return self.known
 
-    def agents(self) -> list[AgentState]:
+    async def agents(self) -> list[AgentState]:
         return self.dropped_in
 
     def egress(self, upstream: str) -> Mapping[str, object]:

@@ -1,5 +1,6 @@
 """The section of agents: overrides are found by the name an agent has, in files and in the environment."""
 
+from agw_proxy.config.reload import needs_restart, with_fixed
 from tests.config.conftest import Folder
 
 TEXT = """
@@ -39,3 +40,19 @@ def test_there_is_something_to_look_at_where_a_folder_is(folder: Folder) -> None
     assert not agents.anywhere
     (folder.path / "agents").mkdir()
     assert agents.anywhere
+
+
+def test_workers_of_both_kinds_are_bounded_together(folder: Folder) -> None:
+    assert folder.load("server: {workers: 20}\nagents: {workers: 8}").settings.agents.workers == 8
+    found = folder.problem("server: {workers: 20}\nagents: {workers: 9}")
+    assert found.path == "agents.workers"
+    assert "at most 28 with server.workers, which is 20" in found.message
+    assert folder.problem("agents: {workers: 28}").path == "agents.workers"
+
+
+def test_a_reload_keeps_the_number_of_workers_and_says_so(folder: Folder) -> None:
+    started = folder.load("agents: {workers: 1}").settings
+    later = folder.load("agents: {workers: 2, turns: 3}").settings
+    assert needs_restart(started, later) == ["agents.workers"]
+    kept = with_fixed(started, later).agents
+    assert (kept.workers, kept.turns) == (1, 3)

@@ -202,7 +202,6 @@ def test_sections_of_later_versions_are_refused_by_name(folder: Folder, section:
     ("text", "path"),
     [
         ("upstreams: [{name: u, base_url: http://x, proxy: {}}]", "upstreams.u.proxy"),
-        ("agents: {workers: 2}", "agents.workers"),
     ],
 )
 def test_values_of_later_versions_are_refused_by_name(folder: Folder, text: str, path: str) -> None:

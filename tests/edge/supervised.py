@@ -3,6 +3,7 @@
 Its log goes to standard error; at the end it prints why it gave up, if it did.
 """
 
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -53,8 +54,17 @@ def hangs_up(link: WorkerLink) -> int:
     return 0
 
 
+def apart(link: WorkerLink) -> int:
+    """Is ready, and hears the drain, where it relays; dies where it is to run agents."""
+    if link.apart:
+        return 3
+    link._channel.send(Ready("none"))
+    select.select([link._channel], [], [])
+    return 0
+
+
 BEHAVIOURS: dict[str, Callable[[WorkerLink], int]] = {
-    one.__name__: one for one in (fails, dies, leaves, ignores, hangs_up)
+    one.__name__: one for one in (fails, dies, leaves, ignores, hangs_up, apart)
 }
 
 
@@ -62,9 +72,14 @@ def main(behaviour: str) -> int:
     """Run it until SIGTERM; the exit code of the supervisor, or of a worker in its process."""
     if behaviour in {"ignores", "hangs_up"}:
         supervisor.LAST_SECONDS = 0.2
-    loaded = load(None, ENVIRON, Path.cwd())
+    environ = {**ENVIRON, "GATEWAY_AGENTS__WORKERS": "1"} if behaviour == "apart" else ENVIRON
+    loaded = load(None, environ, Path.cwd())
     log = open_direct(level="info", form="json", file=None, environ={})
-    running = supervisor.Supervisor(loaded, lambda: loaded, listen("127.0.0.1", 0, None, 2), log, lambda *_: None)
+
+    def announce(url: str, _: str) -> None:
+        log.events.info("announced", url=url)
+
+    running = supervisor.Supervisor(loaded, lambda: loaded, listen("127.0.0.1", 0, None, 2), log, announce)
     outcome = running.run()
     if not isinstance(outcome, int):
         return BEHAVIOURS[behaviour](outcome)

@@ -11,9 +11,10 @@ from agw_proxy._hot.route import RouteTable, Target
 from agw_proxy.config.settings import Settings
 from agw_proxy.config.values import Dialect
 from agw_proxy.edge import agents
-from agw_proxy.edge.agents import Agents, Find
+from agw_proxy.edge.agents import Agents, Find, Hosted
 from agw_proxy.sdk.catalog import Silent
 from agw_proxy.types import Call, RawHeaders, Reply, Upstream
+from agw_proxy.upstreams.unwrapped import lost_by
 from tests.edge.inprocess import serving
 from tests.sdk.folders import says, write
 from tests.support.gateway import configuration
@@ -50,6 +51,7 @@ class Answered:
     connect_ms = 0.0
     began_ns = 0
     ended = True
+    dropped = ("seed",)
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -94,10 +96,11 @@ async def test_an_agent_is_held_until_its_answer_is_closed(tmp_path: Path) -> No
     root = write(tmp_path / "agents", {"sky/agent.py": says("one")})
     assert await made.start(settings(root))
     upstream = made.upstream
-    assert upstream is not None
+    assert isinstance(upstream, Hosted)
     assert (upstream.name, upstream.ids) == ("agents", ("default/sky",))
     reply = await upstream.open(target("default/sky"), CALL)
     assert [state.running for state in made.states()] == [1]
+    assert lost_by(reply) == ("seed",)
     reply.close()
     reply.close()
     assert [state.running for state in made.states()] == [0]
@@ -165,6 +168,6 @@ async def test_looking_for_them_never_blocks_the_loop(tmp_path: Path) -> None:
         assert b"default/sky" in (await running.ask("GET", "/v1/models")).body
         write(root, {"sky/agent.py": "agent = (", "late/agent.py": says("dark"), "bad/agents.yaml": "agents: ["})
         await running.gateway.reload()
-        states = {state.id: state.status for state in running.gateway.agents()}
+        states = {state.id: state.status for state in await running.gateway.agents()}
         assert states == {"default/sky": "stale", "default/late": "ready", str(root / "bad/agents.yaml"): "blocked"}
         assert b"default/late" in (await running.ask("GET", "/v1/models")).body

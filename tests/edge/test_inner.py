@@ -9,6 +9,8 @@ import pytest
 
 from agw_proxy.edge.inner import MAX_HELD_BYTES
 from agw_proxy.errors import UpstreamBroken
+from agw_proxy.sdk.contained import Contained, contain
+from agw_proxy.sdk.entry import CURRENT, SERVING
 from tests.edge.runs import COST, PRICES, everything, within
 from tests.support.behaviours import answer, failure, huge, silence, stream
 from tests.support.fake_openai import ANSWER, chunk, completion, usage_event
@@ -274,3 +276,20 @@ async def test_a_stream_of_a_run_that_nobody_reads_to_its_end_is_complete_once_i
             read += await reply.read()
         reply.close()
         assert (await here.running.receipt())["outcome"] == "ok"
+
+
+async def test_a_call_is_the_gateways_doing_and_not_the_agents(
+    config: Tree, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Neither its threads nor the time that its steps take are the agent's."""
+    async with within(config, tmp_path) as here:
+        contain(asyncio.get_running_loop())
+        before = CURRENT.set(here.run)
+        try:
+            wire = await here.open(model="fake/gpt-4o-mini")
+            assert not SERVING.get()
+        finally:
+            CURRENT.reset(before)
+        assert wire.task is not None
+        assert not isinstance(wire.task.get_coro(), Contained)
+        assert orjson.loads(await everything(wire))["choices"]

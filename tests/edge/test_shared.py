@@ -35,6 +35,19 @@ def test_a_dead_workers_probe_comes_back() -> None:
     assert other.begin(START + SECOND) == 2
 
 
+def test_it_shows_which_version_a_worker_serves_by_and_that_another_has_its_place() -> None:
+    shared = Shared(2)
+    assert shared.stands(1) == (0, 0)
+    shared.stand(1, 3)
+    assert (shared.stands(1), shared.stands(0)) == ((3, 0), (0, 0))
+    shared.bury(1)
+    assert shared.stands(1) == (0, 1)
+    shared.fail(1, failing=True)
+    assert (shared.fails(1), shared.fails(0)) == (True, False)
+    shared.fail(1, failing=False)
+    assert not shared.fails(1)
+
+
 def test_each_worker_has_a_tick_of_its_own() -> None:
     shared = Shared(3)
     for worker in range(3):

@@ -16,8 +16,8 @@ import pytest
 from agw_proxy._hot.limit import CONCURRENT, PER_GLOBAL, Limits, Rule
 from agw_proxy.edge.direct_log import DirectWriter, open_direct
 from agw_proxy.edge.shared import Shared
-from agw_proxy.edge.slots import Slot
-from agw_proxy.edge.supervisor import BACKOFF_SECONDS, START_ATTEMPTS, Supervisor
+from agw_proxy.edge.slots import BACKOFF_SECONDS, Slot
+from agw_proxy.edge.supervisor import START_ATTEMPTS
 from tests.support.gateway import INHERITED, PACKAGE_ROOT, Tree
 
 
@@ -85,11 +85,20 @@ def test_workers_that_were_ready_once_are_replaced_for_ever(tmp_path: Path) -> N
         assert script.stop()[0] == 0
 
 
+def test_workers_of_agents_that_never_get_ready_end_nothing(tmp_path: Path) -> None:
+    with supervised("apart", tmp_path) as script:
+        ended = [script.next("worker.ended") for _ in range(START_ATTEMPTS)]
+        assert {line["worker"] for line in ended} == {2}
+        script.next("announced")
+        assert script.next("worker.ended")["worker"] == 2, "it is tried again"
+        assert script.stop()[0] == 0
+
+
 def test_the_back_off_doubles_up_to_a_bound() -> None:
     slot = Slot(0)
     waits = []
     for _ in range(9):
-        Supervisor._postpone(slot, 1000.0)
+        slot.postpone(1000.0)
         assert slot.due is not None
         waits.append(round(slot.due - 1000.0, 3))
     first, most = BACKOFF_SECONDS

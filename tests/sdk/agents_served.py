@@ -12,6 +12,7 @@ from agw_proxy._hot.route import RouteTable, Target
 from agw_proxy.config.resilience import Retries, Timeouts
 from agw_proxy.config.values import Form
 from agw_proxy.sdk.entry import Bounds, Entry, Shows
+from agw_proxy.sdk.lookout import EVENT as BLOCKED
 from agw_proxy.sdk.runner import Runner
 from agw_proxy.sdk.turns import Books
 from agw_proxy.types import Call, Caller
@@ -50,7 +51,7 @@ def with_weather(*after: ModelStep) -> ScriptedModel:
 
 
 class Served:
-    """One agent behind the upstream ``agents``. ``told``: the events of its runs."""
+    """One agent behind the upstream ``agents``. ``told``: the events of its runs, but for what any busy machine may add."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Served:
     ) -> None:
         self.caller = caller
         self.told: list[tuple[str, dict[str, object]]] = []
+        self.blocked: list[tuple[str, dict[str, object]]] = []
         self.entry = Entry(NAME, agent, "1", "agent.py", bounds=bounds or Bounds(), shows=shows)
         self.runner = runner or Runner(MultiProvider(), self._say, lambda: threads)
         self.upstream = Agents(lambda name: self.entry if name == NAME else None, self.runner, books=books)
@@ -80,7 +82,7 @@ class Served:
         )
 
     def _say(self, event: str, members: Mapping[str, object]) -> None:
-        self.told.append((event, dict(members)))
+        (self.blocked if event == BLOCKED else self.told).append((event, dict(members)))
 
     @property
     def events(self) -> list[str]:

@@ -123,6 +123,23 @@ async def test_a_step_that_waits_blocks_nobody(heard: Heard) -> None:
     assert (heard.told, heard.counted) == ([], {})
 
 
+async def test_what_blocks_when_it_is_cancelled_is_told_too(heard: Heard) -> None:
+    waiting = asyncio.Event()
+
+    async def clears_up() -> None:
+        try:
+            waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            blocks(seen, BLOCKED_SECONDS)
+
+    task = asyncio.get_running_loop().create_task(Contained(clears_up(), RUN))
+    await waiting.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert [told["agent"] for told in heard.told] == ["default/slow"]
+
+
 async def test_a_run_that_blocks_is_told_under_its_agents_name() -> None:
     def stands_still(_: Any) -> Any:
         blocks(seen, BLOCKED_SECONDS)
@@ -130,7 +147,7 @@ async def test_a_run_that_blocks_is_told_under_its_agents_name() -> None:
 
     served = Served(Agent(name="helper", model=ScriptedModel([ModelStep.respond(stands_still)])))
     assert (await served.answer())["status"] == "completed"
-    told = next(members for event, members in served.told if event == EVENT)
+    told = next(members for _, members in served.blocked if "test_lookout.py:" in str(members["frame"]))
     assert (told["agent"], told["request_id"]) == (NAME, "req-1")
     await served.upstream.close()
 

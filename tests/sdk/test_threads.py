@@ -76,7 +76,7 @@ async def test_no_more_run_at_a_time_than_there_are_places_and_the_gateways_own_
     assert (gates.inside, threads.places.running) == (2, 2)
     gates.open.set()
     assert await asyncio.gather(*tasks) == ["through"] * 3
-    assert gates.names == {"agw tool default/slow"}
+    assert gates.names == {"agw-tools"}
     await until(lambda: threads.places.running == 0)
 
 
@@ -90,12 +90,12 @@ async def test_what_a_cancelled_run_has_left_running_gives_its_place_up(
     for task in (waits, *tasks):
         task.cancel()
     await asyncio.wait([waits, *tasks])
-    assert (threads.places.running, threads.places.lingering) == (0, 2)
+    assert (threads.places.running, len(threads.places._left)) == (0, 2)
     assert await begun(of_a_run(), lambda: "next") == "next"
     assert gates.inside == 2, "one that was cancelled while it waited has run"
     assert "a tool of agent 'default/slow' goes on" in caplog.text
     gates.open.set()
-    await until(lambda: not threads.places.lingering)
+    await until(lambda: not threads.places._left)
 
 
 async def test_no_more_are_left_running_than_a_bound(threads: Threads, gates: Gates) -> None:
@@ -105,12 +105,23 @@ async def test_no_more_are_left_running_than_a_bound(threads: Threads, gates: Ga
         await until(lambda number=number: gates.inside == number + 1)  # type: ignore[misc]
         task.cancel()
         await asyncio.wait([task])
-    assert (threads.places.running, threads.places.lingering) == (2, most)
+    assert (threads.places.running, len(threads.places._left)) == (2, most)
     waits = begun(of_a_run(), lambda: "at last")
     await asyncio.sleep(0.05)
     assert not waits.done()
     gates.open.set()
     assert await waits == "at last"
+
+
+async def test_threads_are_used_again_and_end_when_there_is_nothing_to_do(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = {await begun(of_a_run(), threading.current_thread) for _ in range(20)}
+    assert len(used) <= 2
+    monkeypatch.setattr("agw_proxy.sdk.threads.IDLE_SECONDS", 0.0)
+    last = await begun(of_a_run(), threading.current_thread)
+    await until(lambda: not last.is_alive())
+    assert await begun(of_a_run(), lambda: "again") == "again"
 
 
 async def test_what_a_call_raises_is_raised_where_it_is_waited_for(threads: Threads) -> None:
@@ -119,6 +130,8 @@ async def test_what_a_call_raises_is_raised_where_it_is_waited_for(threads: Thre
 
     with pytest.raises(LookupError, match="not there"):
         await begun(of_a_run(), fails)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await begun(of_a_run(), lambda: next(iter(())))
     assert await begun(of_a_run(), lambda: 7) == 7
     await until(lambda: threads.places.running == 0)
 

@@ -178,7 +178,7 @@ async def test_a_run_may_ask_its_own_agent_where_a_place_is_free() -> None:
         reply.close()
         return [assistant_message(f"It says: {said}")]
 
-    steps = [ModelStep.respond(asks_itself), [assistant_message("Hi.")]]
+    steps = [ModelStep.respond(asks_itself), ModelStep([assistant_message("Hi.")])]
     served = Served(Agent(name="helper", model=ScriptedModel(steps)), Bounds(concurrent=2))
     answer = await served.answer()
     assert answer["output"][0]["content"][0]["text"] == "It says: Hi."

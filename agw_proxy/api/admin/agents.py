@@ -36,7 +36,10 @@ _AGENT: Schema = {
         "tools": {"type": "array", "items": {"type": "string"}},
         "handoffs": {"type": "array", "items": {"type": "string"}},
         "loaded_at": _TEXT,
-        "running": {"type": "integer", "description": "Runs of this version, in the worker that answers."},
+        "running": {
+            "type": "integer",
+            "description": "Runs of this version: in the worker that answers, or in all that only run agents.",
+        },
         "bounds": {
             "type": "object",
             "additionalProperties": {"type": "number"},
@@ -50,13 +53,13 @@ _AGENT: Schema = {
 
 async def list_agents(control: Control, asked: Asked) -> Answer:
     """Answer with a page of the agents, in order of their ids, what was left out last. Raises InvalidParameter."""
-    return Answer(200, msgspec.json.encode(page(control.agents(), asked.query, _identity, _SORTS)))
+    return Answer(200, msgspec.json.encode(page(await control.agents(), asked.query, _identity, _SORTS)))
 
 
 async def refresh(control: Control, _: Asked) -> Answer:
     """Read the configuration and the folders again. Raises ReloadFailed."""
     told = dict(await control.reload())
-    agents = control.agents()
+    agents = await control.agents()
     counts = {
         status: sum(state.status == status for state in agents) for status in ("ready", "stale", "failed", "blocked")
     }
