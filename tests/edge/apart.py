@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agw_proxy._hot.limit import Table
+from agw_proxy._hot.meter import Meter
 from agw_proxy.config.settings import Settings
 from agw_proxy.edge.agents import Find
 from agw_proxy.edge.agents_hosted import HostedAgents
@@ -18,7 +19,9 @@ from agw_proxy.edge.shared import Shared
 from agw_proxy.edge.state import common_of
 from agw_proxy.edge.worker_link import Channel, WorkerLink
 from agw_proxy.observe.log import Log
+from agw_proxy.observe.metrics import FAMILIES, Metrics
 from agw_proxy.policy.keys import Keys
+from agw_proxy.tools.registry import Registry
 from agw_proxy.types import Upstream
 from tests.edge.inprocess import Lines
 from tests.support.gateway import configuration
@@ -46,7 +49,9 @@ class Apart:
         self.link = self._link(0, self.inboxes)
         self.far = self._link(1, others)
         self.far._stop = self.stops.append
-        self.hosted = HostedAgents(self.far, log, make, lambda: keys)
+        self.hosted = HostedAgents(
+            self.far, log, make, lambda: keys, lambda: Registry(log.events, Metrics(Meter(FAMILIES), "0"), lambda: None)
+        )
         self.placed = PlacedAgents(self.link, log, self._changed)
 
     def _link(self, worker: int, inboxes: Inboxes) -> WorkerLink:

@@ -64,7 +64,18 @@ def test_a_call_arrives_without_the_callers_key() -> None:
     wanted = wanted_of("default/sky", call, 7)
     assert first_of(packed(wanted)) == wanted
     assert wanted == Wanted(
-        "default/sky", "POST", "/responses", b"{}", "req_1", None, "s", "t", "u", "c", 7, ("abc", {"store": True})
+        "default/sky",
+        "POST",
+        "/responses",
+        b"{}",
+        "req_1",
+        None,
+        "s",
+        "t",
+        "u",
+        "c",
+        7,
+        ("abc", {"store": True}, False, ""),
     )
     assert isinstance(first_of(packed(Look())), Look)
     known = Known(("default/sky",), 3.0, ())
