@@ -19,8 +19,8 @@ from agw_proxy.errors import (
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
+from agw_proxy.policy.retry_after import told_ms, wait_ms
 from agw_proxy.types import Call, RawHeaders, Reply
-from agw_proxy.upstreams.retry_after import told_ms, wait_ms
 
 MAX_ERROR_BYTES = 65536  # an error body beyond this is not a message for people
 RESTING = frozenset({429, 503})  # statuses with which a named time means the whole target

@@ -18,10 +18,10 @@ from agw_proxy.dialects.base import Event, Finish, Malformed, Request, Shown, Un
 from agw_proxy.dialects.played import played
 from agw_proxy.dialects.sse import Events
 from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamBroken, UpstreamError, UpstreamInvalid
+from agw_proxy.policy.retry_after import told_ms
 from agw_proxy.types import Call, RawHeaders, Reply
 from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, SPENT, STATUS_OF_KIND
 from agw_proxy.upstreams.passing import PassedOn
-from agw_proxy.upstreams.retry_after import told_ms
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.unwrapped import lost_by
 

@@ -44,13 +44,13 @@ LIMITS = (
     Fault(
         "limited-ms",
         "A 429 with `retry-after-ms` is asked again after that time, whatever else it says.",
-        "agw_proxy/upstreams/retry_after.py: `wait_ms`",
+        "agw_proxy/policy/retry_after.py: `wait_ms`",
         **both(Scene("whole", (limited((("retry-after-ms", "20"), ("retry-after", "200"))),), attempts=2)),
     ),
     Fault(
         "limited-date",
         "A date in `Retry-After` is understood: one that is far away is passed on, capped.",
-        "agw_proxy/upstreams/retry_after.py: `_date`",
+        "agw_proxy/policy/retry_after.py: `_date`",
         **refused(
             429,
             "rate_limit_exceeded",
@@ -63,13 +63,13 @@ LIMITS = (
     Fault(
         "limited-rubbish",
         "A 429 with a rubbish `Retry-After` is asked again after the gateway's own back-off.",
-        "agw_proxy/upstreams/retry_after.py: `_number`",
+        "agw_proxy/policy/retry_after.py: `_number`",
         **both(Scene("whole", (limited((("retry-after", "soon; very"),)),), attempts=2)),
     ),
     Fault(
         "limited-long",
         "A longer wait is not sat out: the client gets the 429, with a `Retry-After` of at most 30 seconds.",
-        "agw_proxy/upstreams/retry_after.py: `MAX_WAIT_MS`",
+        "agw_proxy/policy/retry_after.py: `MAX_WAIT_MS`",
         **refused(
             429,
             "rate_limit_exceeded",

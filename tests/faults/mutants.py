@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.faults.order import plays
 
 ROOT = Path(__file__).parents[2]
-RETRY_AFTER = "agw_proxy/upstreams/retry_after.py"
+RETRY_AFTER = "agw_proxy/policy/retry_after.py"
 FAILURES = "agw_proxy/upstreams/failures.py"
 OPENING = "agw_proxy/upstreams/opening.py"
 RELAY = "agw_proxy/edge/relay.py"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agw_proxy.upstreams.retry_after import MAX_WAIT_MS, told_ms, wait_ms
+from agw_proxy.policy.retry_after import MAX_WAIT_MS, told_ms, wait_ms
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
