@@ -9,6 +9,7 @@ from agw_proxy.config.tree import problem
 
 PACKAGES = {"bedrock": "botocore", "vertex": "google.auth"}
 """Dialects that need a package: the cloud's own library, for its credentials."""
+OTLP = "opentelemetry.exporter.otlp.proto.http"
 
 
 def find_spec(name: str) -> ModuleSpec | None:
@@ -38,6 +39,8 @@ def _needed(settings: Settings) -> list[tuple[str, str, str]]:
         needed.append(("cache.backend: disk", "diskcache", "cache"))
     if settings.store is not None and settings.store.url is not None:
         needed.append(("store.url", "psycopg", "sql"))
+    if settings.trace.endpoint is not None:
+        needed.append(("trace.endpoint", OTLP, "otel"))
     for upstream in settings.upstreams:
         package = PACKAGES.get(upstream.dialect) if upstream.replay is None else None
         if package is not None:

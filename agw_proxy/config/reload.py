@@ -14,7 +14,7 @@ FIXED = (
 )  # fmt: skip
 """Of ``server``: what is read at the start and not at a reload."""
 
-SECTIONS = ("redis", "usage", "runs")
+SECTIONS = ("redis", "trace", "usage", "runs")
 """Likewise, whole."""
 
 

@@ -29,6 +29,7 @@ from agw_proxy.config.resilience import (
 )
 from agw_proxy.config.storage import Cache, Idempotency, Redis, Runs, Store, Usage
 from agw_proxy.config.tools import Tool
+from agw_proxy.config.tracing import Trace
 from agw_proxy.config.values import (
     Balance,
     BaseURL,
@@ -56,7 +57,7 @@ from agw_proxy.config.values import (
 )
 
 UNSUPPORTED = (
-    "approvals", "plugins", "trace", "tls", "cors", "trusted_proxies", "identity", "proxy", "health",
+    "approvals", "plugins", "tls", "cors", "trusted_proxies", "identity", "proxy", "health",
 )  # fmt: skip
 """Sections of the contract that a later version brings; until then each is refused by name."""
 
@@ -364,6 +365,7 @@ class Settings(BaseSettings):
     )
     log: Log = Log()
     metrics: Metrics = Metrics()
+    trace: Trace = Trace()
 
     @property
     def has_budgets(self) -> bool:

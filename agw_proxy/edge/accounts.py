@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 from agw_proxy._hot.lane import Downstream
 from agw_proxy._hot.limit import Grant
+from agw_proxy.edge import tracing
 from agw_proxy.edge.exchange import Exchange, Within
 from agw_proxy.edge.headers import request_id, trace_id
 from agw_proxy.errors import Draining
 from agw_proxy.observe.alerts import Alerts
 from agw_proxy.observe.log import Log, now_text
 from agw_proxy.observe.metrics import Metrics
+from agw_proxy.spans import Tracer
 from agw_proxy.types import Principal, Receipt
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -21,9 +23,9 @@ NO_HEADERS: Mapping[str, str] = {}
 class Accounts:
     """Of one edge. ``draining``: it accepts nothing new."""
 
-    def __init__(self, metrics: Metrics, log: Log, alerts: Alerts | None = None) -> None:
-        """``alerts``: who hears of budgets that come to their end."""
-        self._alerts = alerts
+    def __init__(self, metrics: Metrics, log: Log, alerts: Alerts | None = None, tracer: Tracer | None = None) -> None:
+        """``alerts``: who hears of budgets that come to their end. ``tracer``: None where nothing is traced."""
+        self._alerts, self._tracer = alerts, tracer
         self.metrics = metrics
         self.log = log
         self.active: set[Exchange] = set()
@@ -40,6 +42,11 @@ class Accounts:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
 
+    async def close(self) -> None:
+        """Nothing is in flight any more: what was traced gets a moment to be sent."""
+        if self._tracer is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._tracer.close)
+
     def begin(
         self, headers: Mapping[str, str], method: str, peer: str | None, within: Within | None = None
     ) -> Exchange:
@@ -48,6 +55,8 @@ class Accounts:
         if within is not None:
             exchange.within, within.exchange = within, exchange
         exchange.trace_id = trace_id(headers)
+        if self._tracer is not None:
+            tracing.begin(self._tracer, exchange, headers)
         return self.enter(exchange)
 
     def begin_unparsed(self, downstream: Downstream, peer: str | None, started: int, reason: str) -> Exchange:
@@ -112,6 +121,7 @@ class Accounts:
     def _emit(self, exchange: Exchange, receipt: Receipt) -> None:
         self.metrics.account(receipt, exchange.charged()[:2])
         self.log.receipt(receipt)
+        tracing.end(exchange, receipt)
 
 
 def where(defect: BaseException) -> str:

@@ -16,6 +16,7 @@ from agw_proxy.config.settings import Server
 from agw_proxy.edge.finishing import Ending
 from agw_proxy.edge.state import State
 from agw_proxy.errors import CallerGone, GatewayError, UpstreamError, UpstreamRejected
+from agw_proxy.spans import Span
 from agw_proxy.types import Attempt, Caller, Dialect, Lane, Principal, Receipt, Usage
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Exchange:
         self.user: str | None = None
         self.channel: str | None = None
         self.trace_id: str | None = None
+        self.span: Span | None = None
+        """Its own in that trace; None where nothing is traced."""
         self.model: str | None = None
         self.model_label = "none"
         self.trail: list[Attempt] = []

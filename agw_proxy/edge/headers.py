@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from multidict import CIMultiDictProxy
 
+from agw_proxy.spans import CURRENT, PARENT
 from agw_proxy.types import RawHeaders
 
 HOP_BY_HOP = frozenset(
@@ -55,7 +56,7 @@ LIMITS_OUT = (b"x-ratelimit-", b"anthropic-ratelimit-")
 SAFE_OUT_PREFIXES = (b"x-codex-", b"x-openrouter-", b"x-groq-", b"x-vllm-", *LIMITS_OUT[1:])
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
-TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+TRACEPARENT = "traceparent"
 SURROGATE = re.compile("[\ud800-\udfff]")
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,256}")
 
@@ -68,7 +69,7 @@ def request_id(headers: Mapping[str, str]) -> str:
 
 def trace_id(headers: Mapping[str, str]) -> str | None:
     """The trace of a W3C ``traceparent`` (Trace Context section 3.2), or None."""
-    found = TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
+    found = PARENT.fullmatch(headers.get(TRACEPARENT, ""))
     return found[1] if found else None
 
 
@@ -82,9 +83,14 @@ def towards_upstream(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
     """The caller's headers without credentials, cookies, hop-by-hop headers and what is meant for the gateway.
 
     Nor those whose value is not UTF-8: aiohttp's client could send them shortened only (the fast lane sends them whole).
+    Where the request is traced here, the upstream goes on below its span.
     """
     named = named_by_connection(headers)
-    return [
+    span = CURRENT.get()
+    traced = [(TRACEPARENT, span.traceparent)] if span is not None and span.recorded else []
+    if traced:
+        named = {*named, TRACEPARENT}
+    return traced + [
         (name, value)
         for name, value in headers.items()
         if (lower := name.lower()) not in KEPT_IN

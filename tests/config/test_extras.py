@@ -23,6 +23,8 @@ VERTEX = {"name": "v", "dialect": "vertex", "google": {"project": "p"}}
         ({"store": {}}, None, None),
         ({"upstreams": [BEDROCK]}, "botocore", "bedrock"),
         ({"upstreams": [VERTEX]}, "google.auth", "vertex"),
+        ({"trace": {"endpoint": "http://c:4318"}}, extras.OTLP, "otel"),
+        ({"trace": {"sample": 0.5}}, None, None),
         ({}, None, None),
     ],
 )
