@@ -36,6 +36,7 @@ from agw_proxy.errors import ReloadFailed
 from agw_proxy.observe.alerts import Alerts
 from agw_proxy.observe.log import Log
 from agw_proxy.observe.metrics import FAMILIES, Metrics
+from agw_proxy.observe.trace import tracer_of
 from agw_proxy.types import Upstream
 from agw_proxy.upstreams.catalog import Catalog
 from agw_proxy.upstreams.probes import Probes
@@ -95,19 +96,19 @@ class Gateway(Telling):
             from agw_proxy.edge.taping import taping  # noqa: PLC0415  few gateways record
 
             self._taping = taping(loaded.settings.server.record, self.metrics, log)
-        tools = functools.partial(tools_of, log.events, self.metrics, lambda: self._replicas)
+        self._tracer = tracer_of(loaded.settings.trace, loaded.settings.log.level, log, self.metrics.dropped)
+        tools = functools.partial(tools_of, log.events, self.metrics, lambda: self._replicas, self._table)
         self._agents = agents_for(link, log, self._make_runs, lambda: self.state.keys, self._take_agents, tools)
         self.state = self._compile(loaded.settings, None)
         self._know_models()
-        shared = link.shared if link is not None else None
-        self._recorder = recorder(loaded.settings, environ, shared, self.metrics, log, lambda: self.state)
+        self._recorder = recorder(loaded.settings, environ, link and link.shared, self.metrics, log, lambda: self.state)
         self.development_key = devkey.generated(loaded.settings, environ)
         settings = loaded.settings
         self._bounds = Bounds.of(settings.server)
         endpoints, self._endpoints, self._admin_endpoints = parted(settings)
         self._document = functools.cache(lambda: document(endpoints, __version__))
         self._alerts = Alerts(loaded.settings.alerts, log.events.warning, self.metrics.dropped)
-        self.accounts = Accounts(self.metrics, log, self._alerts)
+        self.accounts = Accounts(self.metrics, log, self._alerts, self._tracer)
         self._admin_accounts = Accounts(self.metrics, log)
 
     def _edge(self, endpoints: Sequence[Endpoint], accounts: Accounts) -> Edge:
@@ -165,7 +166,7 @@ class Gateway(Telling):
         """What runs agents in this process."""
         full = lambda: self._edges[0].load_full()  # noqa: E731, PLW0108  no edge yet
         state, sessions = lambda: self.state.settings, lambda: self._sessions
-        return await runs_of(find, full, state, self.log.events, self.metrics, sessions)
+        return await runs_of(find, full, state, self.log.events, self.metrics, sessions, self._tracer)
 
     # -- the state in force
 
@@ -394,6 +395,7 @@ class Gateway(Telling):
         if self._replicas is not None:
             await self._replicas.close()
         await self._alerts.close()
+        await self.accounts.close()
         await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
         await self._probes.close()
         await self._agents.close()

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agw_proxy._hot.limit import Table
 from agw_proxy._hot.route import Target
 from agw_proxy.config.agents import Agents as AgentSettings
 from agw_proxy.config.settings import Settings
@@ -18,6 +19,7 @@ from agw_proxy.config.values import Dialect
 from agw_proxy.observe.log import Log
 from agw_proxy.observe.metrics import Metrics
 from agw_proxy.policy.keys import Keys
+from agw_proxy.spans import Tracer
 from agw_proxy.states import AgentState
 from agw_proxy.types import Call, Reply, Upstream
 from agw_proxy.upstreams.passing import PassedOn
@@ -46,10 +48,12 @@ async def runs_of(
     events: "Events",
     metrics: Metrics,
     sessions: Callable[[], "Sessions"],
+    tracer: Tracer | None,
 ) -> Upstream:
     """What runs the agents, and takes their own model calls back through the full lane.
 
-    ``settings``: those in force; ``sessions``: what keeps conversations, asked for once, off the loop.
+    ``settings``: those in force; ``sessions``: what keeps conversations, asked for once, off the loop. ``tracer``: None
+    where nothing is traced.
     """
 
     def default() -> str | None:
@@ -66,15 +70,17 @@ async def runs_of(
     from agw_proxy.edge.inner import Inner  # noqa: PLC0415  it brings aiohttp
     from agw_proxy.sdk.models import provider  # noqa: PLC0415  it brings the SDK
     from agw_proxy.sdk.runner import Runner  # noqa: PLC0415  likewise
+    from agw_proxy.sdk.tracing import Traces  # noqa: PLC0415  likewise
     from agw_proxy.upstreams.agent import Agents as Running  # noqa: PLC0415  likewise
 
     models = await loop.run_in_executor(None, provider, Inner(full), default)
     books = await loop.run_in_executor(None, sessions)
-    return Running(find, Runner(models, say, threads, metrics.agent_blocked), books=books)
+    traces = Traces(tracer) if tracer is not None else None
+    return Running(find, Runner(models, say, threads, metrics.agent_blocked, traces), books=books)
 
 
 def _import() -> None:
-    for module in ("agw_proxy.edge.inner", "agw_proxy.upstreams.agent"):
+    for module in ("agw_proxy.edge.inner", "agw_proxy.upstreams.agent", "agw_proxy.sdk.tracing"):
         importlib.import_module(module)
 
 
@@ -102,10 +108,15 @@ def agents_for(
     return PlacedAgents(link, log, on_change)
 
 
-def tools_of(events: "Events", metrics: "Metrics", shared: "Callable[[], Shared | None]") -> "Registry":
-    """What holds the tools that agents ask for by name. ``shared``: where limits are shared with other gateways."""
-    from agw_proxy.tools.registry import Registry  # noqa: PLC0415  few gateways have agents
+def tools_of(events: "Events", metrics: "Metrics", shared: "Callable[[], Shared | None]", table: Table) -> "Registry":
+    """What holds the tools that agents ask for by name; from now on authors' helpers count and limit by the gateway.
 
+    ``shared``: where limits are shared with other gateways. ``table``: what the helpers limit by.
+    """
+    from agw_proxy.sdk.host import Host, serve  # noqa: PLC0415  few gateways have agents
+    from agw_proxy.tools.registry import Registry  # noqa: PLC0415  likewise
+
+    serve(Host(table, metrics.helped, metrics.tracked))
     return Registry(events, metrics, shared)
 
 

@@ -29,6 +29,7 @@ from agw_proxy.edge.heartbeat import SILENT
 from agw_proxy.errors import UpstreamBroken, UpstreamUnreachable
 from agw_proxy.policy.limits import within_runs
 from agw_proxy.sdk.entry import SERVING
+from agw_proxy.spans import CURRENT
 from agw_proxy.types import Principal, RawHeaders
 
 if TYPE_CHECKING:
@@ -254,8 +255,11 @@ def _request(
     for name, told in (("x-user-id", run.user), ("x-channel-id", run.channel), ("x-session-id", run.session)):
         if told is not None:
             sent[name] = told
-    if run.trace is not None and "traceparent" not in sent:
-        sent["traceparent"] = f"00-{run.trace}-{secrets.token_hex(8)}-01"
+    if "traceparent" not in sent:
+        if (span := CURRENT.get()) is not None:
+            sent["traceparent"] = span.traceparent
+        elif run.trace is not None:
+            sent["traceparent"] = f"00-{run.trace}-{secrets.token_hex(8)}-01"
     if body or method in {"POST", "PUT", "PATCH"}:
         sent["Content-Length"] = str(len(body))
     return in_process(wire, method, path, sent, body)

@@ -81,6 +81,8 @@ TABLE: tuple[tuple[Family, str], ...] = (
     (Family("agw_tool_seconds", HISTOGRAM, ("tool", "outcome"), LATENCY, 512), "Calls of the gateway's tools, by what became of them."),
     (Family("agw_agent_blocked_seconds_total", COUNTER, ("agent",), (), 256), "How long agents' code kept a loop from turning, 0.2 s and more at once."),
     (Family("agw_lane_total", COUNTER, ("lane", "reason"), (), 128), "Exchanges by lane, and why that lane."),
+    (Family("agw_tracked_seconds", HISTOGRAM, ("name", "outcome"), LATENCY), "What agents' authors track (track): ok, failed, cancelled."),
+    (Family("agw_helpers_total", COUNTER, ("helper", "name", "outcome")), "What authors' helpers (retry, timeout, rate_limit) had to do."),
     (Family(USAGE, TALLY, ("key", "model", "upstream"), (), 4096), "What keys have used; shown by GET /usage."),
     (Family("agw_build_info", GAUGE, ("version",), (), 4), "Always 1; the version is a label."),
     (Family("gen_ai_client_operation_duration_seconds", HISTOGRAM, GEN_AI, LATENCY), "GenAI semantic conventions: duration of operations."),
@@ -220,6 +222,14 @@ class Metrics:
     def tool_called(self, tool: str, outcome: str, nanoseconds: int) -> None:
         """A tool was called, for so long; ``tool`` is a configured one or ``other``, ``outcome`` from a closed set."""
         self.meter.observe(self.meter.series("agw_tool_seconds", (tool, outcome)), nanoseconds // 1000)
+
+    def helped(self, helper: str, name: str, outcome: str) -> None:
+        """A helper of an author's had to do something; ``helper`` and ``outcome`` are from closed sets."""
+        self.meter.add(self.meter.series("agw_helpers_total", (helper, name, outcome)), 1)
+
+    def tracked(self, name: str, outcome: str, nanoseconds: int) -> None:
+        """What an author tracks took so long; ``outcome`` is from a closed set."""
+        self.meter.observe(self.meter.series("agw_tracked_seconds", (name, outcome)), nanoseconds // 1000)
 
     def book(self, key: str, model: str, upstream: str) -> int:
         """The handle of what a key has used of a model (as it is labelled) at an upstream."""

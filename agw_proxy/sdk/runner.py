@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import agents
@@ -29,6 +30,7 @@ from agw_proxy.sdk.lookout import Counts, Lookout
 from agw_proxy.sdk.requests import Asked, choice_of, settings_of
 from agw_proxy.sdk.sessions import Memory
 from agw_proxy.sdk.threads import DEFAULT, divide
+from agw_proxy.sdk.tracing import Members, Traces, unrecorded
 from agw_proxy.sdk.turns import Talk
 
 MAX_WAITING_EVENTS = 1024
@@ -51,14 +53,18 @@ class Runner:
         say: Say,
         threads: Callable[[], int] = lambda: DEFAULT,
         blocked: Counts = lambda agent, seconds: None,  # noqa: ARG005  told by place
+        traces: Traces | None = None,
     ) -> None:
         """``provider``: of the models that agents name. ``say``: writes events to the log.
 
-        ``threads``: how many synchronous tools may run at a time. ``blocked``: hears who has blocked the loop. To be made
-        on the loop.
+        ``threads``: how many synchronous tools may run at a time. ``blocked``: hears who has blocked the loop. ``traces``:
+        None: there are none. To be made on the loop.
         """
         # What agents do is the gateway's to tell; the SDK would send it to its vendor.
         agents.set_tracing_disabled(True)
+        if traces is not None:
+            traces.install()
+        self._over = traces.over if traces is not None else unrecorded
         self._provider = provider
         self._say = say
         self._carried = Carried()
@@ -91,7 +97,7 @@ class Runner:
             self._runs.discard(running)
             on_end()
 
-        running = Running(entry, run, Bridge(asked.names, entry.shows), self._say, keep, ended, talk)
+        running = Running(entry, run, Bridge(asked.names, entry.shows), self._say, keep, ended, talk, self._over)
         self._runs.add(running)
         running.begin(first, items, self._provider)
         return running
@@ -119,10 +125,11 @@ class Running:
         keep: Callable[[RunResultStreaming, Sequence[str]], None],
         on_end: "Callable[[Running], None]",
         talk: Talk | None = None,
+        over: Callable[[Run], AbstractContextManager[Members]] = unrecorded,
     ) -> None:
-        """``keep``: hears of a run that ends with calls of the caller's tools."""
+        """``keep``: hears of a run that ends with calls of the caller's tools. ``over``: see ``Traces``."""
         self._entry, self._run, self._bridge = entry, run, bridge
-        self._say, self._keep, self._on_end = say, keep, on_end
+        self._say, self._keep, self._on_end, self._over = say, keep, on_end, over
         self._talk = talk
         self._watch = Watch(run, say)
         self._events: list[Event] = []
@@ -180,7 +187,8 @@ class Running:
         clock = asyncio.timeout(bounds.seconds or None)
         try:
             async with clock:
-                await self._stream(agent, items, provider)
+                with self._over(self._run) as traced:
+                    await self._stream(agent, items, provider, traced)
             outcome = "ok"
         except Exception as failure:
             if isinstance(failure, TimeoutError) and clock.expired():
@@ -209,15 +217,15 @@ class Running:
             else:
                 self._say("sdk_agent.failure", {**told, "outcome": outcome})
 
-    async def _stream(self, agent: Agent[Any], items: list[Tree], provider: ModelProvider) -> None:
-        """Run, and end with a Finish. Raises whatever the run raises."""
+    async def _stream(self, agent: Agent[Any], items: list[Tree], provider: ModelProvider, traced: Members) -> None:
+        """Run, and end with a Finish. Raises whatever the run raises. ``traced``: of the RunConfig."""
         bounds = self._entry.bounds
         config = RunConfig(
             model_settings=TELLS_USAGE if tells_no_usage(agent) else None,
             model_provider=provider,
-            tracing_disabled=True,
             workflow_name=self._entry.id,
             tool_not_found_behavior="return_error_to_model",
+            **traced,
         )
         sent: Any = items
         talk = self._talk

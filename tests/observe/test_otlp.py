@@ -1,7 +1,6 @@
 """Spans reach a collector as OTLP, those of authors below ours; one that is away costs spans and nothing else."""
 
 import contextvars
-from collections.abc import Iterator
 
 import pytest
 from opentelemetry import trace as opentelemetry
@@ -25,13 +24,12 @@ class Sent:
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenTelemetry takes one provider a process."""
     from opentelemetry.util._once import Once
 
     monkeypatch.setattr(opentelemetry, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(opentelemetry, "_TRACER_PROVIDER_SET_ONCE", Once())
-    yield
 
 
 def made(url: str, dropped: Sent, **more: object) -> tuple[Tracer, otlp.Collector]:
