@@ -89,7 +89,7 @@ class FunctionModel(Model):
         return self._once().stream_response(*args, **named)
 
     def _once(self) -> ScriptedModel:
-        return ScriptedModel([ModelStep.respond(self._respond)])
+        return ScriptedModel([ModelStep.respond(self._respond)], emit_traces=True)
 
     async def _respond(self, call: ModelCall) -> ModelStep:
         answer = self._answer(Turn(call))
