@@ -101,11 +101,9 @@ class Gateway(Telling):
         self._agents = agents_for(link, log, self._make_runs, lambda: self.state.keys, self._take_agents, tools)
         self.state = self._compile(loaded.settings, None)
         self._know_models()
-        self._recorder = recorder(
-            loaded.settings, environ, link.shared if link else None, self.metrics, log, lambda: self.state
-        )
-        self.development_key = devkey.generated(loaded.settings, environ)
-        settings = loaded.settings
+        settings, shared = loaded.settings, link.shared if link is not None else None
+        self._recorder = recorder(settings, environ, shared, self.metrics, log, lambda: self.state)
+        self.development_key = devkey.generated(settings, environ)
         self._bounds = Bounds.of(settings.server)
         endpoints, self._endpoints, self._admin_endpoints = parted(settings)
         self._document = functools.cache(lambda: document(endpoints, __version__))

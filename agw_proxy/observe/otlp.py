@@ -36,7 +36,7 @@ class Collector(SpanProcessor):
         """``version``: of the gateway. ``dropped``: hears how many spans have not been sent; on any thread."""
         self._dropped = dropped
         headers = dict(settings.headers) or None
-        self._exporter = OTLPSpanExporter(settings.address, headers=headers, timeout=settings.seconds)
+        self._exporter: SpanExporter = OTLPSpanExporter(settings.address, headers=headers, timeout=settings.seconds)
         self._resource = Resource.create({SERVICE_NAME: settings.service, SERVICE_VERSION: version})
         self._scope = InstrumentationScope("agw_proxy", version)
         self._queue: deque[Span | ReadableSpan] = deque()

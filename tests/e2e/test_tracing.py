@@ -15,8 +15,11 @@ CALLERS, ABOVE = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CALL = Scene(calls=(("look_up", {"city": "Oslo"}),), stop="tool")
 CLERK = '''\
 from agents import Agent, function_tool
+from agw_proxy.sdk import rate_limit, track
 
 @function_tool
+@track("lookup")
+@rate_limit(1, period=3600, wait=0)
 def look_up(city: str) -> str:
     """The weather of a city."""
     return f"Sun in {city}"
@@ -76,6 +79,9 @@ def test_a_run_is_one_tree_from_the_caller_to_the_upstream(
     assert told["gen_ai.usage.input_tokens"] == calls[0].attributes["gen_ai.usage.input_tokens"] == 21
     assert told["agw.run_id"] == request.attributes["agw.request_id"]
     assert b"Oslo" not in orjson.dumps([span.attributes for span in collector.spans])
+    assert collector.named("lookup")[0].parent_id == tool.span_id
+    scraped = gateway.get("/metrics/prometheus", key=gateway.admin_key).body
+    assert b'agw_tracked_seconds_count{name="lookup",outcome="ok"} 1.0' in scraped
     assert gateway.receipts(request.attributes["agw.request_id"])[0]["trace_id"] == CALLERS
 
 
@@ -95,6 +101,8 @@ def test_what_is_not_sampled_is_not_sent(gateway: Gateway, collector: Collector,
     headers = {"traceparent": f"00-{'a' * 32}-{ABOVE}-00"}
     reply = gateway.post("/v1/responses", {"model": "default/clerk", "input": "Weather?"}, headers=headers)
     assert reply.status == 200, reply.body
+    refused = b'agw_helpers_total{helper="rate_limit",name="Clerk.agent.look_up",outcome="refused"} 1.0'
+    assert refused in gateway.get("/metrics/prometheus", key=gateway.admin_key).body
     assert {(asked.value("traceparent") or "")[:36] for asked in upstream.wait(2)} == {f"00-{'a' * 32}-"}
     gateway.stop()
     assert "a" * 32 not in {span.trace_id for span in collector.spans}

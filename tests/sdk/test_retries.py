@@ -1,6 +1,6 @@
 """What is tried again, how often and after how long."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -24,15 +24,15 @@ class Heard:
 
 
 @pytest.fixture(autouse=True)
-def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
+def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
     told = Heard()
 
     async def sleep(seconds: float) -> None:
         told.waits.append(seconds)
 
-    monkeypatch.setattr(retries.asyncio, "sleep", sleep)
-    monkeypatch.setattr(retries.time, "sleep", told.waits.append)
-    monkeypatch.setattr(retries.random, "random", lambda: 0.5)
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    monkeypatch.setattr("time.sleep", told.waits.append)
+    monkeypatch.setattr("random.random", lambda: 0.5)
     count = lambda helper, _, outcome: told.counted.append(f"{helper} {outcome}")  # noqa: E731
     monkeypatch.setattr(host, "_hosts", [host.Host(Table(slots=64, gates=8, windows=32, leases=8), count, count)])
     return told

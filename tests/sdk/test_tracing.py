@@ -42,12 +42,19 @@ def kept() -> Iterator[Kept]:
     agents.set_tracing_disabled(True)
 
 
-def served(agent: Agent[Any], kept: Kept, *, content: bool = False, sample: float = 1.0) -> tuple[Served, Span]:
+class Traced(Served):
+    """An agent whose runs are traced."""
+
+    def __init__(self, agent: Agent[Any], tracer: Tracer) -> None:
+        super().__init__(agent)
+        self.traces = Traces(tracer)
+        self.upstream._runner = self.runner = Runner(agents.MultiProvider(), self._say, self.traces)
+
+
+def served(agent: Agent[Any], kept: Kept, *, content: bool = False, sample: float = 1.0) -> tuple[Traced, Span]:
     """The agent, traced below a request's span."""
-    made = Served(agent)
     tracer = Tracer(kept, sample, content=content)
-    made.runner = Runner(agents.MultiProvider(), made._say, Traces(tracer))
-    made.upstream._runner = made.runner
+    made = Traced(agent, tracer)
     request = tracer.begin("request", "server", None)
     enter(request)
     return made, request
@@ -133,7 +140,7 @@ async def test_a_run_that_is_cancelled_leaves_no_span_open(kept: Kept) -> None:
     await helper.runner.close()
     assert {"invoke_agent a", "execute_tool wait"} <= {span.name for span in kept.over}
     assert {span.trace_id for span in kept.over} == {request.trace_id}
-    assert helper.runner._over.__self__._open == {}  # type: ignore[attr-defined]  # a bound method
+    assert helper.traces._open == {}
 
 
 async def test_a_tool_that_fails_and_a_guardrail_that_trips_are_marked(kept: Kept) -> None:
