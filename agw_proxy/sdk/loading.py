@@ -87,6 +87,9 @@ def import_sdk() -> ModuleType:
             for name in [name for name in tuple(sys.modules) if name == SDK or name.startswith(f"{SDK}.")]:
                 del sys.modules[name]
             raise
+        # What agents do is the gateway's to tell, also while they load; the SDK would send it to its vendor.
+        module.set_trace_processors([])
+        module.set_tracing_disabled(True)
         return module
 
 

@@ -1,6 +1,8 @@
 """A module becomes an agent: whatever it exports, however it is called, and without harm to anybody else."""
 
 import asyncio
+import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,6 +14,7 @@ from agw_proxy.sdk.loading import Failed, Made, called, import_sdk, let_go, load
 from agw_proxy.tools.modules import PREFIX
 from agw_proxy.tools.threads import on_thread
 from tests.sdk.folders import write
+from tests.support.gateway import PACKAGE_ROOT
 
 PLAIN = "from agents import Agent\n"
 
@@ -113,6 +116,18 @@ async def test_a_folder_of_the_sdks_name_does_not_stand_in_its_way(
     made = await loaded(root, "agent = Agent(name='x')")
     assert isinstance(made.agent, import_sdk().Agent)
     await let_go(made)
+
+
+def test_what_an_agent_does_while_it_loads_goes_to_no_vendor() -> None:
+    script = (
+        "from agw_proxy.sdk.loading import import_sdk\n"
+        "with import_sdk().trace('on startup') as trace: print(trace.trace_id)"
+    )
+    env = {**os.environ, "OPENAI_API_KEY": "sk-secret"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PACKAGE_ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("no-op\n", 0), done.stderr
 
 
 async def test_its_life_begins_before_its_factory_and_ends_once(tmp_path: Path) -> None:
