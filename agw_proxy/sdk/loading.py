@@ -32,6 +32,7 @@ EXPORT = "agent"
 END_SECONDS = 5.0  # for one on_shutdown
 
 _importing = threading.Lock()
+_quieted: list[ModuleType] = []
 
 
 class Failed(Exception):
@@ -69,7 +70,7 @@ def import_sdk() -> ModuleType:
     with _importing:
         known = sys.modules.get(SDK)
         if known is not None and hasattr(known, "Runner"):
-            return known
+            return _quiet(known)
         try:
             place = Path(str(importlib.metadata.distribution(DISTRIBUTION).locate_file(SDK)))
         except importlib.metadata.PackageNotFoundError:
@@ -87,10 +88,16 @@ def import_sdk() -> ModuleType:
             for name in [name for name in tuple(sys.modules) if name == SDK or name.startswith(f"{SDK}.")]:
                 del sys.modules[name]
             raise
-        # What agents do is the gateway's to tell, also while they load; the SDK would send it to its vendor.
+        return _quiet(module)
+
+
+def _quiet(module: ModuleType) -> ModuleType:
+    """What agents do is the gateway's to tell, also while they load; the SDK would send it to its vendor."""
+    if module not in _quieted:
         module.set_trace_processors([])
         module.set_tracing_disabled(True)
-        return module
+        _quieted[:] = [module]
+    return module
 
 
 async def load(found: Found, identity: str) -> Made:

@@ -1,7 +1,7 @@
 """The Agents SDK's own tracing as spans of the request's trace, in OpenTelemetry's GenAI conventions.
 
 The SDK tells a processor of what it begins and ends: agents, model calls, tools, handoffs, guardrails, lists of MCP tools.
-Here is the only processor there is, so that nothing goes to the SDK's vendor. A run whose request is not recorded costs
+Here is such a processor; the SDK's own, which sends all to its vendor, is taken away before any agent is loaded. A run whose request is not recorded costs
 nothing: the SDK makes no spans then.
 """
 
@@ -50,8 +50,8 @@ class Traces(TracingProcessor):
         """By the SDK's ids of traces and spans: ours, and what was under way before; None: it stands for one above it."""
 
     def install(self) -> None:
-        """From now on the SDK tells it, and nobody else, whatever traces it makes."""
-        agents.set_trace_processors([self])
+        """From now on the SDK tells it, and whoever an agent's code has added; its vendor's is gone (``import_sdk``)."""
+        agents.add_trace_processor(self)
         agents.set_tracing_disabled(False)
 
     @contextlib.contextmanager

@@ -26,6 +26,7 @@ def look_up(city: str) -> str:
 
 agent = Agent(name="Clerk", model="fast", tools=[look_up])
 '''
+BOSS = 'from agents import Agent\n\nagent = Agent(name="Boss", model="default/clerk")\n'
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def gateway(collector: Collector, upstream: Upstream) -> Iterator[Gateway]:
             trace={"endpoint": collector.url, "service": "tested"},
         )
     )
-    write(made.folder / "work" / "agents", {"Clerk/agent.py": CLERK})
+    write(made.folder / "work" / "agents", {"Clerk/agent.py": CLERK, "Boss/agent.py": BOSS})
     with made:
         yield made
 
@@ -63,7 +64,7 @@ def test_a_run_is_one_tree_from_the_caller_to_the_upstream(
     reply = gateway.post("/v1/responses", body, headers=sent)
     assert reply.status == 200, reply.body
     request, agent, tool = collector.named("chat default/clerk", "invoke_agent Clerk", "execute_tool look_up")
-    inner = [span for span in collector.spans if span.name == "chat fast" and span.kind == "server"]
+    inner = collector.named("chat fast", kind="server", count=2)
     calls = [span for span in collector.spans if span.kind == "client"]
     assert {span.trace_id for span in collector.spans} == {CALLERS}
     assert {span.service for span in collector.spans} == {"tested"}
@@ -83,6 +84,19 @@ def test_a_run_is_one_tree_from_the_caller_to_the_upstream(
     scraped = gateway.get("/metrics/prometheus", key=gateway.admin_key).body
     assert b'agw_tracked_seconds_count{name="lookup",outcome="ok"} 1.0' in scraped
     assert gateway.receipts(request.attributes["agw.request_id"])[0]["trace_id"] == CALLERS
+
+
+def test_an_agent_that_an_agent_asks_is_below_it(gateway: Gateway, collector: Collector, upstream: Upstream) -> None:
+    upstream.reset()
+    upstream.script(plays(TEXT))
+    collector.spans.clear()
+    assert gateway.post("/v1/responses", {"model": "default/boss", "input": "Well?"}).status == 200
+    boss, agent, clerk = collector.named("chat default/boss", "invoke_agent Boss", "invoke_agent Clerk")
+    inner = collector.named("chat default/clerk", kind="server")[0]
+    calls = {span.span_id: span.parent_id for span in collector.spans if span.kind == "client"}
+    assert len({span.trace_id for span in collector.spans}) == 1
+    assert (agent.parent_id, calls[inner.parent_id]) == (boss.span_id, agent.span_id)
+    assert clerk.parent_id == inner.span_id
 
 
 def test_a_request_without_a_trace_begins_one_and_says_so_in_the_log(gateway: Gateway, collector: Collector) -> None:

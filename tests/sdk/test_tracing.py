@@ -37,6 +37,7 @@ class Kept:
 
 @pytest.fixture
 def kept() -> Iterator[Kept]:
+    agents.set_trace_processors([])
     yield Kept()
     agents.set_trace_processors([])
     agents.set_tracing_disabled(True)

@@ -59,13 +59,17 @@ class Collector:
         self._server.server_close()
         self._thread.join()
 
-    def named(self, *names: str) -> list[Got]:
-        """The first span of each of these names; waits for them."""
+    def named(self, *names: str, kind: str | None = None, count: int = 1) -> list[Got]:
+        """The spans of each of these names (of that kind), ``count`` of each; waits for them."""
         deadline = time.monotonic() + WAIT_SECONDS
+
+        def found(name: str) -> list[Got]:
+            return [span for span in self.spans if span.name == name and kind in {None, span.kind}][:count]
+
         with self._came:
-            while missing := set(names) - {span.name for span in self.spans}:
+            while missing := [name for name in names if len(found(name)) < count]:
                 assert self._came.wait(deadline - time.monotonic()), f"{missing} not in {[s.name for s in self.spans]}"
-            return [next(span for span in self.spans if span.name == name) for name in names]
+            return [span for name in names for span in found(name)]
 
     def asked(self) -> None:
         """Waits for a request."""
