@@ -395,7 +395,6 @@ class Gateway(Telling):
         if self._replicas is not None:
             await self._replicas.close()
         await self._alerts.close()
-        await self.accounts.close()
         await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
         await self._probes.close()
         await self._agents.close()
@@ -404,6 +403,7 @@ class Gateway(Telling):
             await service.upstream.close()
         if self._taping is not None:
             await self._taping.keeper.close()
+        await self.accounts.close()
 
     async def _join(self) -> "Replicas | None":
         """Share limits and news with other gateways, where so configured."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any
+from typing import Any, assert_type
 
 import orjson
 import pytest
@@ -82,6 +82,21 @@ def test_what_is_no_function_is_refused_with_what_to_do(helper: Wrap) -> None:
         helper(staticmethod(look))
     with pytest.raises(TypeError, match="got a generator"):
         helper(generator)
+
+
+async def test_a_type_checker_sees_what_they_have_wrapped() -> None:
+    @track("plain")
+    @retry(attempts=2)
+    def plain(x: int) -> str:
+        return str(x)
+
+    @timeout
+    @rate_limit(5, period=1)
+    async def later(x: int, *, y: str = "") -> str:
+        return f"{x}{y}"
+
+    assert_type(plain(1), str)
+    assert assert_type(await later(1, y="z"), str) == "1z"
 
 
 def test_they_can_be_put_over_each_other() -> None:
