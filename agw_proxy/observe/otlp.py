@@ -63,7 +63,8 @@ class Collector(SpanProcessor):
         self._closing.set()
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS / 2)
-            self._exporter.shutdown()  # it tries again and again where the collector is away
+            end: Callable[[], object] = self._exporter.shutdown
+            end()  # it tries again and again where the collector is away
             self._thread.join(CLOSE_SECONDS / 2)
         if self._queue:
             self._dropped(WHAT, len(self._queue))

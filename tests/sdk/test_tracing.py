@@ -49,7 +49,7 @@ class Traced(Served):
     def __init__(self, agent: Agent[Any], tracer: Tracer) -> None:
         super().__init__(agent)
         self.traces = Traces(tracer)
-        self.upstream._runner = self.runner = Runner(agents.MultiProvider(), self._say, self.traces)
+        self.upstream._runner = self.runner = Runner(agents.MultiProvider(), self._say, traces=self.traces)
 
 
 def served(agent: Agent[Any], kept: Kept, *, content: bool = False, sample: float = 1.0) -> tuple[Traced, Span]:
