@@ -106,6 +106,8 @@ async def recall(
     tree, principal = _object(body), exchange.principal
     if tree is None or principal is None:
         return None
+    if exchange.within is not None and "store" not in tree:
+        tree = {**tree, "store": False}  # a run's own steps: what it comes to is kept, where its caller wants that
     behind = exchange.behind.seed if exchange.behind is not None else None
     counts = path != PATH
     made = Recalled(kept, principal.owner, tree, counted, everything=everything, counts=counts, behind=behind)

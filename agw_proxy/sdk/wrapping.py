@@ -11,10 +11,12 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from agw_proxy.tools.modules import PREFIX
+
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-PRIVATE = re.compile(r"^_agw_agents_\d+\.")
+PRIVATE = re.compile(rf"^{PREFIX}\d+\.")
 """What ``loading`` puts in front of an agent's modules, and which differs from version to version."""
 
 

@@ -1,6 +1,7 @@
 """The example agents, offline: through the official SDKs, in every dialect, plain and streamed."""
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -91,9 +92,32 @@ def test_a_note_is_kept_once_the_user_has_approved_it(ask: Ask) -> None:
     assert ask("default/notes", f"approve {code}") == "There is nothing with this code."
 
 
+def test_the_clock_asks_its_mcp_server(ask: Ask) -> None:
+    assert re.fullmatch(r"It is \d\d:\d\d\.", ask("default/clock", "What time is it at +2?"))
+
+
+@pytest.mark.parametrize("form", ["chat", "responses"])
+def test_the_memory_goes_on_in_its_session(gateway: Gateway, form: str) -> None:
+    session = {"x-session-id": f"ada-{form}"}
+
+    def said(text: str, headers: dict[str, str] | None) -> str:
+        with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0) as client:
+            if form == "responses":
+                made = client.responses.create(model="default/memory", input=text, extra_headers=headers)
+                return made.output_text
+            told = client.chat.completions.create(
+                model="default/memory", messages=[{"role": "user", "content": text}], extra_headers=headers
+            )
+            return told.choices[0].message.content or ""
+
+    assert said("I am Ada", session) == "You are Ada."
+    assert said("Who am I?", session) == "You are Ada."
+    assert said("Who am I?", None) == "I do not know. Who are you?"
+
+
 def test_all_of_them_are_models(gateway: Gateway) -> None:
     models: Any = gateway.get("/v1/models").json
     told = {model["id"] for model in models["data"]}
     names = {f"default/{path.parent.name.lower()}" for path in FOLDER.glob("*/agent.py")}
-    assert len(names) >= 4
+    assert len(names) == 7
     assert names <= told

@@ -16,6 +16,7 @@ from agents.tool_context import ToolContext
 import agw_proxy.sdk
 from agw_proxy.sdk import rate_limit, retry, timeout, track
 from agw_proxy.sdk.wrapping import name_of
+from agw_proxy.tools.modules import PREFIX
 from tests.support.gateway import PACKAGE_ROOT
 
 HELPERS: list[Any] = [retry, retry(attempts=2), timeout, timeout(5), timeout(seconds=5), rate_limit, rate_limit(5),
@@ -119,7 +120,7 @@ def test_they_can_be_put_over_each_other() -> None:
 def test_a_name_is_the_same_in_all_versions_of_an_agent() -> None:
     def tool() -> None: ...
 
-    tool.__module__ = "_agw_agents_17.Weather.tools"
+    tool.__module__ = f"{PREFIX}17.Weather.tools"
     assert name_of(tool) == "Weather.tools.test_a_name_is_the_same_in_all_versions_of_an_agent.tool"
     assert name_of(look) == "tests.sdk.test_wrapping.look"
 
