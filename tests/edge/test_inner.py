@@ -263,6 +263,19 @@ async def test_a_run_gets_kept_answers_only_where_it_asks_for_them(
         assert here.running.receipts()[-1]["cache"] == "hit"
 
 
+async def test_a_run_keeps_its_own_steps_in_the_store_only_where_it_says_so(config: Tree, tmp_path: Path) -> None:
+    config["store"] = {"path": str(tmp_path / "responses.db")}
+    headers = [("content-type", "application/json")]
+    async with within(config, tmp_path) as here:
+        for members, status in (({}, 404), ({"store": True}, 200)):
+            body = orjson.dumps({"model": "agw/echo", "input": "hello", **members})
+            made = orjson.loads(
+                await everything(await here.inner.open(here.run, "POST", "/v1/responses", headers, body))
+            )
+            found = await here.running.ask("GET", f"/v1/responses/{made['id']}")
+            assert (made["store"], found.status) == (status == 200, status)
+
+
 async def test_a_stream_of_a_run_that_nobody_reads_to_its_end_is_complete_once_its_terminator_has_come(
     config: Tree, upstream: Upstream, tmp_path: Path
 ) -> None:

@@ -146,7 +146,9 @@ async def test_a_run_that_blocks_is_told_under_its_agents_name() -> None:
         return [assistant_message("At last.")]
 
     first = Served(Agent(name="helper", model=ScriptedModel([[assistant_message("Hello.")]])))
-    await first.answer()  # the SDK's library builds what it needs at its first use, and a slow machine takes long for it
+    await (
+        first.answer()
+    )  # the SDK's library builds what it needs at its first use, and a slow machine takes long for it
     await first.upstream.close()
     served = Served(Agent(name="helper", model=ScriptedModel([ModelStep.respond(stands_still)])))
     assert (await served.answer())["status"] == "completed"
