@@ -1,6 +1,6 @@
-"""Memory: with a session, the agent knows what was said before, though the client sends the last words alone.
+r"""Memory: with a session, the agent knows what was said before, though the client sends the last words alone.
 
-    curl $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H "x-session-id: ada" \\
+    curl $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H "x-session-id: ada" \
       -H 'Content-Type: application/json' -d '{"model": "default/memory", "messages": [{"role": "user", "content": "I am Ada"}]}'
 
 and then, with the same x-session-id, "Who am I?". Nothing in this file is about sessions: the gateway keeps them.

@@ -1,0 +1,187 @@
+"""Relays beside busy agents: what 50 runs at a time, in a worker of their own, cost the relays of the same gateway.
+
+    python -m bench.agents_beside [--rounds N] [--ms N] [--cores RELAYS,REST]
+
+The relaying worker has a core to itself. The worker of the agents has the other, which it shares with the load generator
+and the upstream: it runs with the lowest priority there, so that what is measured is the gateway and not a generator that waits for
+a core. Turns with the agents idle and with them busy alternate; each pair is compared.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+
+from bench import rules
+from bench.load.build import program
+from bench.proxies.request import build
+
+AGENT = '''\
+import asyncio
+
+from agents import Agent, function_tool
+
+from agw_proxy.sdk import FunctionModel
+
+
+@function_tool
+async def work(rounds: int) -> int:
+    """Compute a little, and wait a little."""
+    total = 0
+    for _ in range(rounds):
+        total += sum(range(20_000))
+        await asyncio.sleep(0.005)
+    return total
+
+
+def plays(turn):
+    return "Done." if len(turn.results) >= 3 else turn.use("work", rounds=5)
+
+
+agent = Agent(name="Busy", model=FunctionModel(plays), tools=[work])
+'''
+RUNS = 50
+CONNECTIONS = "16"
+WARMUP_MS = "150"
+RATE = "500"  # a second: what is measured is how late answers come, not how many
+KEY = rules.key_of("beside")
+LOWEST = 19
+
+
+class Busy:
+    """Keeps RUNS runs under way while ``on`` is set, from a thread of its own."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}/v1/responses"
+        self.on, self._over = threading.Event(), threading.Event()
+        self.done = self.under_way = 0
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._go()), daemon=True)
+        self._thread.start()
+
+    async def _go(self) -> None:
+        limits = httpx2.Limits(max_connections=RUNS)
+        async with httpx2.AsyncClient(timeout=60, limits=limits) as client:
+            await asyncio.gather(*(self._client(client) for _ in range(RUNS)))
+
+    async def _client(self, client: httpx2.AsyncClient) -> None:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        while not self._over.is_set():
+            if not self.on.is_set():
+                await asyncio.sleep(0.05)
+                continue
+            self.under_way += 1
+            reply = await client.post(self._url, json={"model": "default/busy", "input": "Go."}, headers=headers)
+            self.under_way -= 1
+            if reply.status_code != 200:
+                raise RuntimeError(reply.text)
+            self.done += 1
+
+    def turn(self, on: bool) -> None:
+        """Wait until all are at work, or all have ended."""
+        (self.on.set if on else self.on.clear)()
+        while self.under_way < RUNS * 0.8 if on else self.under_way:
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Let those under way end, and begin no more."""
+        self._over.set()
+        self._thread.join()
+
+
+def children(pid: int) -> list[int]:
+    """Of a process, the oldest first."""
+    return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def pin(pid: int, core: int, nice: int = 0) -> None:
+    """All threads of a process."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {core})
+        os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
+
+
+def turn(load: Path, request: Path, port: int, relay: int, milliseconds: int) -> tuple[float, float] | None:
+    """Microseconds of the relay's CPU a request, and the p99 in microseconds; None where there were too few to tell."""
+    command = [str(load), "--port", str(port), "--request", str(request), "--measure-ms", str(milliseconds)]
+    command += ["--warmup-ms", WARMUP_MS, "--connections", CONNECTIONS, "--rate", RATE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        if running.stdout is None:
+            raise RuntimeError("no output")
+        lines = iter(running.stdout)
+        next(line for line in lines if line.startswith("start"))
+        before = rules.cpu(relay)
+        next(line for line in lines if line.startswith("end"))
+        used = rules.cpu(relay) - before
+        told = json.loads(next(lines))
+    if any(told["errors"].values()):
+        raise RuntimeError(f"the load was not served: {told}")
+    if told["requests"] < rules.LEAST_REQUESTS // 2:
+        return None
+    return used / told["requests"] * 1e6, float(told["latency"]["p99"])
+
+
+@contextlib.contextmanager
+def gateway(folder: Path, upstream: int) -> Iterator[tuple[int, int, int]]:
+    """The port, and the pids of the relaying worker and of the agents'."""
+    agents = folder / "agents" / "Busy"
+    agents.mkdir(parents=True)
+    (agents / "agent.py").write_text(AGENT)
+    sections = {"agents": {"paths": [str(agents.parent)], "workers": 1, "concurrent": RUNS}}
+    made = rules.Gateway(folder, upstream, {"beside": {}}, sections)
+    try:
+        relay, apart = children(made.process.pid)[:2]
+        yield made.port, relay, apart
+    finally:
+        made.process.send_signal(signal.SIGTERM)
+        made.process.wait()
+
+
+def main() -> int:
+    """Measure in pairs and print the table."""
+    given = rules.arguments("What relays cost beside busy agents.")
+    cores, load = given.cores, program("load")
+    os.sched_setaffinity(0, {cores[1]})
+    upstream = subprocess.Popen([program("upstream"), "--port", "0"], stdout=subprocess.PIPE, text=True)
+    line = upstream.stdout.readline() if upstream.stdout is not None else ""
+    found: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    with tempfile.TemporaryDirectory() as name, gateway(Path(name), int(line.split()[1])) as (port, relay, apart):
+        pin(relay, cores[0])
+        pin(apart, cores[1], LOWEST)
+        request = Path(name, "request")
+        request.write_bytes(build(port, "gpt-4o-mini", KEY, {}, stream=False))
+        busy = Busy(port)
+        for number in range(given.rounds + 1):
+            for on in (False, True):
+                busy.turn(on)
+                measured = None
+                while measured is None:
+                    measured = turn(load, request, port, relay, given.ms)
+                if number:
+                    found[on].append(measured)
+        busy.close()
+        done = busy.done
+    upstream.terminate()
+    upstream.wait()
+    print("| relays | CPU us/request | p99 us |\n|---|---:|---:|")
+    for on, turns in found.items():
+        cost, late = (statistics.median(column) for column in zip(*turns, strict=True))
+        print(f"| {f'beside {RUNS} runs' if on else 'alone'} | {cost:.1f} | {late:,.0f} |")
+    for at, what in enumerate(("CPU", "p99")):
+        ratios = sorted(two[at] / one[at] for one, two in zip(found[False], found[True], strict=True))
+        print(f"{what}: {statistics.median(ratios):.2f} x ({ratios[0]:.2f} - {ratios[-1]:.2f}); {done} runs ended")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
