@@ -164,7 +164,7 @@ def stage(lane: str) -> Iterator[Stage]:
         entries += [provider(upstream.url, f"head-{number}", models=["none"]) for number, _ in enumerate(HEADS)]
         config = configuration(
             *entries,
-            timeouts={"connect": "5s", "first_byte": "1s", "between_bytes": "700ms", "total": "10s"},
+            timeouts={"connect": "5s", "first_byte": "2s", "between_bytes": "700ms", "total": "10s"},
             retries={"attempts": 2, "base": "10ms", "max": "50ms"},
         )
         with Gateway(config, env=env) as gateway:
