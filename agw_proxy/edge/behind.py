@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -36,9 +37,9 @@ Serve = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Later(web.StreamResponse):
     """An answer that is written when the body of its request has been let go of."""
 
+    @abstractmethod
     async def follow(self) -> web.StreamResponse:
         """Write it. Raises GatewayError."""
-        raise NotImplementedError
 
 
 class Background:
