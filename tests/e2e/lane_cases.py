@@ -94,6 +94,11 @@ class Case:
     always: Behaviour | None = None
 
     @property
+    def silent(self) -> bool:
+        """Whether its upstream falls silent, so that only patience's end ends it."""
+        return any(word in self.name for word in ("hang", "silen", "stalled"))
+
+    @property
     def bodies(self) -> list[object]:
         """What is sent."""
         return [self.body] * self.times

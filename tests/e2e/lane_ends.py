@@ -55,7 +55,7 @@ def ends() -> Iterator[Case]:
     yield messages("error", [*ANTHROPIC_EVENTS[:4], OVERLOADED], pace_ms=10)
     yield messages("ping-first", [ANTHROPIC_EVENTS[2], *ANTHROPIC_EVENTS], pace_ms=5)
     yield messages("slow-first", ANTHROPIC_EVENTS[:1] + ANTHROPIC_EVENTS, split=60, pace_ms=20)
-    for name, events in (("error", [OVERLOADED]), ("nothing", []), ("silence", [ANTHROPIC_EVENTS[2]] * 30)):
+    for name, events in (("error", [OVERLOADED]), ("nothing", []), ("silence", [ANTHROPIC_EVENTS[2]] * 60)):
         first = messages(f"ping-then-{name}", [ANTHROPIC_EVENTS[2], *events], pace_ms=25)
         yield dataclasses.replace(
             first, lane="upstream_failed", status=504 if name == "silence" else 503 if events else 502,
