@@ -21,6 +21,7 @@ MODULES = (
     "reserve",
     "route",
     "sse",
+    "steps",
     "subjects",
     "tokens",
 )
