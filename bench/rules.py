@@ -60,6 +60,9 @@ def cpu(pid: int) -> float:
 class Gateway:
     """The gateway with a key a case, in front of the mock upstream."""
 
+    command: tuple[str, ...] = ()
+    """What it is run by."""
+
     def __init__(self, folder: Path, upstream: int, cases: Cases, sections: Mapping[str, object]) -> None:
         """``upstream``: its port. ``sections``: what the configuration has beside these."""
         entry = {"name": "mock", "base_url": f"http://127.0.0.1:{upstream}/v1", "api_key": "none", "models": ["gpt-*"]}
@@ -78,7 +81,7 @@ class Gateway:
         file.chmod(0o600)
         env = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
         self._log = folder / "log"
-        command = [sys.executable, "-m", "agw_proxy", "serve", "--config", str(file)]
+        command = [*self.command, sys.executable, "-m", "agw_proxy", "serve", "--config", str(file)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         self.port = self._ready()
