@@ -19,7 +19,7 @@ from agw_proxy.config.agents import Agents
 from agw_proxy.sdk.declared import build, refers
 from agw_proxy.sdk.discovery import VERSION_DIGITS, Discovered, Found, discover
 from agw_proxy.sdk.entry import Bounds, Entry, Unconnected
-from agw_proxy.sdk.loading import Failed, Made, import_sdk, let_go, load
+from agw_proxy.sdk.loading import Failed, Made, import_sdk, let_go, load, words
 from agw_proxy.states import AgentState
 from agw_proxy.tools.threads import on_thread
 
@@ -235,9 +235,11 @@ class Catalog:
         try:
             async with asyncio.timeout(settings.load_seconds):
                 given = await on_thread(lambda: build(list(now.values()), agents), "agw-agents")
-        except (Failed, TimeoutError) as error:
-            why = str(error) or f"it was not there within {settings.load_seconds:g} s (agents.load_seconds)"
+        except TimeoutError:
+            why = f"it was not there within {settings.load_seconds:g} s (agents.load_seconds)"
             given = {found.id: Failed(why) for found in now.values()}
+        except Exception as error:  # noqa: BLE001  what somebody has written may raise anything, and modules go on
+            given = {found.id: Failed(words(error)) for found in now.values()}
         for identity, found in now.items():
             made = given[found.id]
             if isinstance(made, Failed):
@@ -339,8 +341,8 @@ async def _servers(made: Made, seconds: float) -> "Servers | None":
     except BaseException as error:
         with contextlib.suppress(Exception):
             await asyncio.shield(let_go(made))
-        if isinstance(error, Unconnected):
-            raise Failed(str(error)) from None
+        if isinstance(error, Exception) and not isinstance(error, TimeoutError):
+            raise Failed(str(error) if isinstance(error, Unconnected) else words(error)) from error
         raise
 
 

@@ -15,6 +15,7 @@ Names without a slash are of the same namespace. Agents may hand over to each ot
 """
 
 import dataclasses
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from agw_proxy.sdk.discovery import Found
-from agw_proxy.sdk.loading import Context, Failed, Made, import_sdk
+from agw_proxy.sdk.loading import Context, Failed, Made, import_sdk, words
 from agw_proxy.tools.modules import forget, import_file, new_package
 
 MAX_CHARACTERS = 1_000_000  # of a text that a guardrail searches: a pattern takes its time on more
@@ -108,9 +109,9 @@ def build(declarations: Sequence[Found], known: Mapping[str, Any]) -> dict[str, 
             declared = read(found)
             tools = [_made(sdk, tool, found, package) for tool in declared.tools]
             made[found.id] = _Half(found, declared, _agent(sdk, declared), tools, package)
-        except Exception as error:  # noqa: BLE001  one that cannot be made keeps no other from being made
+        except (Exception, SystemExit) as error:  # noqa: BLE001  one that cannot be made keeps no other from being made
             forget(package)
-            given[found.id] = error if isinstance(error, Failed) else Failed(f"{type(error).__name__}: {error}")
+            given[found.id] = Failed(words(error))
     while failing := dict(_failing(made, known)):  # each round may take away what others name
         given |= failing
         for identity in failing:
@@ -194,7 +195,12 @@ def _of_file(sdk: Any, tool: str, found: Found, package: str) -> Any:
     value = getattr(module, name, None)
     if value is None:
         raise Failed(f"tools: {file} has no {name}")
-    return sdk.function_tool(value) if callable(value) and not hasattr(value, "params_json_schema") else value
+    made = sdk.function_tool(value) if inspect.isroutine(value) else value
+    from agw_proxy.sdk.parts import is_tool, told  # noqa: PLC0415  it brings the SDK, which is there by now
+
+    if not is_tool(made):
+        raise Failed(f"tools: expected {tool} to be a function or a tool of the SDK; came {told(made)}")
+    return made
 
 
 def _guardrail(sdk: Any, guardrail: Guardrail) -> Any:

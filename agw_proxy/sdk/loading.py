@@ -169,12 +169,22 @@ async def _agent(module: ModuleType, context: Context) -> Any:
     kind = import_sdk().Agent
     exported = getattr(module, EXPORT, None)
     if exported is None:
-        return _only(module, kind)
+        return sound(_only(module, kind))
     # A class is a factory too; an Agent could be callable one day.
     made = await called(exported, context) if callable(exported) and not isinstance(exported, kind) else exported
     if not isinstance(made, kind):
         raise Failed(f"'{EXPORT}' is to be an agents.Agent, or a function that gives one; came {_kind(made)}")
-    return made
+    return sound(made)
+
+
+def sound(agent: Any) -> Any:
+    """The agent, with nothing in it that each run would fail at. Raises Failed."""
+    from agw_proxy.sdk.parts import misfit  # noqa: PLC0415  it brings the SDK, which is there by now
+
+    found = misfit(agent)
+    if found is not None:
+        raise Failed(found)
+    return agent
 
 
 def _only(module: ModuleType, kind: type) -> Any:
@@ -222,14 +232,17 @@ def _kind(value: object) -> str:
     return "nothing" if value is None else f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
+    """What went wrong, by its kind."""
+    if isinstance(error, Failed | Quit):
+        return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _failed(error: BaseException, found: Found) -> Failed:
     """What went wrong and on which line of the agent's own."""
     if isinstance(error, Failed | Quit):
-        return Failed(str(error))
+        return Failed(words(error))
     place, trace = "", error.__traceback__
     while trace is not None:
         file = Path(trace.tb_frame.f_code.co_filename)
@@ -238,4 +251,4 @@ def _failed(error: BaseException, found: Found) -> Failed:
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(found.root):
         place = f" ({Path(error.filename).relative_to(found.root)}:{error.lineno})"
-    return Failed(f"{_words(error)}{place}")
+    return Failed(f"{words(error)}{place}")

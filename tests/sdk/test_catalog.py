@@ -302,3 +302,40 @@ async def _follow_a_tool(tmp_path: Path, registry: Registry) -> None:
     assert helped.agent.handoffs == [newer.agent]
     assert helped.agent.tools[0].params_json_schema["required"] == ["a", "b"]
     await folder.catalog.close()
+
+
+async def test_what_no_run_could_use_and_what_ends_the_process_fails_alone(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    agent = "from agents import Agent\ndef look() -> str: ...\nagent = Agent(name='a', {})\n"
+    await folder.refresh(
+        {
+            "weather/agent.py": says("sun"),
+            "bare/agent.py": agent.format("tools=[look]"),
+            "served/agent.py": agent.format("mcp_servers=[{'command': 'x'}]"),
+            "team/agents.yaml": "agents: [{name: Quits, instructions: Go., tools: ['tools.py:go']}, {name: Stays, instructions: x}]",
+            "team/tools.py": "raise SystemExit('set X')",
+        }
+    )
+    told = {name: state.error for name, state in folder.states().items()}
+    assert told["default/weather"] is told["team/stays"] is None
+    assert "@function_tool makes one of a function" in (told["default/bare"] or "")
+    assert "expected MCP servers" in (told["default/served"] or "")
+    assert told["team/quits"] == "SystemExit: set X"
+
+
+async def test_a_server_that_cannot_be_looked_at_fails_its_agent_alone_and_leaves_nothing(tmp_path: Path) -> None:
+    folder, children = Folder(tmp_path), Children(tmp_path)
+    source = f"""\
+from agents import Agent
+from agents.mcp import MCPServerStdio
+class Odd(MCPServerStdio):
+    @property
+    def name(self):
+        raise LookupError("nameless")
+agent = Agent(name="a", mcp_servers=[{children.source}, Odd({children.params!r})])
+"""
+    await folder.refresh({"weather/agent.py": says("sun"), "odd/agent.py": source})
+    assert folder.states()["default/odd"].error == "LookupError: nameless"
+    assert folder.states()["default/weather"].status == "ready"
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("mcp ")]
+    assert not children.alive

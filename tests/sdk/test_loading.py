@@ -135,10 +135,10 @@ async def test_its_life_begins_before_its_factory_and_ends_once(tmp_path: Path) 
         "from .log import lines\n"
         "def on_startup(context): lines.append('up ' + context.id)\n"
         "async def on_shutdown(): lines.append('down')\n"
-        "def agent(): lines.append('made'); return Agent(name='x', handoffs=lines)\n"
+        "def agent():\n    lines.append('made')\n    made = Agent(name='x')\n    made.lines = lines\n    return made\n"
     )
     made = await loaded(tmp_path, source, log="lines = []")
-    lines = made.agent.handoffs
+    lines = made.agent.lines
     assert lines == ["up default/my-agent", "made"]
     await let_go(made)
     assert lines == ["up default/my-agent", "made", "down"]
