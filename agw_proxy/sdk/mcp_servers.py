@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -19,6 +19,7 @@ from agents import Agent, RunContextWrapper
 from agents.exceptions import UserError
 from agents.mcp import MCPServer
 
+from agw_proxy import spans
 from agw_proxy.sdk.entry import CURRENT, Unconnected
 from agw_proxy.sdk.equipped import reached
 
@@ -48,6 +49,7 @@ class Line:
         """``seconds``: to connect, and to list its tools. The task begins at once, and connects."""
         self._server: Any = server  # the SDK says nothing of what its coroutines give
         self._seconds = seconds
+        self.loop = asyncio.get_running_loop()
         self.name = shown(server.name)
         self.tools: tuple[str, ...] = ()
         """What its tools are called, as far as that is known."""
@@ -61,7 +63,7 @@ class Line:
         self._failed_at = 0.0
         self._asked, self._over = asyncio.Event(), asyncio.Event()
         self._outcome = self._attempt()
-        self._task = asyncio.get_running_loop().create_task(self._own(), name=f"mcp {self.name}")
+        self._task = self.loop.create_task(self._own(), name=f"mcp {self.name}")
 
     async def ready(self) -> int:
         """Wait until it is connected, and give the connection's number. Raises Unconnected."""
@@ -81,6 +83,11 @@ class Line:
         if self._connected and number == self.number:
             self._connected = False
             self._over.set()
+
+    def listed(self, tools: Sequence[Any]) -> None:
+        """These are its tools now: some have them only later. Not where a filter needs to know the run."""
+        if not self._depends:
+            self.tools = tuple(tool.name for tool in tools)
 
     async def close(self) -> None:
         """End it, and wait until nothing of it is left. May be called again."""
@@ -127,7 +134,9 @@ class Line:
         clock = asyncio.get_running_loop().call_later(self._seconds, self._give_up, late)
         try:
             await self._server.connect()
-            self.tools = await self._names()
+            self._forget()
+            if not self._depends:  # asked for them, it shows that it works
+                self.listed(await self._server.list_tools())
         except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001  it may fail in any way
             self._fail(f"MCP server '{self.name}' cannot be reached: {self._given_up or words(error)}")
         else:
@@ -146,11 +155,16 @@ class Line:
         if self._given_up is not None and task is not None:
             task.uncancel()
 
-    async def _names(self) -> tuple[str, ...]:
-        """Of its tools, which it is asked for so that it has shown that it works; not where a filter needs to know the run."""
-        if callable(getattr(self._server, "tool_filter", None)):
-            return ()
-        return tuple(tool.name for tool in await self._server.list_tools())
+    @property
+    def _depends(self) -> bool:
+        """Which tools there are is for a filter to say, of each run."""
+        return callable(getattr(self._server, "tool_filter", None))
+
+    def _forget(self) -> None:
+        """What a server had before it was lost says nothing of the one that is there now."""
+        invalidate = getattr(self._server, "invalidate_tools_cache", None)
+        if invalidate is not None:
+            invalidate()
 
     async def _until_over(self) -> None:
         """Until somebody says so, or the client cancels what it runs in, as some do when their server goes."""
@@ -210,22 +224,24 @@ class Held(MCPServer):
 
     async def connect(self) -> None:
         """Wait until it is connected: an author's own ``connect`` does no harm. Raises Unconnected."""
-        await self.line.ready()
+        await self._there(self.line.ready())
 
     async def cleanup(self) -> None:
         """Nothing: it is closed with its agent."""
 
     async def list_tools(self, run_context: RunContextWrapper[Any] | None = None, agent: Any = None) -> list[Any]:
         """See the SDK. Raises Unconnected, TimeoutError, and what the server's raises."""
-        return await self._asked(lambda: self._server.list_tools(run_context, agent))
+        tools = await self._asked(lambda: self._server.list_tools(run_context, agent))
+        self.line.listed(tools)
+        return tools
 
     async def call_tool(
         self, tool_name: str, arguments: dict[str, Any] | None, meta: dict[str, Any] | None = None
     ) -> Any:
         """See the SDK; the run's trace goes along. Sent again only where the server has said that it did not take it."""
-        run = CURRENT.get()
-        if self._takes_meta and run is not None and run.trace is not None:
-            meta = {"traceparent": f"00-{run.trace}-{secrets.token_hex(8)}-01", **(meta or {})}
+        traceparent = _traceparent() if self._takes_meta else None
+        if traceparent is not None:
+            meta = {"traceparent": traceparent, **(meta or {})}
         asked = (lambda: self._server.call_tool(tool_name, arguments, meta=meta)) if meta else (
             lambda: self._server.call_tool(tool_name, arguments)
         )  # fmt: skip
@@ -252,6 +268,19 @@ class Held(MCPServer):
         return await self._asked(lambda: self._server.read_resource(uri))
 
     async def _asked(self, ask: Callable[[], Awaitable[T]], *, repeatable: bool = True) -> T:
+        return await self._there(self._answer(ask, repeatable))
+
+    async def _there(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it on the loop that the server is connected on. A run may be on another: a test's, or one of a thread of its author's."""
+        loop = self.line.loop
+        if asyncio.get_running_loop() is loop:
+            return await work
+        if loop.is_closed():
+            work.close()
+            raise Unconnected(f"MCP server '{self.line.name}' is not used any more")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+    async def _answer(self, ask: Callable[[], Awaitable[T]], repeatable: bool) -> T:
         number = await self.line.ready()
         try:
             return await self._bounded(ask)
@@ -288,18 +317,27 @@ async def connect(agent: Agent[Any], seconds: float) -> Servers:
     """
     found = reached(agent)
     wanted = {id(server): server for each in found for server in each.mcp_servers if not _is_connected(server)}
-    lines = {name: Line(server, seconds) for name, server in wanted.items()}
-    servers = Servers(tuple(lines.values()))
+    lines: dict[int, Line] = {}
     try:
+        for name, server in wanted.items():
+            lines[name] = Line(server, seconds)
         await asyncio.gather(*(line.ready() for line in lines.values()))
     except BaseException:
-        await asyncio.shield(servers.close())
+        await asyncio.shield(Servers(tuple(lines.values())).close())
         raise
     held = {name: Held(server, lines[name]) for name, server in wanted.items()}
     for each in found:
         if each.mcp_servers:
             each.mcp_servers = [held.get(id(server), server) for server in each.mcp_servers]
-    return servers
+    return Servers(tuple(lines.values()))
+
+
+def _traceparent() -> str | None:
+    """For whoever is asked here: below what is under way; where nothing is traced here, in the trace of the run's caller."""
+    span, run = spans.CURRENT.get(), CURRENT.get()
+    if span is not None:
+        return span.traceparent
+    return f"00-{run.trace}-{secrets.token_hex(8)}-01" if run is not None and run.trace is not None else None
 
 
 def is_lost(error: BaseException) -> bool:

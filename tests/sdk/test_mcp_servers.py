@@ -14,12 +14,16 @@ from agents import Agent, function_tool, handoff
 from agents.exceptions import UserError
 from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp
 from mcp.shared.exceptions import MCPError
+from mcp.types import Tool
 
+from agw_proxy import spans
 from agw_proxy.sdk import mcp_servers
 from agw_proxy.sdk.entry import CURRENT, Run, Unconnected
 from agw_proxy.sdk.equipped import own_names, reached
 from agw_proxy.sdk.mcp_servers import Held, Line, Servers, connect, is_lost, shown, words
-from tests.support.mcp_servers import LIBRARY, SECONDS, Children, OverHTTP
+from agw_proxy.spans import Tracer
+from tests.support.mcp_servers import LIBRARY, PLAIN, SECONDS, Children, OverHTTP
+from tests.test_spans import Kept
 
 SILENT = """\
 import os, pathlib, sys, time
@@ -100,6 +104,61 @@ async def test_the_runs_trace_goes_along(children: Children) -> None:
     finally:
         CURRENT.reset(token)
     assert "traceparent" not in text(await held.call_tool("meta", {}))
+    for sample in (1.0, 0.0):
+        span = Tracer(Kept(), sample).begin("request", "server", None)
+        token = spans.CURRENT.set(span)
+        assert f'"traceparent": "{span.traceparent}"' in text(await held.call_tool("meta", {}))
+        spans.CURRENT.reset(token)
+    await servers.close()
+
+
+async def test_one_may_be_asked_from_another_loop(children: Children) -> None:
+    held, servers = await held_by(Agent(name="a", mcp_servers=[stdio(children)]))
+
+    async def elsewhere() -> str:
+        await held.connect()
+        listed = [tool.name for tool in await held.list_tools()]
+        return f"{listed[0]} {text(await held.call_tool('echo', {'text': 'hi'}))}"
+
+    async def given_up() -> None:
+        running = asyncio.ensure_future(held.call_tool("wait", {}))
+        await until(lambda: children.waits)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    assert await asyncio.to_thread(lambda: asyncio.run(elsewhere())) == "echo hi"
+    await asyncio.to_thread(lambda: asyncio.run(given_up()))
+    assert text(await held.call_tool("echo", {"text": "here"})) == "here"
+    await servers.close()
+
+
+def test_one_whose_loop_has_ended_says_so(children: Children) -> None:
+    async def made() -> Held:
+        held, servers = await held_by(Agent(name="a", mcp_servers=[stdio(children)]))
+        await servers.close()
+        return held
+
+    held = asyncio.run(made())
+    with pytest.raises(Unconnected, match="not used any more"):
+        asyncio.run(held.call_tool("echo", {}))
+
+
+async def test_what_tools_there_are_is_looked_up_when_it_may_have_changed(children: Children) -> None:
+    held, servers = await held_by(agent := Agent(name="a", mcp_servers=[stdio(children, cache_tools_list=True)]))
+    children.write(PLAIN.replace('"echo"', '"louder"'))
+    os.kill(children.pids[0], signal.SIGKILL)
+    await until(lambda: not children.alive)
+    with pytest.raises(MCPError):
+        await held.call_tool("echo", {"text": "lost"})
+    assert text(await held.call_tool("louder", {"text": "hi"})) == "hi"
+    assert [tool.name for tool in await held.list_tools()] == ["louder", "end", "wait", "meta"]
+    assert "louder" in own_names(agent)
+    await servers.close()
+    own = Own()
+    held, servers = await held_by(agent := Agent(name="a", mcp_servers=[own]))
+    own.there = [Tool(name="late", input_schema={})]
+    await held.list_tools()
+    assert own_names(agent) == {"late"}, "one that is there only later"
     await servers.close()
 
 
@@ -175,7 +234,7 @@ async def test_one_that_does_not_begin_fails_and_takes_the_others_with_it(
     seconds = 0.2 if "within" in told else SECONDS
     with pytest.raises(Unconnected, match=rf"MCP server '(bad|plain)' .*{told}"):
         await connect(agent, seconds)
-    assert not children.alive
+    await until(lambda: not children.alive)  # one that was just being begun ends when it finds its pipes closed
     assert not lines_left()
     assert agent.mcp_servers[1] is bad
 
@@ -247,6 +306,7 @@ class Own(MCPServer):
         self.breaks = False
         self.quits = False
         self.ends: asyncio.Event | None = None
+        self.there: list[Any] = []
 
     @property
     def name(self) -> str:
@@ -271,7 +331,7 @@ class Own(MCPServer):
     async def list_tools(self, run_context: Any = None, agent: Any = None) -> list[Any]:
         if self.breaks:
             raise ConnectionResetError("gone")
-        return []
+        return self.there
 
     async def call_tool(self, tool_name: str, arguments: Any) -> Any:  # type: ignore[override]  # as it was once
         raise UserError("Server not initialized. Make sure you call `connect()` first.")
