@@ -41,8 +41,8 @@ class Span:
     """One. ``recorded`` False: it only says where in a trace one is, and so do those below it."""
 
     __slots__ = (
-        "_monotonic", "_over", "attributes", "began_ns", "ended_ns", "error", "kind", "name", "parent_id", "recorded",
-        "sink", "span_id", "trace_id",
+        "_monotonic", "above", "attributes", "began_ns", "ended_ns", "error", "kind", "name", "over", "parent_id",
+        "recorded", "sink", "span_id", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -63,7 +63,10 @@ class Span:
         """Since 1970."""
         self.ended_ns = 0
         self._monotonic = time.monotonic_ns()
-        self._over = False
+        self.over = False
+        """It has ended."""
+        self.above: Span | None = None
+        """The one that it was begun below, where that is of this process."""
 
     @property
     def traceparent(self) -> str:
@@ -72,13 +75,25 @@ class Span:
 
     def child(self, name: str, kind: Kind = "internal") -> "Span":
         """One below it, that begins now."""
-        return Span(self.sink, name, kind, self.trace_id, self.span_id, recorded=self.recorded)
+        made = Span(self.sink, name, kind, self.trace_id, self.span_id, recorded=self.recorded)
+        made.above = self
+        return made
+
+    def under_way(self, below: "Span") -> "Span | None":
+        """The lowest that has not ended, of this one and those above it, where that is below ``below``; else None."""
+        found: Span | None = self
+        while found is not None and found.over:
+            found = found.above
+        each = found
+        while each is not None and each is not below:
+            each = each.above
+        return found if each is not None and found is not below else None
 
     def end(self, error: str | None = None, nanoseconds: int | None = None) -> None:
         """It is over: the first time only. ``nanoseconds``: since when it was under way, where that is not its making."""
-        if self._over:
+        if self.over:
             return
-        self._over = True
+        self.over = True
         spent = time.monotonic_ns() - self._monotonic
         self.ended_ns = self.began_ns + spent
         if nanoseconds is not None:

@@ -6,6 +6,7 @@ nothing: the SDK makes no spans then.
 """
 
 import contextlib
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -88,7 +89,10 @@ class Traces(TracingProcessor):
         """See the SDK. In the context where it begins."""
         spans = self._open.get(span.trace_id)
         known = spans.get(span.parent_id or "") if spans is not None else None
-        parent = known[0] if known is not None else CURRENT.get()
+        here = CURRENT.get()
+        parent = known[0] if known is not None else here
+        if known is not None and here is not None:
+            parent = here.under_way(known[0]) or parent  # an author's own (``track``), which the SDK does not know
         if spans is None or parent is None or not parent.recorded or len(spans) >= MAX_SPANS:
             return
         data = span.span_data
@@ -97,7 +101,7 @@ class Traces(TracingProcessor):
             return
         name, kind = _named(data)
         made = parent.child(name, kind)
-        spans[span.span_id] = (made, parent)
+        spans[span.span_id] = (made, here or parent)
         enter(made)
 
     def on_span_end(self, span: SdkSpan[Any]) -> None:
@@ -108,11 +112,13 @@ class Traces(TracingProcessor):
         if CURRENT.get() is made:
             enter(before)
         data = span.span_data
-        made.name, _ = _named(data)
-        made.attributes |= {name: value for name, value in _told(data).items() if value is not None}
-        if self._content:
-            made.attributes |= _content(data)
-        made.end(_error(span.error))
+        try:
+            made.name, _ = _named(data)
+            made.attributes |= {name: value for name, value in _told(data).items() if value is not None}
+            if self._content:
+                made.attributes |= _content(data)
+        finally:
+            made.end(_error(span.error))
 
     def shutdown(self) -> None:
         """See the SDK; the tracer has an owner who closes it."""
@@ -220,10 +226,13 @@ def _error(error: Any) -> str | None:
 
 
 def _text(value: object) -> str:
-    text = (
-        value if isinstance(value, str) else orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-    )
-    return text[:CONTENT_CHARACTERS]
+    """At most so much of it, and only what can be sent: JSON, as far as it is of JSON's kinds."""
+    if not isinstance(value, str):
+        try:
+            value = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # a number that is too large, or what leads round in a circle
+            value = reprlib.repr(value)
+    return value[:CONTENT_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 def _text_of(tree: Mapping[str, Any] | None, name: str) -> str | None:

@@ -2,20 +2,25 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import agents
 import orjson
 import pytest
 from agents import Agent, GuardrailFunctionOutput, custom_span, function_tool, input_guardrail
+from agents.mcp import MCPServerStdio
 from agents.testing import ModelStep, ScriptedModel, function_call
-from agents.tracing import GenerationSpanData, MCPListToolsSpanData, SpanData
+from agents.tracing import CustomSpanData, FunctionSpanData, GenerationSpanData, MCPListToolsSpanData, SpanData
 
 from agw_proxy.errors import GuardrailTripped
+from agw_proxy.sdk import track
+from agw_proxy.sdk.mcp_servers import connect
 from agw_proxy.sdk.runner import Runner
 from agw_proxy.sdk.tracing import CONTENT_CHARACTERS, Traces, _content, _named, _told
 from agw_proxy.spans import CURRENT, Span, Tracer, enter
 from tests.sdk.agents_served import Served, asking, said, used, weather, with_weather
+from tests.support.mcp_servers import SECONDS, Children
 
 
 class Kept:
@@ -182,6 +187,41 @@ async def test_an_authors_own_spans_and_traces_are_in_their_place(kept: Kept) ->
     assert (lookup.error, lookup.attributes) == ("_OTHER", {})
 
 
+async def test_what_is_tracked_stands_between(kept: Kept) -> None:
+    @track("lookup")
+    async def lookup() -> None:
+        with custom_span("first"):
+            pass
+        with custom_span("second"), track("innermost")(custom_span)("third"):
+            pass
+
+    @function_tool
+    async def look() -> str:
+        await lookup()
+        with custom_span("last"):
+            return ""
+
+    model = ScriptedModel([ModelStep([function_call("look", {}, call_id="c1")]), *said("Done.")])
+    helper, _ = served(Agent(name="a", model=model, tools=[look]), kept)
+    await helper.answer()
+    tool, tracked = kept.named("execute_tool look"), kept.named("lookup")
+    assert tracked.parent_id == kept.named("last").parent_id == tool.span_id
+    assert kept.named("first").parent_id == kept.named("second").parent_id == tracked.span_id
+    assert kept.named("third").parent_id == kept.named("second").span_id
+
+
+async def test_a_server_of_mcp_is_told_of_the_tools_span(kept: Kept, tmp_path: Path) -> None:
+    params: Any = Children(tmp_path).params
+    model = ScriptedModel([ModelStep([function_call("meta", {}, call_id="c1")]), *said("Done.")])
+    agent = Agent(name="a", model=model, mcp_servers=[MCPServerStdio(params, client_session_timeout_seconds=SECONDS)])
+    servers = await connect(agent, SECONDS)
+    helper, _ = served(agent, kept, content=True)
+    await helper.answer()
+    tool = kept.named("execute_tool meta")
+    assert tool.traceparent in str(tool.attributes["gen_ai.tool.call.result"])
+    await servers.close()
+
+
 @pytest.mark.parametrize(
     ("data", "name", "told"),
     [
@@ -201,3 +241,11 @@ def test_other_spans_by_the_conventions(data: SpanData, name: str, told: dict[st
 def test_content_is_cut() -> None:
     told = _content(GenerationSpanData(input=[{"role": "user", "content": "x" * CONTENT_CHARACTERS}]))
     assert len(str(told["gen_ai.input.messages"])) == CONTENT_CHARACTERS
+
+
+def test_content_is_what_can_be_sent() -> None:
+    circle: dict[str, Any] = {"n": 1}
+    circle["self"] = circle
+    for data in ({"n": 2**70}, {"text": "\ud800"}, circle):
+        assert str(_content(CustomSpanData("c", data))["agw.data"]).startswith("{'")
+    assert _content(FunctionSpanData("f", "\ud800", None)) == {"gen_ai.tool.call.arguments": "?"}
