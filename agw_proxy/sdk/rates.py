@@ -80,9 +80,11 @@ class _Limit:
 
     def sync(self, call: Callable[[], T]) -> T:
         """See ``Helper``."""
-        deadline = time.monotonic() + self._longest
-        while wait := self._wait(deadline):
+        begun = time.monotonic()
+        wait = self._wait(begun, first=True)
+        while wait:
             time.sleep(wait)
+            wait = self._wait(begun)
         return call()
 
     async def awaited(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -101,14 +103,14 @@ class _Limit:
             await items.aclose()
 
     async def _turn(self) -> None:
-        deadline = time.monotonic() + self._longest
-        wait = self._wait(deadline)
+        begun = time.monotonic()
+        wait = self._wait(begun, first=True)
         while wait:
             await asyncio.sleep(wait)
-            wait = self._wait(deadline)
+            wait = self._wait(begun)
 
-    def _wait(self, deadline: float) -> float:
-        """Seconds until the next try; 0.0: the call may begin. Raises RateLimited."""
+    def _wait(self, begun: float, *, first: bool = False) -> float:
+        """Seconds until the next try; 0.0: the call may begin. A call that waits is counted once. Raises RateLimited."""
         host = here()
         if self._taken is None or self._taken[0] is not host:
             self._taken = host, Limits(host.table, [self._rule])
@@ -116,7 +118,7 @@ class _Limit:
         if grant.granted:
             return 0.0
         wait = max(grant.retry_after_ns / 1e9, LEAST_SECONDS)
-        if time.monotonic() + wait > deadline:
+        if time.monotonic() + wait > begun + self._longest:
             host.helped("rate_limit", self._name, "refused")
             amount, period = self._rule.amount, self._rule.period_ns / 1e9
             raise RateLimited(
@@ -124,5 +126,6 @@ class _Limit:
                 rule=self._name,
                 retry_after_ms=round(wait * 1000),
             )
-        host.helped("rate_limit", self._name, "waited")
+        if first:
+            host.helped("rate_limit", self._name, "waited")
         return wait

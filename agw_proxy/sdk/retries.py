@@ -25,12 +25,18 @@ def retry(function: Callable[P, R], /) -> Callable[P, R]: ...
 
 @overload
 def retry(
+    attempts: int = 3, /, *, on: On = Exception, base: float = 0.5, most: float = 30.0
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+@overload
+def retry(
     *, attempts: int = 3, on: On = Exception, base: float = 0.5, most: float = 30.0
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
 def retry(
-    function: Callable[P, R] | None = None,
+    function: Callable[P, R] | int | None = None,
     /,
     *,
     attempts: int = 3,
@@ -48,13 +54,22 @@ def retry(
 
     An async generator is begun again only until it has yielded something. Raises ValueError, TypeError.
     """
-    if attempts < 1 or base < 0 or most < 0:
-        raise ValueError(f"expected attempts >= 1, base >= 0 and most >= 0, got {attempts}, {base} and {most}")
+    number = function if isinstance(function, int) else attempts
+    if number < 1 or base < 0 or most < 0:
+        raise ValueError(f"expected attempts >= 1, base >= 0 and most >= 0, got {number}, {base} and {most}")
+    if not (_are_errors(on) if isinstance(on, type | tuple) else callable(on)):
+        raise TypeError(f"expected 'on' to be an exception's class, a tuple of them, or a function of one, got {on!r}")
 
     def around(given: Callable[P, R]) -> Callable[P, R]:
-        return wrap(given, _Retry(name_of(given), attempts, on, base, most))
+        return wrap(given, _Retry(name_of(given), number, on, base, most))
 
-    return around if function is None else around(function)
+    return around if function is None or isinstance(function, int) else around(function)
+
+
+def _are_errors(on: object) -> bool:
+    return all(
+        isinstance(each, type) and issubclass(each, Exception) for each in (on if isinstance(on, tuple) else (on,))
+    )
 
 
 class _Retry:

@@ -40,8 +40,8 @@ def timeout(
     its thread until it ends by itself. Raises ValueError, TypeError.
     """
     bound = float(function) if isinstance(function, int | float) else seconds
-    if bound <= 0:
-        raise ValueError(f"expected seconds > 0, got {bound:g}")
+    if not 0 < bound <= threading.TIMEOUT_MAX:
+        raise ValueError(f"expected seconds > 0 and finite, got {bound:g}")
 
     def around(inner: Callable[P, R]) -> Callable[P, R]:
         return wrap(inner, _Timeout(name_of(inner), bound))
@@ -69,12 +69,16 @@ class _Timeout:
             finally:
                 _places.release()
 
-        threading.Thread(target=run, name=f"agw-timeout {self._name}", daemon=True).start()
+        try:
+            threading.Thread(target=run, name=f"agw-timeout {self._name}", daemon=True).start()
+        except RuntimeError:  # there can be no more threads
+            _places.release()
+            raise
         try:
             return done.result(max(deadline - time.monotonic(), 0.0))
         except TimeoutError:
-            if done.done():
-                raise
+            if done.done():  # it has raised one of its own, or ended at this very moment
+                return done.result()
             raise self._late("its thread goes on until it ends by itself") from None
 
     async def awaited(self, call: Callable[[], Awaitable[T]]) -> T:

@@ -76,15 +76,16 @@ def name_of(function: Callable[..., object]) -> str:
 
 
 def _checked(function: object) -> str:
-    if inspect.isasyncgenfunction(function):
+    called = type(function).__call__
+    if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(called):
         return "stream"
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called):
         return "async"
     if isinstance(function, type | classmethod | staticmethod) or not callable(function):
         raise TypeError(
             f"expected a function, got {type(function).__name__}: put the helper right above 'def', and @function_tool, "
             "@staticmethod and the like above it"
         )
-    if inspect.isgeneratorfunction(function):
+    if inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(called):
         raise TypeError("expected a function, an async function or an async generator, got a generator")
     return "sync"

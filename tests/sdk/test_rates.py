@@ -100,3 +100,11 @@ def test_without_a_gateway_the_limit_is_the_processs(monkeypatch: pytest.MonkeyP
 def test_nonsense_is_refused_where_it_stands(members: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="expected requests"):
         rate_limit(**members)  # type: ignore[call-overload]  # as an author may
+
+
+async def test_a_call_that_waits_is_counted_once(counted: list[str]) -> None:
+    @rate_limit(1, period=0.05, wait=30)
+    async def ask() -> None: ...
+
+    await asyncio.gather(*(ask() for _ in range(4)))
+    assert counted == ["rate_limit waited"] * 3

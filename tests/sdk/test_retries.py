@@ -169,3 +169,9 @@ async def test_a_stream_is_begun_again_until_it_has_yielded() -> None:
 def test_nonsense_is_refused_where_it_stands(members: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="expected attempts"):
         retry(**members)  # type: ignore[call-overload]  # as an author may
+
+
+@pytest.mark.parametrize("on", [[ValueError], ValueError(), (ValueError, "x"), "ValueError", int])
+def test_what_can_be_no_error_is_refused_where_it_stands(on: object) -> None:
+    with pytest.raises(TypeError, match="expected 'on' to be"):
+        retry(on=on)  # type: ignore[call-overload]  # as an author may

@@ -1,6 +1,7 @@
 """What takes too long ends with a TimeoutError; what does not is left alone."""
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -106,6 +107,18 @@ async def test_a_streams_time_is_its_own_and_not_its_readers() -> None:
 
 
 def test_nonsense_is_refused_where_it_stands() -> None:
-    for seconds in (0, -1.0):
+    for seconds in (0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="expected seconds > 0"):
             timeout(seconds)
+
+
+def test_where_there_can_be_no_more_threads_no_place_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(timeouts, "_places", threading.BoundedSemaphore(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            timeout(PATIENCE)(lambda: 1)()
+    assert timeout(PATIENCE)(lambda: 1)() == 1

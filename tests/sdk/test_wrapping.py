@@ -19,7 +19,7 @@ from agw_proxy.sdk.wrapping import name_of
 from agw_proxy.tools.modules import PREFIX
 from tests.support.gateway import PACKAGE_ROOT
 
-HELPERS: list[Any] = [retry, retry(attempts=2), timeout, timeout(5), timeout(seconds=5), rate_limit, rate_limit(5),
+HELPERS: list[Any] = [retry, retry(2), retry(attempts=2), timeout, timeout(5), timeout(seconds=5), rate_limit, rate_limit(5),
     rate_limit(requests=5, period=1), track, track("it"), track(name="it")]  # fmt: skip
 Wrap = Callable[[Any], Any]
 
@@ -52,6 +52,12 @@ async def test_all_kinds_of_functions_go_through(helper: Wrap) -> None:
         def still(a: int) -> int:
             return a
 
+    class Streams:
+        async def __call__(self, a: int) -> AsyncIterator[int]:
+            yield a
+
+    assert [item async for item in helper(Streams())(1)] == [1]
+    assert inspect.isasyncgenfunction(helper(Streams()))
     assert helper(plain)(1, b=2) == 3
     assert await helper(look)("Oslo") == "Oslo 1"
     assert [item async for item in helper(stream)(1)] == [1, 2]
@@ -87,7 +93,7 @@ def test_what_is_no_function_is_refused_with_what_to_do(helper: Wrap) -> None:
 
 async def test_a_type_checker_sees_what_they_have_wrapped() -> None:
     @track("plain")
-    @retry(attempts=2)
+    @retry(2)
     def plain(x: int) -> str:
         return str(x)
 
