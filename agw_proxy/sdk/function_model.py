@@ -1,6 +1,7 @@
 """A model that is a function: for examples that run offline, and for tests of agents that are to come out alike each time."""
 
 import json
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from agents.items import TResponseOutputItem
 from agents.testing import ModelCall, ModelStep, ScriptedModel, assistant_message, function_call
 from pydantic import BaseModel
 
+HANDED = re.compile(r'\{"assistant": ".*"\}')
+"""What the SDK says in place of a tool's result when one agent has handed over to another."""
 CHARACTERS_A_TOKEN = 4
 """What usage is told by."""
 
@@ -46,7 +49,9 @@ class Turn:
                 self.before.append(_text(item.get("content")))
                 self.results = []
             elif item.get("type") == "function_call_output":
-                self.results.append(_text(item.get("output")))
+                output = _text(item.get("output"))
+                if HANDED.fullmatch(output) is None:
+                    self.results.append(output)
         if self.before:
             self.said = self.before.pop()
 
@@ -109,6 +114,8 @@ def _item(part: Said) -> TResponseOutputItem:
         return function_call(part.name, part.arguments, call_id=f"call_{secrets.token_hex(8)}")
     if isinstance(part, BaseModel):
         return assistant_message(part.model_dump_json())
+    if part is None:
+        raise TypeError("expected words, a call of a tool or structured output from the model's function, got None")
     return assistant_message(part if isinstance(part, str) else orjson.dumps(part).decode())
 
 

@@ -52,10 +52,11 @@ async def test_a_turn_tells_what_was_said_and_what_there_is() -> None:
 
 
 async def test_it_hands_over() -> None:
-    other = Agent(name="Other", model=FunctionModel(lambda turn: f"other: {turn.said}"))
+    other = Agent(name="Other", model=FunctionModel(lambda turn: f"other: {turn.said} {turn.results}"))
     agent = Agent(name="One", model=FunctionModel(lambda turn: turn.hand_to("Other")), handoffs=[other])
     result = await Runner.run(agent, "hello")
-    assert (result.final_output, result.last_agent.name) == ("other: hello", "Other")
+    assert result.last_agent.name == "Other"
+    assert result.final_output == "other: hello []", "a handoff is no tool, and has no result"
 
 
 async def test_structured_output_and_usage() -> None:
@@ -71,5 +72,7 @@ async def test_what_the_function_raises_is_the_models_error() -> None:
     def fails(turn: Turn) -> Answer:
         raise ConnectionError(turn.said)
 
+    with pytest.raises(TypeError, match="got None"):
+        await Runner.run(Agent(name="Forgets", model=FunctionModel(lambda _: None)), "hello")  # type: ignore[arg-type,return-value]
     with pytest.raises(ConnectionError, match="hello"):
         await Runner.run(Agent(name="Fails", model=FunctionModel(fails)), "hello")
