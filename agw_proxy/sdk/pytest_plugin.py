@@ -43,20 +43,24 @@ class AgentsGateway:
     """A gateway of its own process, on a free port of this machine, with no key of the environment."""
 
     def __init__(self, agents: Path, folder: Path, config: dict[str, Any]) -> None:
-        """``agents``: where they are. ``folder``: for its files. ``config``: sections, over those made here."""
+        """``agents``: where they are. ``folder``: for its files. ``config``: sections, with those made here."""
         self.key = f"agw-tests-{secrets.token_hex(16)}"
         self.url = ""
         """Where it is; clients want ``base_url``."""
         self._log = folder / "log"
         self._file = folder / "gateway.yaml"
-        base = {
-            "server": {"host": "127.0.0.1", "port": 0},
-            "agents": {"paths": [str(agents)]},
-            "keys": [{"name": "tests", "key": self.key, "models": ["*"], "admin": True}],
+        own = {"name": "tests", "key": self.key, "models": ["*"], "tools": ["*"], "admin": True}
+        made: dict[str, Any] = {
+            "upstreams": [],  # else there would be one for each provider's key in the environment
+            **config,
+            "server": {"host": "127.0.0.1", "port": 0, **config.get("server", {})},
+            "agents": {"paths": [str(agents)], **config.get("agents", {})},
+            "keys": [own, *config.get("keys", ())],
         }
-        self._file.write_text(json.dumps({**base, **config}))  # JSON is YAML
+        self._file.write_text(json.dumps(made))  # JSON is YAML
         self._file.chmod(0o600)
         self._env = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        self._env["GATEWAY_SERVER__PORT"] = str(made["server"]["port"])  # a project's .env may name its gateway's
         self._env["XDG_STATE_HOME"] = str(folder / "state")
 
     def __enter__(self) -> Self:
@@ -91,7 +95,8 @@ class AgentsGateway:
 
     def openai(self) -> openai.OpenAI:
         """A client of it; close it, or use it in a ``with``."""
-        return openai.OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0)
+        http = openai.DefaultHttpxClient(trust_env=False)  # no proxy stands between a test and this machine
+        return openai.OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0, http_client=http)
 
     def ask(self, agent: str, text: str) -> str:
         """What an agent answers: ``namespace/name``, or the name alone in the namespace ``default``.

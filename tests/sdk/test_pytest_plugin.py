@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.sdk.folders import write
 from tests.support.gateway import PACKAGE_ROOT
+from tests.support.mcp_servers import Children
 
 PROJECT = {
     "pyproject.toml": '[tool.pytest.ini_options]\nagw_agents = "mine"\n',
@@ -18,7 +19,12 @@ pytest_plugins = ["agw_proxy.sdk.pytest_plugin"]
 
 @pytest.fixture(scope="session")
 def agw_config():
-    return {"models": [{"name": "fast", "targets": [{"upstream": "agw", "model": "echo"}]}]}
+    return {
+        "models": [{"name": "fast", "targets": [{"upstream": "agw", "model": "echo"}]}],
+        "server": {"max_body_mb": 8},
+        "agents": {"turns": 3},
+        "keys": [{"name": "app", "key": "agw-of-the-app-that-is-tested", "models": ["*"]}],
+    }
 """,
     "mine/Repeats/agent.py": """\
 from agents import Agent
@@ -47,8 +53,22 @@ def test_itself(agw_agents):
     assert asyncio.run(Runner.run(agent, "hello")).final_output == "HELLO"
     with pytest.raises(LookupError, match="not today"):
         agw_agents["broken"]
-    with pytest.raises(LookupError, match=r"default/nobody: not among \\['default/broken', 'default/repeats'\\]"):
+    with pytest.raises(LookupError, match=r"default/nobody: not among .*'default/repeats'"):
         agw_agents["nobody"]
+
+
+def test_a_server_of_mcp_is_asked_from_the_tests_own_loop(agw_agents):
+    model = FunctionModel(lambda turn: turn.results[0] if turn.results else turn.use("echo", text="there"))
+    result = asyncio.run(Runner.run(agw_agents["remote"].clone(model=model), "hello"))
+    assert "there" in result.final_output
+
+
+def test_what_it_is_configured_with_is_more_and_no_provider_is_there(agw_gateway):
+    assert agw_gateway.agents()["default/repeats"]["bounds"]["turns"] == 3
+    with agw_gateway.openai() as client:
+        assert "fast" in {model.id for model in client.with_options(api_key="agw-of-the-app-that-is-tested").models.list()}
+        told = client.get(f"{agw_gateway.url}/upstreams", cast_to=dict)
+    assert not {"openai", "anthropic"} & {upstream["name"] for upstream in told["data"]}
 
 
 def test_the_broken_one_says_why(agw_gateway):
@@ -62,9 +82,11 @@ def test_the_broken_one_says_why(agw_gateway):
 
 
 def test_a_project_tests_its_agents(tmp_path: Path) -> None:
-    write(tmp_path, PROJECT)
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "GATEWAY_ENV": "elsewhere", "OPENAI_API_KEY": ""}
+    server = Children(tmp_path).source
+    remote = f"from agents import Agent\nfrom agents.mcp import MCPServerStdio\nagent = Agent(name='R', mcp_servers=[{server}])\n"
+    write(tmp_path, {**PROJECT, "mine/Remote/agent.py": remote})
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "GATEWAY_ENV": "elsewhere", "OPENAI_API_KEY": "sk-nobodys"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", str(tmp_path)]
     ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "3 passed" in ended.stdout
+    assert "5 passed" in ended.stdout
