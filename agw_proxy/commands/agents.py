@@ -111,7 +111,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Load all agents; 0 where each could be, 1 where one could not or the configuration is not valid."""
+    """Load all agents and tools; 0 where each could be, 1 where one could not or the configuration is not valid."""
     from agw_proxy.config.loader import load  # noqa: PLC0415  the other parts do without
     from agw_proxy.config.tree import ConfigError  # noqa: PLC0415  likewise
 
@@ -127,22 +127,24 @@ def run_check(args: argparse.Namespace) -> int:
     from agw_proxy.sdk.catalog import Catalog, Silent  # noqa: PLC0415  likewise
     from agw_proxy.tools.registry import REGISTRY, Registry, Uncounted  # noqa: PLC0415  likewise
 
-    async def look() -> "list[AgentState]":
+    async def look() -> "tuple[list[AgentState], dict[str, str]]":
         catalog = Catalog(Silent())
         tools = Registry(Silent(), Uncounted())
         try:
             await tools.refresh(settings.tools)
             REGISTRY.set(tools)
             await catalog.refresh(settings.agents, {model.name for model in settings.models})
-            return catalog.states()
+            return catalog.states(), tools.failed
         finally:
             await catalog.close()
 
-    states = asyncio.run(look())
+    states, broken = asyncio.run(look())
+    for tool, why in sorted(broken.items()):
+        print(f"failed   tool {tool}\n{REASON_INDENT}{why}".translate(chat.CONTROLS))
     if not states:
         print(f"no agents in {', '.join(map(str, settings.agents.paths))}")
     _print([msgspec.to_builtins(state) for state in states])
-    return int(any(state.status == "failed" for state in states))
+    return int(bool(broken) or any(state.status == "failed" for state in states))
 
 
 def run_asked(args: argparse.Namespace) -> int:

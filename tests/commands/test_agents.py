@@ -39,6 +39,11 @@ def test_what_cannot_be_loaded_is_told_and_fails_the_check(
     assert "failed   default/bad" in out
     assert "bad/agent.py" in out
     assert "\x1b" not in out
+    write(tmp_path, {"agents/bad/agent.py": "from agents import Agent\nagent = Agent(name='good')"})
+    write(tmp_path, {"gateway.yaml": "tools: [{name: math.add, python: 'math.py:add'}]"})
+    assert agw("agents", "check") == 1, "no agent may name it, and it is broken all the same"
+    out = capsys.readouterr().out
+    assert out.startswith("failed   tool math.add\n    there is no file math.py\nready    default/bad"), out
 
 
 def test_the_running_gateways_are_listed(agw: Run, gateway: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
