@@ -25,7 +25,7 @@ from agw_proxy.sdk.contained import Contained, contain
 from agw_proxy.sdk.entry import CURRENT, SERVING, Entry, Run
 from agw_proxy.sdk.equipped import Equipped, known, tells_no_usage
 from agw_proxy.sdk.faults import TokensSpent, error_of, is_bound
-from agw_proxy.sdk.hooks import Say, Watch, about
+from agw_proxy.sdk.hooks import Say, Watch, about, at
 from agw_proxy.sdk.lookout import Counts, Lookout
 from agw_proxy.sdk.requests import Asked, choice_of, settings_of
 from agw_proxy.sdk.sessions import Memory
@@ -196,9 +196,8 @@ class Running:
             else:
                 self.error = error_of(failure, self._bridge.fault)
                 if self.error.status >= 500:
-                    log.warning(
-                        "agent '%s' failed in request %s", self._entry.id, self._run.request_id, exc_info=failure
-                    )
+                    where = self._entry.id, self._run.request_id, at(failure)
+                    log.warning("agent '%s' failed in request %s%s", *where, exc_info=failure)
             outcome = self.error.code
             if self._talk is not None:
                 await self._talk.leave()
@@ -225,6 +224,7 @@ class Running:
             model_provider=provider,
             workflow_name=self._entry.id,
             tool_not_found_behavior="return_error_to_model",
+            tool_error_formatter=self._watch.failed,
             **traced,
         )
         sent: Any = items
