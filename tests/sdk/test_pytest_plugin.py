@@ -1,6 +1,7 @@
 """The fixture that we ship, used as an author of agents would: a project of its own, and pytest run in it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,11 @@ PROJECT = {
 import pytest
 
 pytest_plugins = ["agw_proxy.sdk.pytest_plugin"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +87,21 @@ def test_the_broken_one_says_why(agw_gateway):
 }
 
 
+def guide() -> dict[str, str]:
+    """The agent and the tests that the guide shows."""
+    page = (PACKAGE_ROOT / "docs/agents-guide.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page.partition("## 4. Its tools")[2], re.DOTALL)
+    tests = [block.partition("# tests/")[2].partition("\n") for block in blocks[1:3]]
+    assert [name for name, *_ in tests] == ["test_desk.py", "test_served.py"]
+    return {"mine/Desk/agent.py": blocks[0], **{name: source for name, _, source in tests}}
+
+
 def test_a_project_tests_its_agents(tmp_path: Path) -> None:
     server = Children(tmp_path).source
     remote = f"from agents import Agent\nfrom agents.mcp import MCPServerStdio\nagent = Agent(name='R', mcp_servers=[{server}])\n"
-    write(tmp_path, {**PROJECT, "mine/Remote/agent.py": remote})
+    write(tmp_path, {**PROJECT, **guide(), "mine/Remote/agent.py": remote})
     env = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "GATEWAY_ENV": "elsewhere", "OPENAI_API_KEY": "sk-nobodys"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", str(tmp_path)]
     ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "5 passed" in ended.stdout
+    assert "7 passed" in ended.stdout
