@@ -1,5 +1,6 @@
 """Settings of agents: where they are, which are served under which name, and what each may use."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -98,7 +99,7 @@ class Agents(Part):
     @property
     def anywhere(self) -> bool:
         """There is a folder to look in."""
-        return any(path.is_dir() for path in self.paths)
+        return any(os.path.isdir(path) for path in self.paths)  # noqa: PTH112  a Path raises where it may not look
 
     def bounds(self, found_as: str) -> dict[str, Any]:
         """What the agent of that name may use, by the names in BOUNDS."""

@@ -77,7 +77,7 @@ def discover(
     blocked: list[Blocked] = []
     allowed, denied = _globs(allow), _globs(deny)
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112  a Path raises where it may not look
             continue
         for each in _Look(path, namespace).run():
             if isinstance(each, Blocked):
@@ -119,7 +119,7 @@ class _Look:
 
     def run(self) -> Iterator[Found | Blocked]:
         """All below the root, in order of names."""
-        shared = digest(self._root, inside=lambda folder: not (folder / MODULE_FILE).is_file(), suffixes=(".py",))
+        shared = digest(self._root, inside=lambda folder: not _is_file(folder / MODULE_FILE), suffixes=(".py",))
         yield from self._enter((), shared)
 
     def _enter(self, parts: tuple[str, ...], shared: str) -> Iterator[Found | Blocked]:
@@ -138,12 +138,12 @@ class _Look:
             yield from self._declared(parts, folder / DECLARED_FILE)
         for name in names:
             inner = folder / name
-            if not inner.is_dir():
+            if not os.path.isdir(inner):  # noqa: PTH112  likewise
                 continue
             here = (*parts, name)
             if not self._within(inner):
                 yield Blocked(self._id(here), str(inner), "a link leads out of the folder of agents")
-            elif not (inner / MODULE_FILE).exists():
+            elif not os.path.exists(inner / MODULE_FILE):  # noqa: PTH110  likewise
                 yield from self._enter(here, shared)
             else:
                 yield self._module(here, shared)
@@ -151,7 +151,7 @@ class _Look:
     def _module(self, parts: tuple[str, ...], shared: str) -> Found | Blocked:
         folder, name = self._root.joinpath(*parts), self._id(parts)
         file = folder / MODULE_FILE
-        if not self._within(file) or not file.is_file():
+        if not self._within(file) or not _is_file(file):
             return Blocked(name, str(file), "a link leads out of the folder of agents, or it is no file")
         if AGENT_ID.fullmatch(name) is None or any("." in part for part in parts):
             reason = (
@@ -229,6 +229,11 @@ def digest(
             made.update(f"\0{path.relative_to(folder)}\0".encode("utf-8", "surrogateescape"))
             made.update(_content(path, read_bytes))
     return made.hexdigest()
+
+
+def _is_file(path: Path) -> bool:
+    """None that may not be looked at is one: a ``lost+found`` of the superuser's keeps no agent from being found."""
+    return os.path.isfile(path)  # noqa: PTH113  a Path raises
 
 
 def _content(path: Path, read_bytes: int) -> bytes:

@@ -49,6 +49,8 @@ class Function:
         """``description``: None takes its docstring. Raises Failed where its parameters can be no schema."""
         self._function = function
         self._name = getattr(function, "__name__", type(function).__name__)
+        if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(_annotated(function)):
+            raise Failed("it is an async generator; a tool gives one result, so let it return a list")
         self._asynchronous = _is_async(function)
         self.version = version
         text, told = documented(inspect.getdoc(function) or "")
@@ -78,7 +80,11 @@ class Function:
         return await begin(lambda: self._on_thread(given), f"agw-tool {self._name}", free)
 
     def _on_thread(self, given: dict[str, Any]) -> str:
-        return words(self._function(**given))
+        result = self._function(**given)
+        if inspect.iscoroutine(result):  # of a decorator that is not async itself
+            result.close()
+            raise TypeError(f"{self._name} gives a coroutine, and is not 'async def' itself")
+        return words(result)
 
 
 def load(settings: Settings, old: Kind | None = None) -> Kind:

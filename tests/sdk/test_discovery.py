@@ -1,11 +1,14 @@
 """What is an agent is found by looking, and nothing of it is run."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agw_proxy.config.agents import Agents
 from agw_proxy.sdk.discovery import Discovered, discover
 from tests.sdk.folders import write
 from tests.support.gateway import PACKAGE_ROOT
@@ -146,3 +149,19 @@ def test_looking_imports_nothing_of_the_sdk(tmp_path: Path) -> None:
         timeout=50,
     )
     assert done.stdout.strip() == "['default/a'] []"
+
+
+def test_a_folder_that_may_not_be_looked_into_keeps_no_other_from_being_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path / "agents", {"weather/agent.py": "", "lost+found/agent.py": ""})
+    stat = os.stat
+
+    def refused(path: Any, *args: Any, **named: Any) -> os.stat_result:
+        if "lost+found/" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *args, **named)
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert ids(look(root)) == ["default/weather"]
+    assert not Agents(paths=(root / "lost+found" / "agents",)).anywhere

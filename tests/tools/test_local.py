@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -132,6 +132,19 @@ async def test_a_place_is_free_only_when_the_thread_has_ended() -> None:
     gate.set()
     async with asyncio.timeout(30):
         await free.wait()
+
+
+async def test_what_gives_no_result_is_told_to_its_author() -> None:
+    async def later() -> str:
+        return "late"
+
+    async def stream() -> AsyncIterator[str]:
+        yield "piece"
+
+    with pytest.raises(TypeError, match="<lambda> gives a coroutine, and is not 'async def' itself"):
+        await called(Function(lambda: later()), "{}")  # noqa: PLW0108  as a decorator may make of it
+    with pytest.raises(Failed, match="an async generator"):
+        Function(stream)
 
 
 def test_what_a_tool_gives_becomes_words() -> None:
