@@ -6,6 +6,7 @@ the line, bounds each call, and notices when the server has gone.
 """
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import re
@@ -63,7 +64,8 @@ class Line:
         self._failed_at = 0.0
         self._asked, self._over = asyncio.Event(), asyncio.Event()
         self._outcome = self._attempt()
-        self._task = self.loop.create_task(self._own(), name=f"mcp {self.name}")
+        # Not in the context of whoever has it loaded: it outlives that request, and its trace.
+        self._task = self.loop.create_task(self._own(), name=f"mcp {self.name}", context=contextvars.Context())
 
     async def ready(self) -> int:
         """Wait until it is connected, and give the connection's number. Raises Unconnected."""

@@ -68,16 +68,27 @@ class AgentsGateway:
         command = [sys.executable, "-m", "agw_proxy", "serve", "--config", str(self._file)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)  # noqa: S603  our own
+        try:
+            self._wait()
+        except BaseException:  # also an impatient Ctrl-C
+            self.__exit__()
+            raise
+        return self
+
+    def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not self.url:
             ended = self._process.poll() is not None
             for event in self.events("server.ready"):
                 self.url = str(event["url"]).removesuffix("/").removesuffix("/v1")
             if not self.url and (ended or time.monotonic() > deadline):
-                self.__exit__()
-                raise RuntimeError(f"the gateway did not start:\n{self._log.read_text()}")
+                raise RuntimeError(f"the gateway did not start:\n{self._said}")
             time.sleep(POLL_SECONDS)
-        return self
+
+    @property
+    def _said(self) -> str:
+        """Its log, and all that agents and their MCP servers write to standard error."""
+        return self._log.read_text("utf-8", "replace")
 
     def __exit__(self, *_: object) -> None:
         """End it."""
@@ -117,9 +128,12 @@ class AgentsGateway:
     def events(self, name: str) -> list[dict[str, Any]]:
         """The events of that name that it has logged so far, such as ``sdk_agent.success``."""
         found = []
-        for line in self._log.read_text().splitlines():
+        for line in self._said.splitlines():
             if f'"{name}"' in line:
-                event = json.loads(line)
+                try:
+                    event = json.loads(line)
+                except ValueError:  # its end is not written yet
+                    continue
                 if event.get("event") == name:
                     found.append(event)
         return found

@@ -21,7 +21,7 @@ from agw_proxy.sdk import mcp_servers
 from agw_proxy.sdk.entry import CURRENT, Run, Unconnected
 from agw_proxy.sdk.equipped import own_names, reached
 from agw_proxy.sdk.mcp_servers import Held, Line, Servers, connect, is_lost, shown, words
-from agw_proxy.spans import Tracer
+from agw_proxy.spans import Tracer, enter
 from tests.support.mcp_servers import LIBRARY, PLAIN, SECONDS, Children, OverHTTP
 from tests.test_spans import Kept
 
@@ -106,9 +106,8 @@ async def test_the_runs_trace_goes_along(children: Children) -> None:
     assert "traceparent" not in text(await held.call_tool("meta", {}))
     for sample in (1.0, 0.0):
         span = Tracer(Kept(), sample).begin("request", "server", None)
-        token = spans.CURRENT.set(span)
+        enter(span)
         assert f'"traceparent": "{span.traceparent}"' in text(await held.call_tool("meta", {}))
-        spans.CURRENT.reset(token)
     await servers.close()
 
 
@@ -307,12 +306,14 @@ class Own(MCPServer):
         self.quits = False
         self.ends: asyncio.Event | None = None
         self.there: list[Any] = []
+        self.spans: list[object] = []
 
     @property
     def name(self) -> str:
         return "http://user:secret@own.example/mcp?token=secret"
 
     async def connect(self) -> None:
+        self.spans.append(spans.CURRENT.get())
         if self.quits:
             raise SystemExit(3)
         self.scope = anyio.CancelScope().__enter__()
@@ -354,7 +355,9 @@ class Own(MCPServer):
 
 async def test_one_task_connects_and_closes_it_whoever_asks(caplog: pytest.LogCaptureFixture) -> None:
     own = Own()
+    enter(Tracer(Kept()).begin("refresh", "server", None))
     held, servers = await held_by(Agent(name="a", mcp_servers=[own]))
+    assert own.spans == [None], "it is not part of the request that has made it be loaded"
     assert held.line.name == "http://own.example/mcp"
     assert (await held.list_prompts(), await held.get_prompt("p"), await held.read_resource("r")) == (
         "prompts",

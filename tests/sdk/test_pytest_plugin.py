@@ -33,7 +33,11 @@ def agw_config():
     }
 """,
     "mine/Repeats/agent.py": """\
+import os
+
 from agents import Agent
+
+os.write(2, b'not of UTF-8: \\xff, and no line: {"event": "server.ready"\\n')
 
 agent = Agent(name="Repeats", instructions="Repeat.", model="fast")
 """,
