@@ -1,5 +1,6 @@
 """The records of agents and their runs, and how a run's model calls reach the gateway."""
 
+import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol
@@ -78,6 +79,8 @@ class Unconnected(Exception):
 
 CURRENT: ContextVar[Run | None] = ContextVar("agw_agent_run", default=None)
 """Set around each run, read by the model provider."""
+HOME: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("agw_agent_home", default=None)
+"""Set with it: the loop that the gateway is on. Code of the run's may be on another, in a thread of its own."""
 SERVING: ContextVar[bool] = ContextVar("agw_agent_serving", default=False)
 """Set within a run around each model call of its own: what is done there is the gateway's doing, not its author's."""
 

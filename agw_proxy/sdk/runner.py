@@ -22,11 +22,12 @@ from agw_proxy.errors import AgentNeedsApproval, AgentTimeout, GatewayError, Ups
 from agw_proxy.sdk.bridge import Bridge
 from agw_proxy.sdk.carried import Carried
 from agw_proxy.sdk.contained import Contained, contain
-from agw_proxy.sdk.entry import CURRENT, SERVING, Entry, Run
+from agw_proxy.sdk.entry import CURRENT, HOME, SERVING, Entry, Run
 from agw_proxy.sdk.equipped import Equipped, known, tells_no_usage
 from agw_proxy.sdk.faults import TokensSpent, error_of, is_bound
 from agw_proxy.sdk.hooks import Say, Watch, about, at
 from agw_proxy.sdk.lookout import Counts, Lookout
+from agw_proxy.sdk.nested import Within
 from agw_proxy.sdk.requests import Asked, choice_of, settings_of
 from agw_proxy.sdk.sessions import Memory
 from agw_proxy.sdk.threads import DEFAULT, divide
@@ -66,6 +67,7 @@ class Runner:
             traces.install()
         self._over = traces.over if traces is not None else unrecorded
         self._provider = provider
+        Within(provider).install()
         self._say = say
         self._carried = Carried()
         divide(asyncio.get_running_loop(), threads)
@@ -179,6 +181,7 @@ class Running:
 
     async def _drive(self, agent: Agent[Any], items: list[Tree], provider: ModelProvider) -> None:
         CURRENT.set(self._run)
+        HOME.set(asyncio.get_running_loop())
         SERVING.set(False)
         begun = time.monotonic_ns()
         bounds = self._entry.bounds

@@ -6,13 +6,14 @@ under way where it is made (``entry.CURRENT``).
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 import httpx2
 import orjson
 
 from agw_proxy.errors import GatewayError
-from agw_proxy.sdk.entry import CURRENT, ModelCalls
+from agw_proxy.sdk.entry import CURRENT, HOME, ModelCalls
 from agw_proxy.types import Reply
 
 BASE_URL = "http://gateway.invalid/v1"
@@ -21,6 +22,7 @@ NO_RUN = (
     "There is no run of an agent here, so nobody whom this request could be charged to. The gateway's own client works "
     "within a run only: in tools, guardrails, hooks and dynamic instructions."
 )
+T = TypeVar("T")
 
 
 class Transport(httpx2.AsyncBaseTransport):
@@ -43,7 +45,7 @@ class Transport(httpx2.AsyncBaseTransport):
         seconds = _patience(request)
         try:
             async with asyncio.timeout(seconds):
-                reply = await self._calls.open(run, request.method, path, headers, body)
+                reply = await _at_home(self._calls.open(run, request.method, path, headers, body))
         except TimeoutError:
             raise _late(seconds) from None
         except GatewayError as error:
@@ -57,13 +59,13 @@ class _Stream(httpx2.AsyncByteStream):
     def __init__(self, reply: Reply, seconds: float | None) -> None:
         self._reply = reply
         self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
+        self._loop = HOME.get() or asyncio.get_running_loop()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while not self._reply.ended:
             try:
                 async with asyncio.timeout(self._seconds):
-                    chunk = await self._reply.read()
+                    chunk = await _at_home(self._reply.read(), self._loop)
             except TimeoutError:
                 raise _late(self._seconds) from None
             except GatewayError as error:
@@ -73,12 +75,23 @@ class _Stream(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         """An answer that is not read to its end is ended upstream as well."""
-        self._reply.close()
+        if asyncio.get_running_loop() is self._loop:
+            self._reply.close()
+        else:
+            self._loop.call_soon_threadsafe(self._reply.close)
 
     def __del__(self) -> None:
         """One that somebody has begun to read and forgotten ends, too: else it would keep its place upstream."""
         if not self._reply.ended and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._reply.close)
+
+
+async def _at_home(work: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop | None = None) -> T:
+    """Do it on the gateway's loop, where all is that it needs: a tool in a thread may have one of its own."""
+    home = home or HOME.get()
+    if home is None or asyncio.get_running_loop() is home:
+        return await work
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
 
 
 def _patience(request: httpx2.Request) -> float | None:
