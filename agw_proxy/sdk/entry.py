@@ -1,14 +1,15 @@
 """The records of agents and their runs, and how a run's model calls reach the gateway."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextvars import ContextVar
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
 from agw_proxy.types import Principal, Reply
 
+T = TypeVar("T")
 Shows = Literal["hidden", "annotated", "visible"]
 """What a caller sees of an agent's own tool calls and handoffs: nothing, thoughts, or words in the answer."""
 
@@ -83,6 +84,14 @@ HOME: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("agw_agent_home"
 """Set with it: the loop that the gateway is on. Code of the run's may be on another, in a thread of its own."""
 SERVING: ContextVar[bool] = ContextVar("agw_agent_serving", default=False)
 """Set within a run around each model call of its own: what is done there is the gateway's doing, not its author's."""
+
+
+async def at_home(work: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop | None = None) -> T:
+    """Do it on the gateway's loop, where all is that it needs. ``home``: that loop; None: as the run says."""
+    home = home or HOME.get()
+    if home is None or asyncio.get_running_loop() is home:
+        return await work
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
 
 
 class ModelCalls(Protocol):

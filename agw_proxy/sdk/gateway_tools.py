@@ -10,7 +10,7 @@ from typing import Any
 from agents import Agent, FunctionTool, RunContextWrapper
 from agents.tool_context import ToolContext
 
-from agw_proxy.sdk.entry import CURRENT, Run
+from agw_proxy.sdk.entry import CURRENT, Run, at_home
 from agw_proxy.sdk.equipped import reached
 from agw_proxy.sdk.hooks import about
 from agw_proxy.tools.registry import REGISTRY, Asker, Refused, Registry, Spec
@@ -57,7 +57,7 @@ def gateway_tool(name: str, *, called: str | None = None, description: str | Non
         if registry is None:
             return f"There is no gateway here, and so no tool '{name}'."
         try:
-            return await registry.call(name, arguments, _asker(CURRENT.get()))
+            return await at_home(registry.call(name, arguments, _asker(CURRENT.get())))
         except Refused as refused:
             return str(refused)
 

@@ -21,7 +21,7 @@ from agents.exceptions import UserError
 from agents.mcp import MCPServer
 
 from agw_proxy import spans
-from agw_proxy.sdk.entry import CURRENT, Unconnected
+from agw_proxy.sdk.entry import CURRENT, Unconnected, at_home
 from agw_proxy.sdk.equipped import reached
 
 CALL_SECONDS = 120.0
@@ -274,13 +274,10 @@ class Held(MCPServer):
 
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
         """Do it on the loop that the server is connected on. A run may be on another: a test's, or one of a thread of its author's."""
-        loop = self.line.loop
-        if asyncio.get_running_loop() is loop:
-            return await work
-        if loop.is_closed():
+        if self.line.loop.is_closed():
             work.close()
             raise Unconnected(f"MCP server '{self.line.name}' is not used any more")
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+        return await at_home(work, self.line.loop)
 
     async def _answer(self, ask: Callable[[], Awaitable[T]], repeatable: bool) -> T:
         number = await self.line.ready()

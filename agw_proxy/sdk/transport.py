@@ -6,14 +6,13 @@ under way where it is made (``entry.CURRENT``).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
 
 import httpx2
 import orjson
 
 from agw_proxy.errors import GatewayError
-from agw_proxy.sdk.entry import CURRENT, HOME, ModelCalls
+from agw_proxy.sdk.entry import CURRENT, HOME, ModelCalls, at_home
 from agw_proxy.types import Reply
 
 BASE_URL = "http://gateway.invalid/v1"
@@ -22,7 +21,6 @@ NO_RUN = (
     "There is no run of an agent here, so nobody whom this request could be charged to. The gateway's own client works "
     "within a run only: in tools, guardrails, hooks and dynamic instructions."
 )
-T = TypeVar("T")
 
 
 class Transport(httpx2.AsyncBaseTransport):
@@ -45,7 +43,7 @@ class Transport(httpx2.AsyncBaseTransport):
         seconds = _patience(request)
         try:
             async with asyncio.timeout(seconds):
-                reply = await _at_home(self._calls.open(run, request.method, path, headers, body))
+                reply = await at_home(self._calls.open(run, request.method, path, headers, body))
         except TimeoutError:
             raise _late(seconds) from None
         except GatewayError as error:
@@ -65,7 +63,7 @@ class _Stream(httpx2.AsyncByteStream):
         while not self._reply.ended:
             try:
                 async with asyncio.timeout(self._seconds):
-                    chunk = await _at_home(self._reply.read(), self._loop)
+                    chunk = await at_home(self._reply.read(), self._loop)
             except TimeoutError:
                 raise _late(self._seconds) from None
             except GatewayError as error:
@@ -84,14 +82,6 @@ class _Stream(httpx2.AsyncByteStream):
         """One that somebody has begun to read and forgotten ends, too: else it would keep its place upstream."""
         if not self._reply.ended and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._reply.close)
-
-
-async def _at_home(work: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop | None = None) -> T:
-    """Do it on the gateway's loop, where all is that it needs: a tool in a thread may have one of its own."""
-    home = home or HOME.get()
-    if home is None or asyncio.get_running_loop() is home:
-        return await work
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
 
 
 def _patience(request: httpx2.Request) -> float | None:

@@ -1,5 +1,6 @@
 """``gateway_tool``: what a model is shown, whose call it is, and what the model hears of one that gives nothing."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from agw_proxy._hot.limit import PER_TOOL, REQUESTS, Limits, Rule, Table, subjec
 from agw_proxy._hot.route import Globs
 from agw_proxy.config.tools import Tool as Settings
 from agw_proxy.sdk import gateway_tool
-from agw_proxy.sdk.entry import CURRENT, Run
+from agw_proxy.sdk.entry import CURRENT, HOME, Run
 from agw_proxy.tools.registry import REGISTRY, Registry
 from agw_proxy.types import Principal
 from tests.tools.test_registry import MINUTE, SOURCE, Heard
@@ -130,3 +131,21 @@ async def test_outside_of_a_gateway_it_can_be_made_and_says_what_is_missing() ->
 def test_nothing_else_is_there_for_authors() -> None:
     with pytest.raises(AttributeError, match="nothing_else"):
         _ = agw_proxy.sdk.nothing_else
+
+
+async def test_one_that_a_thread_of_an_author_asks_for_is_called_on_the_gateways_loop(tmp_path: Path) -> None:
+    (tmp_path / "where.py").write_text(
+        "import asyncio\nasync def at() -> int:\n    return id(asyncio.get_running_loop())\n"
+    )
+    heard = Heard()
+    registry = Registry(heard, heard)
+    await registry.refresh([Settings.model_validate({"name": "my.place", "python": f"{tmp_path}/where.py:at"})])
+    REGISTRY.set(registry)
+    CURRENT.set(run_of("my.*"))
+    HOME.set(loop := asyncio.get_running_loop())
+    made, context = gateway_tool("my.place"), object()
+
+    async def elsewhere() -> object:
+        return await made.on_invoke_tool(context, "{}")  # type: ignore[arg-type]  # nothing of it is looked at
+
+    assert await asyncio.to_thread(lambda: asyncio.run(elsewhere())) == str(id(loop))
