@@ -17,8 +17,8 @@ RETRY_INFO = b"type.googleapis.com/google.rpc.RetryInfo"
 DELAY = re.compile(rb'"retryDelay"\s*:\s*"(\d{1,9}(?:\.\d{1,9})?)s"')
 
 
-def wait_ms(headers: RawHeaders, now: datetime) -> int | None:
-    """Milliseconds to wait, 0 to MAX_WAIT_MS, or None where the answer says nothing usable (RFC 9110 section 10.2.3).
+def wait_ms(headers: RawHeaders, now: datetime, most_ms: int = MAX_WAIT_MS) -> int | None:
+    """Milliseconds to wait, 0 to ``most_ms``, or None where the answer says nothing usable (RFC 9110 section 10.2.3).
 
     ``now``: an aware time; a date in the past is 0, rubbish is nothing.
     """
@@ -30,7 +30,7 @@ def wait_ms(headers: RawHeaders, now: datetime) -> int | None:
         _reset(found, now),
     ):
         if wait is not None:
-            return min(max(round(wait), 0), MAX_WAIT_MS)
+            return min(max(round(wait), 0), most_ms)
     return None
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, overload
 
@@ -16,6 +16,8 @@ AGAIN = frozenset({408, 409, 425, 429})
 """Statuses below 500 that another attempt may better, as providers' own clients have it."""
 SPENT = "insufficient_quota"
 DOUBLINGS = 32
+ALL_MS = 1 << 53
+"""However long the other side wants to be left alone: whether that is too long is the author's to say."""
 On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
 
@@ -162,13 +164,12 @@ def _told(error: Exception) -> float | None:
     if isinstance(error, GatewayError):
         return None if error.retry_after_ms is None else error.retry_after_ms / 1000
     pairs = [(name.encode(), value.encode("latin-1", "replace")) for name, value in _headers(error).items()]
-    told = wait_ms(pairs, datetime.now(UTC))
+    told = wait_ms(pairs, datetime.now(UTC), ALL_MS)
     return None if told is None else told / 1000
 
 
 def _headers(error: Exception) -> dict[str, str]:
     """Of the answer that the error is about, names in lower case."""
     headers: Any = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
-    if not isinstance(headers, Mapping):
-        return {}
-    return {str(name).lower(): str(value) for name, value in headers.items()}
+    items = getattr(headers, "items", None)  # the standard library's are no Mapping
+    return {str(name).lower(): str(value) for name, value in items()} if callable(items) else {}

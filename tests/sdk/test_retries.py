@@ -1,7 +1,10 @@
 """What is tried again, how often and after how long."""
 
+import urllib.error
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from email import message_from_string
+from email.message import Message
 from email.utils import format_datetime
 
 import httpx2
@@ -101,6 +104,10 @@ def spent(code: str) -> openai.RateLimitError:
     return openai.RateLimitError("x", response=response, body={"code": code})
 
 
+def said(head: str) -> Message:
+    return message_from_string(head)
+
+
 LATER = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
 
 
@@ -109,7 +116,7 @@ LATER = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
     [
         (answer(429, retry_after="7"), 7.0),
         (answer(503, retry_after_ms="250"), 0.25),
-        (answer(503, retry_after=LATER), 30.0),
+        (urllib.error.HTTPError("http://there.test/", 429, "x", said("Retry-After: 7"), None), 7.0),
         (answer(500), 0.25),
         (answer(409), 0.25),
         (RateLimited("x", rule="r", retry_after_ms=1500), 1.5),
@@ -123,6 +130,11 @@ async def test_what_the_other_side_says_is_waited_for(error: Exception, wait: fl
     assert heard.waits == [wait]
 
 
+async def test_it_is_waited_for_as_long_as_the_author_allows(heard: Heard) -> None:
+    assert await retry(most=120)(Flaky(answer(429, retry_after="60")))() == "done"
+    assert heard.waits == [60.0]
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -130,6 +142,8 @@ async def test_what_the_other_side_says_is_waited_for(error: Exception, wait: fl
         answer(401),
         answer(404),
         answer(429, x_should_retry="false"),
+        answer(503, retry_after=LATER),
+        answer(429, retry_after="31"),
         InvalidParameter("x"),
         BudgetSpent("x", rule="r", retry_after_ms=10),
         RateLimited("x", rule="r", retry_after_ms=31_000),
