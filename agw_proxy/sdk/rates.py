@@ -1,6 +1,7 @@
 """``@rate_limit``: so many calls in a period, of all workers of a gateway together; the others wait, or are refused."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import overload
@@ -124,7 +125,7 @@ class _Limit:
             raise RateLimited(
                 f"{self._name} may be called {amount} times in {period:g} s.",
                 rule=self._name,
-                retry_after_ms=round(wait * 1000),
+                retry_after_ms=math.ceil(wait * 1000),  # whoever waits for so long finds a place
             )
         if first:
             host.helped("rate_limit", self._name, "waited")

@@ -9,7 +9,7 @@ import pytest
 
 from agw_proxy._hot.limit import Table
 from agw_proxy.errors import RateLimited
-from agw_proxy.sdk import host, rate_limit
+from agw_proxy.sdk import host, rate_limit, retry
 from agw_proxy.sdk.host import Host
 
 SIZES: dict[str, Any] = {"slots": 64, "gates": 8, "windows": 32, "leases": 8}
@@ -108,3 +108,16 @@ async def test_a_call_that_waits_is_counted_once(counted: list[str]) -> None:
 
     await asyncio.gather(*(ask() for _ in range(4)))
     assert counted == ["rate_limit waited"] * 3
+
+
+def test_who_comes_back_when_it_was_told_to_is_let_in() -> None:
+    calls: list[int] = []
+
+    @retry(2)
+    @rate_limit(1, period=0.0203, wait=0)
+    def ask() -> None:
+        calls.append(1)
+
+    for _ in range(8):
+        ask()
+    assert len(calls) == 8
