@@ -63,6 +63,8 @@ class Run(msgspec.Struct):
     """With so much it may ask models no more; 0: no bound."""
     within: "Run | None" = None
     """The run that has caused it by a model call of its own, and waits for it."""
+    broken_off: bool = False
+    """It was cancelled, or has failed. What a thread of it still does is not on its caller's account."""
 
     def waits_for(self, agent: str) -> bool:
         """Among the runs that wait for it is one of that agent."""

@@ -157,7 +157,7 @@ class Running:
     def cancel(self) -> None:
         """Nobody wants it any more. Ends all of it, soon; nothing where the answer is whole."""
         if not self._complete and not self._cancelled:
-            self._cancelled = True
+            self._cancelled = self._run.broken_off = True
             self.task.cancel()
 
     async def read(self) -> list[Event]:
@@ -202,6 +202,7 @@ class Running:
                     where = self._entry.id, self._run.request_id, at(failure)
                     log.warning("agent '%s' failed in request %s%s", *where, exc_info=failure)
             outcome = self.error.code
+            self._run.broken_off = True
             if self._talk is not None:
                 await self._talk.leave()
         finally:

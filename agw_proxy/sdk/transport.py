@@ -21,6 +21,7 @@ NO_RUN = (
     "There is no run of an agent here, so nobody whom this request could be charged to. The gateway's own client works "
     "within a run only: in tools, guardrails, hooks and dynamic instructions."
 )
+BROKEN_OFF = "The run that this request belongs to was cancelled, or has failed: its caller pays for nothing more."
 
 
 class Transport(httpx2.AsyncBaseTransport):
@@ -30,14 +31,16 @@ class Transport(httpx2.AsyncBaseTransport):
         self._calls = calls
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """One request of the run under way. Outside of runs it is refused with 400.
+        """One request of the run under way. Outside of runs, and after one was broken off, it is refused with 400.
 
         Raises ReadTimeout where the client's own time-out for reading is over, RemoteProtocolError where no answer comes.
         """
         body = await request.aread()
         run = CURRENT.get()
         if run is None:
-            return _refusal()
+            return _refusal(NO_RUN, "no_run")
+        if run.broken_off:
+            return _refusal(BROKEN_OFF, "run_ended")
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         path = request.url.raw_path.decode("ascii")
         seconds = _patience(request)
@@ -95,7 +98,7 @@ def _late(seconds: float | None) -> httpx2.ReadTimeout:
     return httpx2.ReadTimeout(f"Nothing came for {seconds:g} s." if seconds is not None else "Nothing came in time.")
 
 
-def _refusal() -> httpx2.Response:
-    error = {"message": NO_RUN, "type": "invalid_request_error", "param": None, "code": "no_run"}
+def _refusal(message: str, code: str) -> httpx2.Response:
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
     headers = {"content-type": "application/json", "x-should-retry": "false"}
     return httpx2.Response(400, headers=headers, content=orjson.dumps({"error": error}))

@@ -11,7 +11,7 @@ from agents import Agent, GuardrailFunctionOutput, MultiProvider, RunConfig, Run
 from agents import input_guardrail as guards
 from agents.models import _openai_shared
 from agents.run import set_default_agent_runner
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, BadRequestError
 
 from agw_proxy.sdk.entry import CURRENT, HOME
 from agw_proxy.sdk.models import provider
@@ -84,6 +84,18 @@ async def test_a_stream_in_a_thread_may_be_left(config: Tree, upstream: Upstream
         models: Any = provider(inner)
         assert await asyncio.to_thread(lambda: asyncio.run(elsewhere(models._client))) == "response.completed"
         await running.until(lambda: not inner.active)
+
+
+async def test_after_a_run_is_broken_off_nothing_more_is_asked(
+    config: Tree, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with running_within(config, tmp_path) as (_, inner, run):
+        HOME.set(asyncio.get_running_loop())
+        Within(provider(inner)).install()
+        run.broken_off = True
+        with pytest.raises(BadRequestError, match="its caller pays for nothing more"):
+            await asyncio.to_thread(in_a_thread)
+    assert not upstream.requests
 
 
 async def test_what_an_author_has_chosen_is_left_alone() -> None:

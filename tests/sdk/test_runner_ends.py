@@ -27,7 +27,7 @@ from agw_proxy.errors import (
     RateLimited,
     UpstreamBroken,
 )
-from agw_proxy.sdk.entry import Bounds
+from agw_proxy.sdk.entry import CURRENT, Bounds
 from tests.sdk.agents_served import Served, asking, rest, said, weather, with_weather, words_of
 
 
@@ -136,3 +136,35 @@ async def test_a_run_has_its_time() -> None:
     with pytest.raises(AgentTimeout):
         await served.answer()
     await served.upstream.close()
+
+
+async def test_a_run_that_is_broken_off_says_so_to_what_is_left_of_it() -> None:
+    runs: list[Any] = []
+    begun = asyncio.Event()
+
+    async def fails(_: Any) -> Any:
+        runs.append(CURRENT.get())
+        raise ConnectionError
+
+    async def endless(_: Any) -> Any:
+        runs.append(CURRENT.get())
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def answers(_: Any) -> Any:
+        runs.append(CURRENT.get())
+        return said("Done.")[0]
+
+    failing, hanging, well = (
+        Served(Agent(name="helper", model=ScriptedModel([ModelStep.respond(plays)])))
+        for plays in (fails, endless, answers)
+    )
+    with pytest.raises(AgentFailed):
+        await failing.answer()
+    asked = asyncio.ensure_future(hanging.answer())
+    await begun.wait()
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    await hanging.runner.close()
+    await well.answer()
+    assert [run.broken_off for run in runs] == [True, True, False]
