@@ -1,10 +1,10 @@
 """Agents of the OpenAI Agents SDK, served as models. Only these modules import the SDK, and only where there are agents.
 
-*Discovery* finds candidates on disk, *loading* and *declared* make agents of them, the *catalog* holds those that are
-served as *entries*, with their *mcp_servers* connected. Of a call, *requests* is what the caller asks, *equipped* the agent
+*Discovery* finds candidates on disk, *loading* and *declared* make agents of them, whose *parts* are looked at first; the
+*catalog* holds those that are served as *entries*, with their *mcp_servers* connected. Of a call, *requests* is what the caller asks, *equipped* the agent
 with what the caller brings, the *runner* one run of it, and the *bridge* its events in the hub's words, which any dialect
-can write. *Models* and *transport* take the run's own model calls back through the gateway, *gateway_tools* its calls of the
-gateway's tools; *tracing* makes spans of what the SDK tells.
+can write. *Models* and *transport* take the run's own model calls back through the gateway, *nested* those of runs that
+its code begins itself, *gateway_tools* its calls of the gateway's tools; *tracing* makes spans of what the SDK tells.
 
 For authors of agents, here by name: ``gateway_tool`` (docs/tools.md), ``FunctionModel`` (docs/agents-guide.md), and ``retry``,
 ``timeout``, ``rate_limit`` and ``track`` (docs/agent-helpers.md).
