@@ -132,7 +132,8 @@ class Table:
         """(rule, tag, amount) of leases that ask for something; told once, to one caller, until more is spent. Empty costs nothing.
 
         Above 0: so much was spent since the last lease that less than half of it is left (or there is a debt), and
-        so much more would fill it up again. Below 0: so much came back after its lease had expired or been called in:
+        so much more would fill it up again; with one of these, a few others come along of which a quarter was spent, so
+        that they need no round trip of their own. Below 0: so much came back after its lease had expired or been called in:
         ``reclaim_credit`` gives it. ``now_ns`` below 0 reads the monotonic clock.
         """
     def hear(self, heard: Callable[[], object] | None) -> None:

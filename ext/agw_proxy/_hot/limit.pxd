@@ -74,6 +74,9 @@ cdef enum:
     LINE_BYTES = 64
     WINDOW_BYTES = 256
     PARTS = 24              # of a sliding window: the current one and 23 that together are as long as the period
+    MAX_ALONG = 16          # leases that are filled up beside those that want it
+    WANTS = 1               # of a lease: it may ask for something
+    TOLD = 2                # it was told beside others, before it wanted anything
     GROUPS = 2              # of leased rules: those in money have a lease mode of their own
 
 cdef struct Header:
@@ -126,7 +129,7 @@ cdef struct Lease:
     int64_t credit          # below 0: a debt
     int64_t level           # what the credit was after the last lease
     int64_t beyond          # what others had left then; -1: not known
-    uint64_t wants
+    uint64_t wants          # 0, WANTS or TOLD
 
 # One rule, ready to count with.
 cdef struct Terms:

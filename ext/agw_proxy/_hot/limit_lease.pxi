@@ -28,7 +28,7 @@ cdef int spend_lease(Table table, Hold* hold, const Terms* terms, const Moment* 
 
 cdef inline void want(Table table, Lease* lease) noexcept nogil:
     # Each time anew: who collects clears the header's word before it looks at the leases.
-    lease.wants = 1
+    lease.wants = WANTS
     if not load(&table.header.wants):
         store(&table.header.wants, 1)
 
@@ -143,7 +143,9 @@ cdef int64_t call_in(Table table, uint64_t tag) noexcept:
 
 
 cdef list wants_of(Table table, int64_t now_ns):
+    """Those that want something; with them MAX_ALONG others that soon will: a round trip costs more than a line of it."""
     cdef list found = []
+    cdef list along = []
     cdef Lease* lease
     cdef Moment at
     cdef int line
@@ -151,16 +153,30 @@ cdef list wants_of(Table table, int64_t now_ns):
     store(&table.header.wants, 0)
     for line in range(table.leases):
         lease = &table.lease_lines[line]
-        if not load(&lease.wants):
+        if load(&lease.wants) != WANTS and not goes_along(lease, &at):
             continue
         if not acquire(&lease.lock, table._worker, SPINS):
             store(&table.header.wants, 1)
             continue
-        if lease.wants:
+        rule = table.leased.get(lease.identity)
+        if lease.wants == WANTS:
             lease.wants = 0
-            rule = table.leased.get(lease.identity)
             amount = lease.level - lease.credit if lease.expires > at.ns else -lease.credit
             if rule is not None and amount:
                 found.append((rule, lease.tag, amount))
+        elif rule is not None and len(along) < MAX_ALONG and goes_along(lease, &at):
+            along.append((rule, lease.tag, lease.level - lease.credit, line))
         let_go(&lease.lock)
+    if not found:
+        return found
+    for rule, tag, amount, line in along:
+        store(&table.lease_lines[line].wants, TOLD)
+        found.append((rule, tag, amount))
     return found
+
+
+cdef inline bint goes_along(const Lease* lease, const Moment* at) noexcept nogil:
+    """A quarter of it is spent, and nobody was told yet."""
+    cdef int64_t level = load_signed(&lease.level)
+    return (level > 3 and load_signed(&lease.credit) < level - level / 4 and load(&lease.wants) == 0
+            and load_signed(&lease.expires) > at.ns)
