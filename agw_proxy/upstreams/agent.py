@@ -13,7 +13,7 @@ from agw_proxy.dialects import openai_responses_answers
 from agw_proxy.dialects.base import Event, Finish, Shown
 from agw_proxy.dialects.openai_responses_streams import Writer
 from agw_proxy.dialects.openai_responses_writer import HEARTBEAT
-from agw_proxy.errors import InvalidParameter, ModelNotFound, UpstreamBroken, UpstreamQueueFull
+from agw_proxy.errors import InvalidParameter, ModelNotFound, UpstreamBroken
 from agw_proxy.sdk.bridge import gathered
 from agw_proxy.sdk.entry import CURRENT, Bounds, Entry, Run
 from agw_proxy.sdk.equipped import own_names
@@ -21,6 +21,7 @@ from agw_proxy.sdk.requests import Asked, read
 from agw_proxy.sdk.runner import Runner, Running
 from agw_proxy.sdk.turns import Books, Talk, has_past, place_of, thread_of
 from agw_proxy.types import Call, Caller, RawHeaders
+from agw_proxy.upstreams.agent_waits import Waits
 from agw_proxy.upstreams.queue import Places, Told
 
 PATH = "/responses"
@@ -43,6 +44,7 @@ class Agents:
         """``find``: the agent of an id, as it is served now. ``told``: hears of the queues. ``books``: where conversations are kept."""
         self._find, self._runner, self._told, self._books = find, runner, told, books
         self._places: dict[str, Places] = {}
+        self._waits = Waits()
 
     async def open(self, target: Target, call: Call) -> "AgentReply":
         """Run the agent that the target names, until there is something to pass on.
@@ -83,13 +85,13 @@ class Agents:
         """Begin the run, in a place of the agent's."""
         run = run_of(entry, call)
         places = self._places_of(entry)
-        waited = await _placed(places, run)
+        waited = await self._waits.place(places, run)
         if waited and call.on_wait is not None:
             call.on_wait(waited)
         try:
-            return self._runner.start(entry, run, asked, places.give, talk)
+            return self._runner.start(entry, run, asked, lambda: self._waits.leave(places, run), talk)
         except BaseException:
-            places.give()
+            self._waits.leave(places, run)
             raise
 
     async def _talk(self, entry: Entry, call: Call, asked: Asked) -> Talk | None:
@@ -144,22 +146,6 @@ def run_of(entry: Entry, call: Call) -> Run:
         most_cost=entry.bounds.cost,
         within=CURRENT.get(),
     )
-
-
-async def _placed(places: Places, run: Run) -> int:
-    """Take a place for the run; gives the nanoseconds that it took. Raises UpstreamQueueFull.
-
-    One that a run of the same agent waits for, directly or through other agents, takes a free place or none: places
-    that such runs hold come free only after it.
-    """
-    if not run.waits_for(run.agent):
-        return await places.wait()
-    if not places.take():
-        raise UpstreamQueueFull(
-            f"The agent '{run.agent}' is asked by a run of its own, and all its places are taken (concurrent: "
-            f"{places.bound}): to wait for one could be to wait for itself. Give it more places, or let it not ask itself."
-        )
-    return 0
 
 
 def shown_of(asked: Asked, call: Call) -> Shown:
