@@ -29,6 +29,7 @@ from agw_proxy.edge.ongoing import Live
 from agw_proxy.edge.respond import error_tree
 from agw_proxy.edge.turn import LAST, OF_THE_UPGRADE, Frames, reported
 from agw_proxy.errors import (
+    BodyTooLarge,
     GatewayError,
     IdempotencyConflict,
     InternalError,
@@ -85,7 +86,7 @@ class Desk:
     async def begin(self, serve: Serve, origin: web.BaseRequest, principal: Principal, asked: Tree) -> Live:
         """Have ``asked`` answered in the background, in the name of who has made the request ``origin``.
 
-        Comes back once nothing of the gateway's own refuses it. Raises what does, Overloaded, StoreUnavailable, BegunBefore.
+        Comes back once nothing of the gateway's own refuses it. Raises what does, Overloaded, BodyTooLarge, StoreUnavailable, BegunBefore.
         """
         if len(self._live) >= self._most or self._closing is not None:
             raise Overloaded(
@@ -96,6 +97,8 @@ class Desk:
             body = orjson.dumps({**asked, "stream": True})
         except orjson.JSONEncodeError:  # it takes deeper trees in than it gives out
             raise InvalidJSON("The body is nested too deeply.") from None
+        if live.full:
+            raise BodyTooLarge("What a run repeats of its request is more than is kept of one (runs.max_run_mb).")
         await self._write_down(live, once_of(origin, principal, body))
         admitted = asyncio.Event()
         frames = Frames(lambda event: self._event(live, event), None, lambda *_: None)
@@ -144,7 +147,8 @@ class Desk:
                 del refused.rule  # which the run's own Receipt has counted
             raise refused or InternalError("The run has ended before it began.")
         except asyncio.CancelledError:
-            self.cancel(live)  # nobody knows of it
+            self.cancel(live)  # nobody knows of it; who asks again begins another one
+            self._later(self._forget(live))
             raise
         finally:
             waiter.cancel()
@@ -231,9 +235,9 @@ class Desk:
             live.status = "cancelled" if live.cancelled and live.why is None else "failed"
             if live.status == "failed":
                 live.error = told_of(live.why) if live.why is not None else live.failure or dict(STOPPED)
-            live.head = ended(live.head, live.status, live.error, live.items, now)
+            live.head = ended(live.head, live.status, live.error, () if live.full else live.items, now)
         live.ended = now
-        live.add(kind, {"response": live.head})
+        live.add(kind, {"response": live.head}, last=True)
         self._dirty.set()
 
     async def _event(self, live: Live, data: bytes) -> None:
@@ -252,7 +256,7 @@ class Desk:
             raise ConnectionResetError("an event is too deep") from None
         if live.full:
             live.why = UpstreamBroken(
-                f"The run has more than {self._most_bytes >> 20} MiB of events, and was ended (runs.max_run_mb)."
+                f"The run has more than {self._most_bytes / (1 << 20):g} MiB of events, and was ended (runs.max_run_mb)."
             )
             raise ConnectionResetError("too many events")
         try:
@@ -266,9 +270,10 @@ class Desk:
         response = tree.get("response")
         if isinstance(response, dict):
             told = {**response, **in_background(live.seed), "store": True, "created_at": live.head["created_at"]}
-            orjson.dumps(told)
+            size = len(orjson.dumps(told))
             if kind in LAST:  # told when it is accounted for, too
-                live.finish = kind, {**told, "output": told.get("output") or list(live.items)}
+                if live.holds(size):
+                    live.finish = kind, {**told, "output": told.get("output") or list(live.items)}
                 return
             live.head = tree["response"] = told
         if live.begun is None:

@@ -46,6 +46,8 @@ class Live:
         """Why it has failed, unless it has told that itself."""
         self.items: Sequence[object] = ()
         """Of its answer, as far as they are whole."""
+        self.full = False
+        """It has more events than are kept of one."""
         self._most, self._size = most_bytes, 0
         self._unwritten: list[bytes] = []
         self._waiting = 0  # bytes of these
@@ -55,19 +57,22 @@ class Live:
         self.add("response.created", {"response": self.head})
         self.add("response.queued", {"response": self.head})
 
-    def add(self, kind: str, tree: Tree) -> None:
-        """One more event. Raises JSONEncodeError for one that is nested too deeply."""
+    def add(self, kind: str, tree: Tree, *, last: bool = False) -> None:
+        """One more event, unless there is no room for it. ``last``: for that there is. Raises JSONEncodeError for one that is nested too deeply."""
         event = frame(self.last + 1, kind, tree)
+        if not last and not self.holds(len(event)):
+            return
         self.last += 1
         self._size += len(event)
         self._unwritten.append(event)
         self._waiting += len(event)
         self._changed = True
 
-    @property
-    def full(self) -> bool:
-        """It has more events than are kept of one."""
-        return self._size > self._most
+    def holds(self, size: int) -> bool:
+        """There is room for an event of that size; else it is full from now on."""
+        if self._size + size > self._most:
+            self.full = True
+        return not self.full
 
     async def room(self) -> None:
         """Wait while too much is unwritten. Raises TimeoutError where the file is away for long."""

@@ -44,6 +44,7 @@ from agw_proxy.types import Principal
 LOOK_SECONDS = 0.1  # between two looks whether a run has ended that another worker is to cancel
 CANCEL_SECONDS = 5.0  # for a run to end that is cancelled; then it is shown as it is
 AGENTS = "agents"  # the upstream that runs them
+SHARE = 16  # of the file, that one run may have in events: with its Response, the file takes that much at once
 
 
 class Runs:
@@ -52,7 +53,8 @@ class Runs:
     def __init__(self, path: Path, settings: Settings) -> None:
         """``path``: of the file for all workers."""
         store = Store(path, settings.max_mb << 20, settings.retention, written)
-        self._desk = Desk(store, settings.concurrent, settings.max_run_mb << 20)
+        most = min(settings.max_run_mb << 20, (settings.max_mb << 20) // SHARE)
+        self._desk = Desk(store, settings.concurrent, most)
         self._store = store
 
     async def close(self) -> None:

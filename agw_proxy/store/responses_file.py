@@ -62,6 +62,10 @@ class StoreAway(Exception):
     """The file cannot be read or written now, or too much is waiting for it."""
 
 
+class Full(StoreAway):
+    """No more is taken, and nothing that is there may go."""
+
+
 class Missing(Exception):
     """Nothing of that id is kept for that owner."""
 
@@ -143,10 +147,10 @@ class File:
                     self._swept = 0.0
 
     def _evict(self, file: sqlite3.Connection) -> None:
-        """What is due first of whoever has the most, in parts. Raises StoreAway where nothing may go."""
+        """What is due first of whoever has the most, in parts. Raises Full where nothing may go."""
         largest = file.execute(_of(self._tables, _LARGEST)).fetchone()
         if largest is None:
-            raise StoreAway
+            raise Full
         file.execute(_of(self._tables, _EVICT), (largest[0], EVICTED_AT_ONCE, EVICTED_BYTES))
 
     def _open(self) -> sqlite3.Connection:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from agw_proxy.store.responses_file import File, Missing, Tables
+from agw_proxy.store.responses_file import File, Full, Missing, StoreAway, Tables
 
 ENDLESS = 9e15  # when a run is due that has not ended
 LOOK_SECONDS = 1.0  # between two looks for runs whose process has gone
@@ -143,8 +143,23 @@ class Runs:
         return await self._file.write(work, len(run.head) + len(run.body))
 
     async def say(self, said: Sequence[Said]) -> None:
-        """Add to runs of this process; those that have gone stay away."""
+        """Add to runs of this process; those that have gone stay away.
 
+        Where runs under way have filled the file, those that end make room by their own events, of which the last is kept.
+        May be called again with the same where it could not be done.
+        """
+        try:
+            await self._write(said)
+        except Full:
+            over = [each for each in said if each.ended is not None]
+            if not over:
+                raise
+            await self._file.write(lambda file: self._shed(file, [each.seed for each in over]), 0)
+            await self._write(over)
+            if len(over) < len(said):
+                raise StoreAway from None
+
+    async def _write(self, said: Sequence[Said]) -> None:
         def work(file: sqlite3.Connection) -> None:
             for each in said:
                 self._say(file, each)
@@ -248,22 +263,37 @@ class Runs:
             return
         self._looked = now
         if await self._file.read(self._lost):
-            await self._file.write(self._bury, 0)
+            try:
+                await self._file.write(self._bury, 0)
+            except Full:
+                await self._file.write(lambda file: self._shed(file, [row[1] for row in self._left(file)]), 0)
+                await self._file.write(self._bury, 0)
 
     def _lost(self, file: sqlite3.Connection) -> list[int]:
         """Numbers of processes that have gone and left runs."""
         rows = file.execute("SELECT DISTINCT holder FROM run WHERE ended IS NULL AND holder <> ?", (self.holder,))
         return [holder for (holder,) in rows.fetchall() if not self._alive(holder)]
 
-    def _bury(self, file: sqlite3.Connection) -> None:
-        now = int(self._clock())
+    def _left(self, file: sqlite3.Connection) -> list[Kept]:
+        """Their runs."""
+        found: list[Kept] = []
         for holder in self._lost(file):
-            for row in file.execute(
+            found += file.execute(
                 f"SELECT {_COLUMNS} FROM run WHERE holder = ? AND ended IS NULL",  # noqa: S608  our own words
                 (holder,),
-            ).fetchall():
-                event, head, error = self._obituary(row, now)
-                self._say(file, Said(row[1], "failed", row[10] + 1, event, head, error, None, now))
+            ).fetchall()
+        return found
+
+    def _bury(self, file: sqlite3.Connection) -> None:
+        now = int(self._clock())
+        for row in self._left(file):
+            event, head, error = self._obituary(row, now)
+            self._say(file, Said(row[1], "failed", row[10] + 1, event, head, error, None, now))
+
+    def _shed(self, file: sqlite3.Connection, seeds: Sequence[str]) -> None:
+        """Forget the events of these runs that have not ended, so that their ends can be told."""
+        for seed in seeds:
+            file.execute("DELETE FROM part WHERE run = (SELECT n FROM run WHERE seed = ? AND ended IS NULL)", (seed,))
 
     def _descriptor(self) -> int:
         """Opened once: closing any descriptor of the file would let go of this process's number."""

@@ -16,7 +16,7 @@ from agw_proxy.edge import background, ongoing
 from agw_proxy.edge.background import Desk, headers_of, written
 from agw_proxy.edge.full_lane import BEHIND
 from agw_proxy.edge.turn import Frames
-from agw_proxy.errors import InternalError, ModelNotFound, Overloaded, StoreUnavailable
+from agw_proxy.errors import BodyTooLarge, InternalError, ModelNotFound, Overloaded, StoreUnavailable
 from agw_proxy.store.responses_file import Missing, StoreAway
 from agw_proxy.store.runs import Listed, Runs
 from agw_proxy.types import Principal
@@ -201,6 +201,28 @@ async def test_one_with_too_many_events_is_ended(tmp_path: Path) -> None:
     await desk.close()
 
 
+async def test_one_whose_answer_is_larger_than_what_is_kept_is_ended_and_the_others_go_on(tmp_path: Path) -> None:
+    desk = Desk(Runs(tmp_path / "runs.db", 1 << 20, 60.0, written), 2, 60_000)
+
+    async def talk(say: Say) -> None:
+        await say("response.completed", response={"status": "completed", "output": [{"text": "x" * 300_000}]})
+
+    async def small(say: Say) -> None:
+        await say("response.completed", response={"status": "completed"})
+
+    async def one(say: Say) -> None:
+        await say("response.output_item.done", item={"text": "x" * 300_000})
+
+    with pytest.raises(BodyTooLarge):
+        await desk.begin(answering(small), origin(), ME, {**ASKED, "instructions": "x" * 300_000})
+    assert (await end(desk, await begin(desk, answering(one)))).status == "failed"
+    large, other = await begin(desk, answering(talk)), await begin(desk, answering(small))
+    row = await end(desk, large)
+    assert (row.status, "runs.max_run_mb" in orjson.loads(row.error or b"{}")["message"]) == ("failed", True)
+    assert (await end(desk, other)).status == "completed"
+    await desk.close()
+
+
 async def test_one_that_is_cancelled_before_it_came_to_run_has_been_cancelled(desk: Desk) -> None:
     async def talk(_: Say) -> None:
         await asyncio.Event().wait()
@@ -227,7 +249,11 @@ async def test_who_leaves_while_it_is_begun_takes_it_along(desk: Desk) -> None:
     with pytest.raises(asyncio.CancelledError):
         await beginning
     live = next(iter(desk._live.values()))
-    assert (await end(desk, live)).status == "cancelled"
+    async with asyncio.timeout(20):
+        await live.over.wait()
+    assert live.status == "cancelled"
+    with pytest.raises(Missing):  # so that who asks again, by the same Idempotency-Key, begins another one
+        await desk.store.find(None, live.seed)
 
 
 async def test_where_it_cannot_be_written_down_it_is_not_begun(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

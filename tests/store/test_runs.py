@@ -128,6 +128,47 @@ async def test_a_full_file_forgets_what_has_ended_of_whoever_has_the_most(tmp_pa
     await store.close()
 
 
+async def test_runs_that_fill_the_file_can_end_all_the_same(tmp_path: Path) -> None:
+    store = Runs(tmp_path / "runs.db", 1 << 20, 60.0, buried)
+    await fill(store)
+    more, last = (
+        Said("r0", "in_progress", 2, b"m" * 100_000),
+        Said("r1", "failed", 2, b"l" * 9000, None, b"{}", None, 1 << 40),
+    )
+    with pytest.raises(StoreAway):
+        await store.say([more])
+    with pytest.raises(StoreAway):  # whoever could not write all of it tries it again
+        await store.say([Said("r2", "in_progress", 2, b"m" * 250_000), last])
+    assert await store.events("r1", -1, 1000) == ([(2, b"l" * 9000)], True)
+    await store.say([more, last])
+    assert (await store.find(None, "r0"))[10] == 2
+    await store.close()
+
+
+async def test_a_file_full_of_runs_that_nobody_runs_any_more_is_of_use_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "LOOK_SECONDS", 0.0)
+    store = Runs(tmp_path / "runs.db", 1 << 20, 60.0, lambda row, _: (b"b" * 90_000, row[11], b"{}"))
+    await fill(store)
+    monkeypatch.setattr(store, "_alive", lambda _: False)
+    store.holder += 1  # it is another process from here on
+    assert (await store.find(None, "r0"))[5] == "failed"
+    await store.begin(begun("next"))
+    await store.close()
+
+
+async def fill(store: Runs) -> None:
+    """With runs that are under way."""
+    size, number = 200_000, 0
+    while size > 2000:
+        try:
+            await store.begin(begun(f"r{number}", size=size))
+            number += 1
+        except StoreAway:
+            size //= 2
+
+
 async def test_a_run_whose_process_has_gone_has_failed_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
