@@ -113,8 +113,12 @@ class Places:
                 self._idle -= 1
                 self._given.append(work)
                 self._lock.notify()
-            else:
+                continue
+            try:
                 threading.Thread(target=self._run, args=(work,), name="agw-tools", daemon=True).start()
+            except RuntimeError as error:  # the machine has no more: who waits is told, and the place is free again
+                self._running.discard(work)
+                work.set_exception(error)
 
     def _next(self) -> Work | None:
         """The one that has waited longest, which has a place now; None where there is none. Under the lock."""

@@ -48,6 +48,25 @@ async def until(there: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def test_where_no_thread_can_be_started_the_call_fails_and_its_place_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def fails(thread: threading.Thread) -> None:
+        if thread.name == "agw-tools":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    executor = divide(asyncio.get_running_loop(), lambda: 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fails)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            await begun(of_a_run(), lambda: "never")
+    assert executor.places.running == 0
+    assert await begun(of_a_run(), lambda: "now") == "now"
+
+
 def of_a_run(agent: str = "default/slow", serving: bool = False) -> Context:
     """What a run of the agent is made in."""
     context = copy_context()
