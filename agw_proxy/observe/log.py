@@ -4,6 +4,7 @@ Lines are made on the loop, where they cost a microsecond or two, and written by
 never stops a request. The queue between them is bounded; what does not fit is dropped, counted and said afterwards.
 """
 
+import json
 import logging
 import os
 import sys
@@ -221,7 +222,10 @@ class Bridge(logging.Handler):
 
 
 def _render_json(logger: object, method: str, event: MutableMapping[str, Any]) -> bytes:  # noqa: ARG001  structlog's signature
-    return orjson.dumps(event, default=str)
+    try:
+        return orjson.dumps(event, default=str)
+    except orjson.JSONEncodeError:  # halves of surrogate pairs: names of files and words of exceptions may have them
+        return json.dumps(event, default=str, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def now_text() -> str:

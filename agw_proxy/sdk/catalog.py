@@ -154,10 +154,11 @@ class Catalog:
     def states(self) -> list[AgentState]:
         """All that was found, as ``GET /agents`` tells it."""
         told = [self._state(identity) for identity in sorted({*self._kept, *self._failed})]
-        return told + [
+        told += [
             AgentState(id=identity, status="blocked", source=source, error=reason)
             for (identity, source), reason in sorted(self._blocked.items())
         ]
+        return [_as_text(state) for state in told]
 
     def _state(self, identity: str) -> AgentState:
         kept, failed = self._kept.get(identity), self._failed.get(identity)
@@ -368,6 +369,14 @@ def _version(found: Found, declared: Mapping[str, Found], known: Mapping[str, _K
     files = sorted({each.version for each in declared.values()})
     named = sorted(known[name].entry.version for name in refers(found) if name in known)
     return hashlib.sha256(repr((found.declared, files, named)).encode()).hexdigest()[:VERSION_DIGITS]
+
+
+def _as_text(state: AgentState) -> AgentState:
+    """Without halves of surrogate pairs: names of files and words of exceptions may have them, and no answer can."""
+    told = msgspec.structs.asdict(state).items()
+    odd = {name: value for name, value in told if isinstance(value, str) and not value.isprintable()}
+    clean = {name: value.encode("utf-8", "replace").decode() for name, value in odd.items()}
+    return msgspec.structs.replace(state, **clean) if clean != odd else state
 
 
 def _stamp(seconds: float) -> str:

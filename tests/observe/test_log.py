@@ -189,6 +189,14 @@ def test_events_have_a_time_a_level_and_what_belongs_to_them(pretty: bool) -> No
         assert tree == {"event": "config.rejected", "level": "error", "version": 3, "where": "x"}
 
 
+def test_an_event_with_words_that_are_no_text_is_told() -> None:
+    stream = io.StringIO()
+    log = Log(LogWriter(stream))
+    log.events.warning("agent.dropin.blocked", source="b\udce9ta")
+    log.writer.close()
+    assert orjson.loads(stream.getvalue())["source"] == "b?ta"
+
+
 def test_library_warnings_become_events_at_most_so_many_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     ours = SimpleNamespace(monotonic=lambda: clock[0], sleep=time.sleep)

@@ -1,9 +1,11 @@
 """A refresh takes up what has changed, keeps what cannot be made, and lets go of what nobody runs any more."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agw_proxy.config.agents import Agents
@@ -79,6 +81,18 @@ async def test_one_that_cannot_be_made_hurts_no_other(tmp_path: Path) -> None:
     ]
     await folder.refresh(deny=["no"])
     assert folder.heard.take() == [], "nothing is said twice"
+    await folder.catalog.close()
+
+
+async def test_names_and_words_that_are_no_text_can_be_told(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    odd = folder.root / os.fsdecode(b"b\xe9ta")
+    await folder.refresh({"weather/agent.py": says("sun"), "bad/agent.py": "raise ValueError('\\udc80')"})
+    write(odd, {"agent.py": says("rain")})
+    await folder.refresh()
+    told = msgspec.json.decode(msgspec.json.encode(folder.catalog.states()))
+    assert {state["status"] for state in told} == {"ready", "failed", "blocked"}
+    assert "ValueError" in folder.states()["default/bad"].error
     await folder.catalog.close()
 
 
