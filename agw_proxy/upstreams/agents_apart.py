@@ -12,7 +12,7 @@ from typing import Protocol
 
 from agw_proxy._hot.route import Target
 from agw_proxy.config.values import Dialect
-from agw_proxy.errors import GatewayError, UpstreamBroken, UpstreamReset, UpstreamUnreachable
+from agw_proxy.errors import AgentError, GatewayError, UpstreamBroken, UpstreamReset, UpstreamUnreachable
 from agw_proxy.types import Call, RawHeaders
 from agw_proxy.upstreams.agent_frames import (
     DATA,
@@ -73,7 +73,8 @@ class AgentsApart:
     async def open(self, target: Target, call: Call) -> "Reply":
         """Have the agent run that the target names, until there is something to pass on. Raises what ``upstreams.agent`` does.
 
-        Raises UpstreamUnreachable where there is no worker for it, UpstreamReset where it has ended meanwhile.
+        Raises UpstreamUnreachable where there is no worker for it, UpstreamReset where it has ended before the run began,
+        AgentError where it did so afterwards.
         """
         reply = Reply(target.model, *await self._connected(target.model), self._open.discard)
         self._open.add(reply)
@@ -92,13 +93,17 @@ class AgentsApart:
     async def _connected(self, agent: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
         until = loop.time() + WAIT_SECONDS
-        while (place := self._place(agent)) is None:
-            if loop.time() >= until:
-                raise UpstreamUnreachable(
+        while True:
+            try:
+                if (place := self._place(agent)) is not None:
+                    return await connected(self._crew, place)
+                raise Away(
                     "No worker that runs agents is there at the moment. Try again.", retry_after_ms=RETRY_AFTER_MS
                 )
+            except Away:
+                if loop.time() >= until:
+                    raise
             await asyncio.sleep(POLL_SECONDS)
-        return await connected(self._crew, place)
 
     def _place(self, agent: str) -> int | None:
         """Where it is to run."""
@@ -107,12 +112,17 @@ class AgentsApart:
         return next((place for place in there if self._crew.turns(place)), there[0] if there else None)
 
 
+class Away(UpstreamUnreachable):
+    """A worker may be there, or have room for one who comes, in a moment."""
+
+
 async def connected(crew: Crew, place: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to the worker there. Raises UpstreamUnreachable."""
+    """A connection to the worker there. Raises UpstreamUnreachable, Away where too many wait there already."""
     try:
         sock = crew.connect(place)
     except OSError as error:
-        raise UpstreamUnreachable(
+        kind = Away if isinstance(error, BlockingIOError) else UpstreamUnreachable
+        raise kind(
             f"The worker that runs this agent takes no more at the moment ({error.strerror or error}). Try again.",
             retry_after_ms=RETRY_AFTER_MS,
         ) from None
@@ -161,7 +171,7 @@ class Reply:
         self.ended: bool = False
         self._agent = agent
         self._frames, self._writer, self._on_close = Frames(reader), writer, on_close
-        self._closed = False
+        self._begun = self._closed = False
 
     async def begin(self, wanted: bytes, call: Call) -> None:
         """Ask, and wait for the head. Raises GatewayError."""
@@ -173,6 +183,7 @@ class Reply:
         while not self.status:
             kind, data = await self._next(UpstreamReset)
             if kind == SENT:
+                self._begun = True
                 sent: Sent = unpacked(data, Sent)
                 if sent.waited and call.on_wait is not None:
                     call.on_wait(sent.waited)
@@ -203,7 +214,8 @@ class Reply:
         try:
             kind, data = await self._frames.next()
         except (EOFError, ConnectionError):
-            raise broken(self._gone()) from None
+            # What has begun is not to be begun again by anybody, and who shares a worker with an agent is not at fault.
+            raise (AgentError if self._begun else broken)(self._gone()) from None
         if kind == ERROR:
             raise error_of(unpacked(data, Raised))
         if kind not in {SENT, HEAD, DATA, LAST}:

@@ -8,7 +8,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agw_proxy.errors import AgentFailed, GatewayError, UpstreamBroken, UpstreamReset, UpstreamUnreachable
+from agw_proxy.errors import (
+    AgentError,
+    AgentFailed,
+    GatewayError,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamReset,
+    UpstreamUnreachable,
+)
 from agw_proxy.types import Call
 from agw_proxy.upstreams import agents_apart
 from agw_proxy.upstreams.agent_frames import (
@@ -28,6 +36,7 @@ from agw_proxy.upstreams.agent_frames import (
     raised,
 )
 from agw_proxy.upstreams.agents_apart import AgentsApart, look
+from agw_proxy.upstreams.failures import elsewhere
 from tests.sdk.agents_served import NAME, target
 
 PATIENCE_SECONDS = 30.0
@@ -119,11 +128,15 @@ async def test_an_error_of_the_run_is_raised_here() -> None:
             await AgentsApart(scripted, int).open(target(), call())
 
 
-@pytest.mark.parametrize(("begins", "kind"), [(False, UpstreamReset), (True, UpstreamBroken)])
-async def test_a_worker_that_ends_in_the_midst_is_told_as_that(begins: bool, kind: type[GatewayError]) -> None:
+@pytest.mark.parametrize(("told", "kind"), [(0, UpstreamReset), (1, AgentError), (2, AgentError)])
+async def test_a_worker_that_ends_in_the_midst_is_told_as_that_and_a_run_that_has_begun_is_not_begun_elsewhere(
+    told: int, kind: type[GatewayError]
+) -> None:
     async def ends(frames: Frames, writer: asyncio.StreamWriter) -> None:
         await frames.next()
-        if begins:
+        if told:
+            writer.write(frame(SENT, packed(Sent(0))))
+        if told > 1:
             writer.write(frame(HEAD, packed(Head(200, HEADERS, ()))) + frame(DATA, b"one") + frame(DATA, b"tw")[:6])
 
     async def all_of() -> None:
@@ -135,8 +148,11 @@ async def test_a_worker_that_ends_in_the_midst_is_told_as_that(begins: bool, kin
             reply.close()
 
     async with crew(ends) as scripted:
-        with pytest.raises(kind, match=f"ran agent '{NAME}' has ended"):
+        with pytest.raises(kind, match=f"ran agent '{NAME}' has ended") as caught:
             await all_of()
+    assert (type(caught.value), caught.value.status) == (kind, 502)
+    assert isinstance(caught.value, UpstreamError)
+    assert elsewhere(caught.value, call()) is (told == 0)
 
 
 async def test_who_leaves_is_seen_by_the_worker() -> None:
@@ -175,6 +191,25 @@ async def test_an_agent_keeps_its_worker_and_goes_elsewhere_only_while_that_is_l
         assert await goes() not in {home, other}
         scripted.late = [True] * 3
         assert await goes() == home, "it is late, but it is there"
+
+
+async def test_where_too_many_wait_for_a_worker_already_it_is_asked_a_little_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with crew(speaks) as scripted:
+        connect, turns = scripted.connect, [BlockingIOError(), BlockingIOError()]
+
+        def full(place: int) -> socket.socket:
+            if turns:
+                raise turns.pop()
+            return connect(place)
+
+        monkeypatch.setattr(scripted, "connect", full)
+        (await AgentsApart(scripted, int).open(target(), call())).close()
+        turns = [BlockingIOError()]
+        monkeypatch.setattr(agents_apart, "WAIT_SECONDS", 0.0)
+        with pytest.raises(UpstreamUnreachable, match="takes no more"):
+            await AgentsApart(scripted, int).open(target(), call())
 
 
 async def test_a_worker_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
