@@ -70,9 +70,7 @@ class Gateway(Telling):
         ``link``: to the supervisor, where this is one of several workers. ``limits``: memory for them that is kept,
         where it is the only one.
         """
-        self._link = link
-        self.log = log
-        self._environ = environ
+        self._link, self.log, self._environ = link, log, environ
         self._started = loaded.settings
         self._reloader = Reloader(lambda: self._prepare(load()), loaded)
         self._table = Table(limits) if link is None else link.shared.table(link.worker)
@@ -98,7 +96,8 @@ class Gateway(Telling):
             self._taping = taping(loaded.settings.server.record, self.metrics, log)
         self._tracer = tracer_of(loaded.settings.trace, loaded.settings.log.level, log, self.metrics.dropped)
         tools = functools.partial(tools_of, log.events, self.metrics, lambda: self._replicas, self._table)
-        self._agents = agents_for(link, log, self._make_runs, lambda: self.state.keys, self._take_agents, tools)
+        keys, changed = lambda: self.state.keys, self._take_agents
+        self._agents = agents_for(link, log, self._make_runs, keys, changed, tools, self._tracer)
         self.state = self._compile(loaded.settings, None)
         self._know_models()
         settings, shared = loaded.settings, link.shared if link is not None else None

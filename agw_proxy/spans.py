@@ -123,6 +123,15 @@ class Tracer:
         self._below = round(sample * HALF)
         self.close = sink.close
 
+    def within(self, traceparent: str | None) -> Span | None:
+        """A span that another process has under way, to be entered here and ended there; None where it has none."""
+        found = PARENT.fullmatch(traceparent or "")
+        if found is None:
+            return None
+        span = Span(self._sink, "", "internal", found[1], None, recorded=bool(int(found[3], 16) & SAMPLED))
+        span.span_id = found[2]
+        return span
+
     def begin(self, name: str, kind: Kind, traceparent: str | None) -> Span:
         """The first span here. ``traceparent``: the caller's header; a malformed one is none."""
         found = PARENT.fullmatch(traceparent or "")

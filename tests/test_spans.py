@@ -36,6 +36,18 @@ def test_a_callers_trace_goes_on_as_the_caller_decided() -> None:
     assert kept.closed
 
 
+def test_a_span_of_another_process_is_gone_on_with_and_never_ended_here() -> None:
+    kept = Kept()
+    tracer = Tracer(kept)
+    span = tracer.within(f"00-{TRACE}-{SPAN}-01")
+    assert span is not None
+    assert span.traceparent == f"00-{TRACE}-{SPAN}-01"
+    below = span.child("below")
+    below.end()
+    assert [(each.trace_id, each.parent_id) for each in kept.over] == [(TRACE, SPAN)]
+    assert [tracer.within(header) for header in (None, "", "00-0-0-01")] == [None] * 3
+
+
 @pytest.mark.parametrize("header", [None, "", "00-0-0-01", f"ff-{TRACE}-{SPAN}-01", f"00-{'0' * 32}-{SPAN}-01"])
 def test_without_a_callers_trace_there_is_a_new_one(header: str | None) -> None:
     span = Tracer(Kept()).begin("request", "server", header)

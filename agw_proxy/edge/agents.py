@@ -91,18 +91,19 @@ def agents_for(
     keys: Callable[[], Keys],
     on_change: Callable[[], Awaitable[None]],
     registry: "Callable[[], Registry]",
+    tracer: Tracer | None,
 ) -> "Agents":
     """Those that this process runs; where it is one of several, and some only run agents, those that they run.
 
     ``make``: see ``Make``. ``keys``: those in force. ``on_change``: called where other workers have others than before.
-    ``registry``: makes that of their tools.
+    ``registry``: makes that of their tools. ``tracer``: None where nothing is traced.
     """
     if link is None or link.inboxes is None:
         return Agents(lambda: log.events, make, registry)
     if link.apart:
         from agw_proxy.edge.agents_hosted import HostedAgents  # noqa: PLC0415  few gateways have workers for them
 
-        return HostedAgents(link, log, make, keys, registry)
+        return HostedAgents(link, log, make, keys, registry, tracer)
     from agw_proxy.edge.agents_placed import PlacedAgents  # noqa: PLC0415  likewise
 
     return PlacedAgents(link, log, on_change)

@@ -18,6 +18,7 @@ from agw_proxy.edge.worker_link import WorkerLink
 from agw_proxy.errors import GatewayError, InternalError, ModelNotFound
 from agw_proxy.observe.log import Log
 from agw_proxy.policy.keys import Keys
+from agw_proxy.spans import Tracer, enter
 from agw_proxy.tools.registry import Registry
 from agw_proxy.types import Call, Caller, Reply, Stored
 from agw_proxy.upstreams.agent_frames import (
@@ -43,11 +44,17 @@ class HostedAgents(Agents):
     """As ``Agents``, and runs them for other workers, from ``start`` on."""
 
     def __init__(
-        self, link: WorkerLink, log: Log, make: Make, keys: Callable[[], Keys], registry: Callable[[], Registry]
+        self,
+        link: WorkerLink,
+        log: Log,
+        make: Make,
+        keys: Callable[[], Keys],
+        registry: Callable[[], Registry],
+        tracer: Tracer | None = None,
     ) -> None:
-        """``keys``: those in force; ``registry``: makes that of the agents' tools."""
+        """``keys``: those in force; ``registry``: makes that of the agents' tools; ``tracer``: None where nothing is traced."""
         super().__init__(lambda: log.events, make, registry)
-        self._link, self._log, self._keys = link, log, keys
+        self._link, self._log, self._keys, self._tracer = link, log, keys, tracer
         self._runs: set[asyncio.Task[None]] = set()
 
     async def start(self, settings: Settings) -> bool:
@@ -153,6 +160,8 @@ class HostedAgents(Agents):
 
         call.on_wait, call.on_sent = on_wait, on_sent
         SESSION.set(wanted.counted)
+        if self._tracer is not None and (span := self._tracer.within(wanted.traceparent)) is not None:
+            enter(span)
         reply: Reply = await self.upstream.open(target_of(wanted.agent), call)
         try:
             head = head_of(reply.status, reply.headers, getattr(reply, "dropped", ()))

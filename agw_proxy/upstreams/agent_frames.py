@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from agw_proxy.errors import CODES, GatewayError, InternalError
+from agw_proxy.spans import CURRENT
 from agw_proxy.states import AgentState
 from agw_proxy.types import Call, RawHeaders
 
@@ -38,6 +39,8 @@ class Wanted(msgspec.Struct, frozen=True, tag="run"):
     """The session that its model calls count under; 0: none."""
     stored: tuple[str, Mapping[str, Any], bool, str] | None
     """``types.Stored``: its id, ``told``, whether what was kept stands in the body, and its thread."""
+    traceparent: str | None = None
+    """Of the span that is under way where it was asked for; None where nothing is traced."""
 
 
 class Look(msgspec.Struct, frozen=True, tag="look"):
@@ -117,7 +120,7 @@ def wanted_of(agent: str, call: Call, counted: int) -> Wanted:
     """The call as it is sent. ``counted``: see ``Wanted``."""
     caller = call.caller
     principal = caller.principal if caller is not None else None
-    stored = call.stored
+    stored, span = call.stored, CURRENT.get()
     return Wanted(
         agent,
         call.method,
@@ -131,6 +134,7 @@ def wanted_of(agent: str, call: Call, counted: int) -> Wanted:
         caller.channel if caller is not None else None,
         counted,
         (stored.id, stored.told, stored.plain is not None, stored.thread) if stored is not None else None,
+        span.traceparent if span is not None else None,
     )
 
 

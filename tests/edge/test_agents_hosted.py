@@ -11,11 +11,13 @@ from agw_proxy.config.values import Dialect
 from agw_proxy.edge.agents import Find
 from agw_proxy.edge.asking import SESSION
 from agw_proxy.errors import AgentTimeout, InternalError, ModelNotFound, UpstreamBroken, UpstreamUnreachable
+from agw_proxy.spans import CURRENT, Tracer
 from agw_proxy.types import Call, Caller, RawHeaders, Stored, Upstream
 from agw_proxy.upstreams.agents_apart import AgentsApart
 from tests.edge.apart import Apart, apart
 from tests.edge.test_agents import target
 from tests.sdk.folders import says, write
+from tests.test_spans import Kept
 
 AGENT = "default/sky"
 Script = Callable[[Call], Awaitable["Answer"]]
@@ -129,6 +131,27 @@ async def test_a_run_is_the_callers_and_its_answer_goes_back_piece_by_piece(root
         (call, session) = seen[0]
         assert (call.method, call.path, call.body, call.request_id) == ("POST", "/responses", b"{}", "req_1")
         assert (call.caller, call.stored, session) == (caller, Stored("abc", {"a": 1}), 77)
+
+
+async def test_what_a_run_traces_is_below_what_is_under_way_where_it_was_asked_for(root: Path) -> None:
+    seen: list[str | None] = []
+
+    async def script(_: Call) -> Answer:
+        span = CURRENT.get()
+        seen.append(span.traceparent if span is not None else None)
+        return Answer(b"one")
+
+    async with apart(root, making(script)) as here:
+        upstream = await begun(here)
+        tracer = here.hosted._tracer = Tracer(Kept())
+        span = tracer.begin("request", "server", None)
+        before = CURRENT.set(span)
+        try:
+            (await upstream.open(target(AGENT), asked())).close()
+        finally:
+            CURRENT.reset(before)
+        (await upstream.open(target(AGENT), asked())).close()
+        assert seen == [span.traceparent, None]
 
 
 def asked() -> Call:
