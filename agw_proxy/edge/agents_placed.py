@@ -101,7 +101,10 @@ class PlacedAgents(Agents):
         """See ``Agents``: as all workers that run them have it."""
         if await self._ask():
             await self._on_change()
-        return merged([known.states for known in self._known if known is not None])
+        there = [
+            (known.states, self._crew.serves(place)) for place, known in enumerate(self._known) if known is not None
+        ]
+        return merged([states if serves else idle(states) for states, serves in there])
 
     async def close(self) -> None:
         """See ``Agents``."""
@@ -156,6 +159,11 @@ class PlacedAgents(Agents):
                     await self._on_change()
             except Exception as error:  # noqa: BLE001  whatever it is: the next change is looked for, too
                 self._events().warning("agents.not_taken_up", error=f"{type(error).__name__}: {error}")
+
+
+def idle(states: Sequence[AgentState]) -> list[AgentState]:
+    """The agents of a worker that has gone, and all its runs with it."""
+    return [msgspec.structs.replace(state, running=0) for state in states]
 
 
 def merged(told: Sequence[Sequence[AgentState]]) -> list[AgentState]:

@@ -1,7 +1,6 @@
 """Many runs at once in workers of their own: their traces go on there, and what their clients leave leaves nothing behind."""
 
 import asyncio
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -164,7 +163,7 @@ def folder(gateway: Gateway) -> Path:
 def descriptors(gateway: Gateway) -> list[int]:
     """How many each worker has open."""
     pids = {line["worker"]: line["pid"] for line in gateway.logs() if line.get("event") == "worker.ready"}
-    return [len(os.listdir(f"/proc/{pid}/fd")) for _, pid in sorted(pids.items())]
+    return [len(list(Path(f"/proc/{pid}/fd").iterdir())) for _, pid in sorted(pids.items())]
 
 
 async def quiet(gateway: Gateway, name: str) -> str:
@@ -178,7 +177,7 @@ async def quiet(gateway: Gateway, name: str) -> str:
 async def noted(gateway: Gateway, name: str, said: Sequence[str]) -> None:
     """Until runs have come so far."""
     notes = folder(gateway) / name / "notes"
-    while not notes.exists() or not set(said) <= set(notes.read_text().splitlines()):  # noqa: ASYNC240  a small file
+    while not notes.exists() or not set(said) <= set(notes.read_text().splitlines()):
         await asyncio.sleep(0.02)
 
 

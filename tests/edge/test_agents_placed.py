@@ -78,6 +78,18 @@ async def test_a_look_that_sees_the_change_first_takes_it_up(root: Path) -> None
         assert here.changes == 1
 
 
+async def test_a_worker_that_has_gone_has_no_runs(root: Path) -> None:
+    async with apart(root, answering) as here:
+        await here.hosted.start(here.settings)
+        here.stand()
+        assert await here.placed.start(here.settings)
+        catalog: Any = here.hosted._catalog
+        with catalog.using("default/sky"):
+            assert [state.running for state in await here.placed.look()] == [1]
+            here.shared.bury(1)
+            assert [state.running for state in await here.placed.look()] == [0]
+
+
 async def test_after_a_reload_it_waits_until_the_workers_have_taken_it_up(root: Path) -> None:
     async with apart(root, answering) as here:
         await here.hosted.start(here.settings)
