@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from agw_proxy.sdk.gateway_tools import GatewayTool
     from agw_proxy.sdk.mcp_servers import Servers
 
+LINE_SECONDS = (
+    75.0  # on top of a run's own: it may have had to wait for its session and a place, and takes a moment to end
+)
 RETIRE_SECONDS = 3600.0  # longest that an old version waits for its runs, where they have no bound of their own
 
 
@@ -282,7 +285,7 @@ class Catalog:
     def _retire(self, kept: _Kept) -> None:
         async def when_idle() -> None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._seconds(kept)):
+                async with asyncio.timeout(self._seconds(kept) + LINE_SECONDS):
                     await kept.idle.wait()
             await self._let_go(kept)
 

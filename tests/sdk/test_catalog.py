@@ -128,6 +128,17 @@ async def test_a_version_ends_when_its_last_run_has(tmp_path: Path) -> None:
     await folder.catalog.close()
 
 
+async def test_a_version_is_kept_for_runs_that_have_had_to_wait_for_a_place(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    await folder.refresh({"weather/agent.py": says("one") + LIFE}, seconds=0.01)
+    with folder.catalog.using("default/weather"):
+        await folder.refresh({"weather/agent.py": says("two")}, seconds=0.01)
+        await asyncio.sleep(0.1)
+        assert not (tmp_path / "ended").exists()
+    await until(tmp_path / "ended")
+    await folder.catalog.close()
+
+
 async def test_a_version_waits_for_runs_that_may_come_to_it(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     await folder.refresh({"weather/agent.py": says("one") + LIFE, "agents.yaml": HELPER})
