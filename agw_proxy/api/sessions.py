@@ -54,7 +54,10 @@ async def list_sessions(control: Control, asked: Asked) -> Answer:
     limit = asked.query.get("limit", str(DEFAULT_LIMIT))
     if not _NUMBER.fullmatch(limit) or not 1 <= int(limit) <= MAX_LIMIT:
         raise InvalidParameter(f"'limit' has to be 1 to {MAX_LIMIT}, and is '{limit}'.", param="limit")
-    agent, _, name = asked.query.get("after", "").partition(" ")
+    after = asked.query.get("after", "")
+    if not after.isprintable():  # a database may take it for no text
+        raise InvalidParameter("'after' has to be the 'last_id' of the page before.", param="after")
+    agent, _, name = after.partition(" ")
     most = int(limit)
     found = await control.sessions(_whose(asked), None, (agent, name), most + 1)
     return _told(found[:most], more=len(found) > most)
@@ -83,6 +86,8 @@ def _whose(asked: Asked) -> str:
     key = asked.query.get("key", principal.name)
     if key != principal.name and not principal.admin:
         raise AdminOnly(f"The key '{principal.name}' is not an admin key; it has its own sessions: leave out 'key'.")
+    if not key.isprintable():
+        raise InvalidParameter("'key' has to be the name of a key.", param="key")
     return key
 
 

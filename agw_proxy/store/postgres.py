@@ -79,7 +79,8 @@ class Postgres:
             except (Missing, TooLong) as error:
                 return error
             except (OSError, psycopg.Error) as error:
-                self._rests_until = time.monotonic() + REST_SECONDS
+                if not isinstance(error, psycopg.DataError):  # that it does not take what was asked harms nobody else
+                    self._rests_until = time.monotonic() + REST_SECONDS
                 # Its words may quote the URL.
                 log.warning("PostgreSQL does not answer: %s %s", type(error).__name__, getattr(error, "sqlstate", ""))
                 return StoreAway()

@@ -67,6 +67,12 @@ async def test_only_an_admin_may_name_another_key(control: FakeControl) -> None:
     assert control.talks["other"] == []
 
 
+async def test_what_can_be_no_name_is_asked_of_no_database(control: FakeControl) -> None:
+    for query in ({"after": "default/clerk a\0"}, {"key": "other\0"}):
+        with pytest.raises(InvalidParameter):
+            await listed(control, BOSS, **query)
+
+
 async def test_what_is_deleted_is_gone(control: FakeControl) -> None:
     answer = await got(control, "/sessions/a", "DELETE")
     assert answer == {"id": "a", "object": "session", "deleted": True}

@@ -181,6 +181,16 @@ async def test_one_that_is_too_long_is_said_to_be(pair: list[Sessions], monkeypa
         await two.look(MINE)
 
 
+async def test_what_a_server_does_not_take_makes_it_be_away_for_nobody_else(
+    server: PostgresServer, clock: Clock
+) -> None:
+    kept = Sessions(Postgres(server.url, SESSIONS, clock), 30 * DAY, clock)
+    with pytest.raises(StoreAway):
+        await kept.about("key:\0")
+    assert await kept.about("key:nobody") == []
+    await kept.close()
+
+
 async def test_a_server_that_is_away_is_said_to_be_and_found_again(
     server: PostgresServer, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
