@@ -297,8 +297,10 @@ class Desk:
                 await self._write_news()
                 if time.monotonic() - looked >= WISH_SECONDS:
                     looked = time.monotonic()
-                    for what in await self.store.wishes():
-                        if (live := self._live.get(what)) is not None:
+                    there = [live for live in self._live.values() if live.task is not None]  # written down by now
+                    going_on = await self.store.going_on()
+                    for live in there:
+                        if live.seed not in going_on:
                             self.cancel(live)
             except StoreAway:
                 await asyncio.sleep(AGAIN_SECONDS)

@@ -215,14 +215,14 @@ class Runs:
             lambda file: file.execute("UPDATE run SET wish = 1 WHERE seed = ? AND ended IS NULL", (seed,)), 0
         )
 
-    async def wishes(self) -> list[str]:
-        """Runs of this process that are to be cancelled."""
+    async def going_on(self) -> set[str]:
+        """Runs of this process that are to go on: nobody has wished them cancelled, or deleted them."""
         found = await self._file.read(
             lambda file: file.execute(
-                "SELECT seed FROM run WHERE holder = ? AND ended IS NULL AND wish = 1", (self.holder,)
+                "SELECT seed FROM run WHERE holder = ? AND ended IS NULL AND wish = 0", (self.holder,)
             ).fetchall()
         )
-        return [seed for (seed,) in found]
+        return {seed for (seed,) in found}
 
     async def forget(self, owner: str | None, seed: str) -> None:
         """Delete a run with its events. Raises Missing."""

@@ -235,6 +235,17 @@ async def test_one_that_is_cancelled_before_it_came_to_run_has_been_cancelled(de
     assert Row(*await desk.store.find(None, live.seed)).status == "cancelled"
 
 
+async def test_one_that_was_deleted_by_another_worker_is_ended(desk: Desk) -> None:
+    async def talk(_: Say) -> None:
+        await asyncio.Event().wait()
+
+    live, other = [await begin(desk, answering(talk)) for _ in range(2)]
+    await desk.store.forget(None, live.seed)
+    async with asyncio.timeout(20):
+        await live.over.wait()
+    assert (live.status, other.ended) == ("cancelled", None)
+
+
 async def test_who_leaves_while_it_is_begun_takes_it_along(desk: Desk) -> None:
     asked = asyncio.Event()
 

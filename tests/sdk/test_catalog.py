@@ -92,7 +92,7 @@ async def test_names_and_words_that_are_no_text_can_be_told(tmp_path: Path) -> N
     await folder.refresh()
     told = msgspec.json.decode(msgspec.json.encode(folder.catalog.states()))
     assert {state["status"] for state in told} == {"ready", "failed", "blocked"}
-    assert "ValueError" in folder.states()["default/bad"].error
+    assert "ValueError" in (folder.states()["default/bad"].error or "")
     await folder.catalog.close()
 
 

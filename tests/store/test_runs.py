@@ -91,11 +91,14 @@ async def test_it_is_its_owners_and_everybodys_who_may_see_all(store: Runs) -> N
 async def test_a_wish_reaches_who_runs_it(store: Runs) -> None:
     await store.begin(begun("a"))
     await store.begin(begun("b"))
-    assert await store.wishes() == []
+    assert await store.going_on() == {"a", "b"}
     await store.wish("a")
-    assert await store.wishes() == ["a"]
-    await store.say([Said("a", "cancelled", 2, b"x", None, None, None, 1000)])
-    assert await store.wishes() == []
+    assert await store.going_on() == {"b"}
+    await store.begin(begun("c"))
+    await store.forget(ME, "b")
+    assert await store.going_on() == {"c"}
+    await store.say([Said("c", "completed", 2, b"x", None, None, None, 1000)])
+    assert await store.going_on() == set()
 
 
 async def test_what_has_ended_expires_and_what_is_under_way_does_not(
