@@ -16,13 +16,29 @@ from tests.support.mcp_servers import Children
 from tests.support.providers import TEXT, plays
 from tests.support.upstream import Upstream
 
-pytestmark = pytest.mark.timeout(400)
-SECONDS = 150.0  # for whatever is waited for, on a busy machine
+pytestmark = pytest.mark.timeout(900)
+SECONDS = 300.0  # for whatever is waited for, on a busy machine
 CALLERS, ABOVE = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 NAMES = ("north", "south")
+COUPLE = ("left", "right")  # both at home in the same worker
 MANY = 50  # of each
 LEAVE = ("first", "tool", "mcp", "text")  # where they are when their clients go
 ASKS = 'from agents import Agent\n\nagent = Agent(name="Asks", model="gpt-4o-mini")\n'
+EACH_OTHER = """\
+import asyncio
+from pathlib import Path
+from agents import Agent
+
+HERE = Path(__file__).parent
+
+async def begins(context, agent):
+    (HERE / "in").touch()
+    while not (HERE.parent / "both").exists():
+        await asyncio.sleep(0.02)
+    return ""
+
+agent = Agent(name="Asks", instructions=begins, model="default/{other}")
+"""
 DOES = """\
 import asyncio
 from pathlib import Path
@@ -88,22 +104,36 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> Children:
 @pytest.fixture(scope="module")
 def gateway(collector: Collector, upstream: Upstream, children: Children) -> Iterator[Gateway]:
     """One worker that relays, and two that run agents, each of which is the home of one."""
-    assert [min((0, 1), key=lambda place: _rank(f"default/{name}", place)) for name in NAMES] == [1, 0]
+    homes = [min((0, 1), key=lambda place: _rank(f"default/{name}", place)) for name in (*NAMES, *COUPLE)]
+    assert homes == [1, 0, 1, 1]
     made = Gateway(
         configuration(
             provider(upstream.url),
             server={"port": 0, "heartbeat_seconds": 0},
-            agents={"workers": 2, "concurrent": MANY, "queue": 0},
+            agents={
+                "workers": 2,
+                "concurrent": MANY,
+                "queue": 0,
+                "overrides": [{"name": f"default/{name}", "concurrent": 1, "queue": 4} for name in COUPLE],
+            },
             trace={"endpoint": collector.url},
             timeouts={},
         )
     )
     files = {f"{name}/agent.py": DOES.format(server=children.source) for name in NAMES}
+    files |= {f"{name}/agent.py": EACH_OTHER.format(other=COUPLE[name == COUPLE[0]]) for name in COUPLE}
     write(made.folder / "work" / "agents", {"asks/agent.py": ASKS, **files})
-    with made:
+    try:
+        made.launch()
+        (ready,) = made.until(
+            lambda: [line for line in made.logs() if line["event"] == "server.ready"], "late", SECONDS
+        )
+        made.url = ready["url"]
         yield made
         assert made.stop() == 0
         assert children.alive == []
+    finally:
+        made.__exit__()
 
 
 def test_a_trace_goes_on_where_the_run_is(gateway: Gateway, collector: Collector, upstream: Upstream) -> None:
@@ -142,6 +172,18 @@ async def test_a_hundred_runs_a_third_of_which_is_left_leave_nothing(gateway: Ga
         await noted(gateway, "south", [f"hold {number}" for number in range(MANY)])
         (folder(gateway) / "south" / "go").touch()
         assert all("Done." in text for text in await asyncio.gather(*held))
+
+
+async def test_two_agents_with_a_place_each_that_ask_each_other_do_not_wait_for_ever(gateway: Gateway) -> None:
+    async with asyncio.timeout(SECONDS):
+        asked = [asyncio.create_task(whole(*await begin(gateway, name, "hi", ""))) for name in COUPLE]
+        while not all((folder(gateway) / name / "in").exists() for name in COUPLE):
+            assert not any(each.done() for each in asked)
+            await asyncio.sleep(0.02)
+        (folder(gateway) / "both").touch()
+        answers = "".join(await asyncio.gather(*asked))
+    assert answers.count("HTTP/1.1 503") == 2
+    assert "taken by runs that wait for that one in turn" in answers
 
 
 def test_what_was_traced_last_is_sent_before_the_end(
@@ -195,10 +237,15 @@ async def ask(gateway: Gateway, name: str, said: str, session: str) -> str | Non
 
 async def talk(gateway: Gateway, name: str, said: str, session: str = "") -> str:
     """The whole answer."""
-    reader, writer = await begin(gateway, name, said, session)
+    answer = await whole(*await begin(gateway, name, said, session))
+    assert answer.startswith("HTTP/1.1 200"), answer
+    return answer
+
+
+async def whole(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+    """All that comes."""
     answer = await reader.read()
     writer.close()
-    assert answer.startswith(b"HTTP/1.1 200"), answer
     return answer.decode()
 
 
