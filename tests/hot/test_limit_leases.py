@@ -51,25 +51,21 @@ def test_credit_is_spent_to_the_last_and_then_missing() -> None:
 
 def test_what_will_soon_be_low_goes_along_once_with_what_is() -> None:
     rules = limits(leased(), leased(name="m"), leased(name="n"))
-    short = rules.admit(SECOND, key=1).short
-    tags = [tag for _, tag, _ in short]
-    for tag, amount in zip(tags, (5, 8, 40), strict=True):
+    low, soon, full = (tag for _, tag, _ in rules.admit(SECOND, key=1).short)
+    for tag, amount in ((low, 5), (soon, 8), (full, 40)):
         assert rules.table.lend(tag, amount, FAR, SECOND)
-    for _ in range(2):
-        assert rules.admit(SECOND, key=1).granted
-    assert rules.table.wanting(SECOND) == []  # a quarter of the second is spent, and of none more than half
-    assert rules.admit(SECOND, key=1).granted
-    assert rules.table.wanting(SECOND) == [(rules.rules[0], tags[0], 3), (rules.rules[1], tags[1], 3)]
-    assert rules.admit(SECOND, key=1).granted
-    assert rules.table.wanting(SECOND) == [(rules.rules[0], tags[0], 4)]  # the second was told
-    assert rules.admit(SECOND, key=1).granted
-    assert rules.table.wanting(SECOND) == [(rules.rules[0], tags[0], 5), (rules.rules[1], tags[1], 5)]  # it is low now
-    assert rules.table.lend(tags[1], 5, FAR, SECOND)
-    assert rules.table.lend(tags[0], 5, 2 * SECOND, SECOND)
-    for _ in range(3):
-        assert rules.admit(SECOND, key=1).granted
-    wanted = rules.table.wanting(SECOND)
-    assert [(rule.name, amount) for rule, _, amount in wanted] == [("l", 3), ("m", 3)]
+
+    def wanted(spent: int) -> set[tuple[int, int]]:
+        assert all(rules.admit(SECOND, key=1).granted for _ in range(spent))
+        return {(tag, amount) for _, tag, amount in rules.table.wanting(SECOND)}
+
+    assert wanted(2) == set()  # of none less than half is left
+    assert wanted(1) == {(low, 3), (soon, 3)}
+    assert wanted(1) == {(low, 4)}  # the other one was told
+    assert wanted(1) == {(low, 5), (soon, 5)}  # and wants something itself now
+    assert rules.table.lend(soon, 5, FAR, SECOND)
+    assert rules.table.lend(low, 5, 2 * SECOND, SECOND)
+    assert wanted(3) == {(low, 3), (soon, 3)}
 
 
 def test_who_hears_is_called_from_the_decision_that_leaves_less_than_half() -> None:

@@ -143,7 +143,7 @@ cdef int64_t call_in(Table table, uint64_t tag) noexcept:
 
 
 cdef list wants_of(Table table, int64_t now_ns):
-    """Those that want something; with them MAX_ALONG others that soon will: a round trip costs more than a line of it."""
+    """Those that want something; with them MAX_ALONG others that soon will: a round trip costs more than its lines."""
     cdef list found = []
     cdef list along = []
     cdef Lease* lease
