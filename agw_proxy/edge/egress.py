@@ -15,6 +15,7 @@ from agw_proxy.edge.headers import (
 from agw_proxy.edge.state import State
 from agw_proxy.errors import ModelNotFound
 from agw_proxy.policy.routes import shown
+from agw_proxy.upstreams.crossing import Crossing
 from agw_proxy.upstreams.http import HttpUpstream
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.translating import ADDED, OF_A_BODY, OF_A_DIALECT
@@ -64,6 +65,8 @@ def egress(state: State, name: str) -> Tree:
 
 
 def _egress(service: Service) -> Tree:
+    upstream = service.upstream
+    cloud = upstream.cloud if isinstance(upstream, HttpUpstream) else None
     sent = [_line("header", header, why, "gateway") for header, why in _FRAMING]
     sent += _configured(service)
     taken = {line["header"] for line in sent}
@@ -77,11 +80,24 @@ def _egress(service: Service) -> Tree:
         for header in sorted(names - taken - passes)
     ]  # fmt: skip
     never += [_line("prefix", prefix, PREFIXES[prefix]) for prefix in KEPT_PREFIXES]
+    never += _never(cloud.always) if cloud is not None else []
     never.append({"named_by": "connection", "why": _OF_THE_CONNECTION})
     never.append({"value": "not UTF-8", "lane": "full", "why": "It could not be sent whole; the fast lane sends it."})
     told: Tree = {"object": "egress", "upstream": service.upstream.name, "sent": sent, "never": never}
     told["translated"] = _translated(service)
+    told["wrapped"] = _wrapped(cloud.wrapping) if cloud is not None else None
     return told
+
+
+def _wrapped(crossing: Crossing) -> Tree:
+    """What comes on top for generations, which a cloud wants wrapped."""
+    sent = [_line("header", header, why, "gateway") for header, why in crossing.added]
+    sent += [_line("header", header, why, "caller") for header, why in crossing.passes]
+    return {"sent": sent, "never": _never(crossing)}
+
+
+def _never(crossing: Crossing) -> list[Line]:
+    return [_line(kind, name, why) for kind, name, why in crossing.never]
 
 
 def _configured(service: Service) -> list[Line]:

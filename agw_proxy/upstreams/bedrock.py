@@ -19,6 +19,7 @@ from agw_proxy.errors import UpstreamInvalid, UpstreamRefused, UpstreamRejected
 from agw_proxy.types import Call, RawHeaders
 from agw_proxy.upstreams.bedrock_faults import CREDENTIALS, fault_of
 from agw_proxy.upstreams.bedrock_signing import Signer
+from agw_proxy.upstreams.crossing import Crossing
 from agw_proxy.upstreams.http import Sent
 from agw_proxy.upstreams.messages_elsewhere import (
     COUNTING,
@@ -36,8 +37,21 @@ MAX_RAW_BYTES = 25_000_000  # Bedrock's bound of a body; one that is signed is h
 MAX_COUNT_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of one that is translated whole
 FRAMES = b"application/vnd.amazon.eventstream"
-KEPT_BACK = ("x-amz-", "anthropic-", "x-stainless-")
-"""Headers of a caller's, by their beginnings: AWS' own are the gateway's to say, Anthropic's are in the body."""
+AMAZONS = "x-amz-"
+SIGNING = Crossing(never=(("prefix", AMAZONS, "Amazon's own are the gateway's to say, which signs the request."),))
+WRAPPING = Crossing(
+    added=(
+        ("content-type", "application/json: the body is wrapped for Bedrock."),
+        ("accept", "JSON, or Amazon's event stream."),
+    ),
+    never=(
+        ("prefix", AMAZONS, "Amazon's own are the gateway's to say."),
+        ("prefix", "anthropic-", "In the body there: the version, and betas that Bedrock may know."),
+        ("prefix", "x-stainless-", "Tells of an SDK for another API."),
+    ),
+)
+KEPT_BACK = tuple(name for _, name, _ in WRAPPING.never)
+MADE_ANEW = frozenset(name for name, _ in WRAPPING.added)
 _AREA = re.compile(r"^(?:[a-z]{2,6}(?:-gov)?)\.(?=anthropic\.)")
 
 
@@ -77,6 +91,16 @@ class Bedrock:
         """See ``http.Cloud``."""
         names = ("authorization", "x-amz-date", "x-amz-security-token")
         return dict.fromkeys(names, "aws") if self._signer is not None else {}
+
+    @property
+    def always(self) -> Crossing:
+        """See ``http.Cloud``."""
+        return SIGNING if self._signer is not None else Crossing()
+
+    @property
+    def wrapping(self) -> Crossing:
+        """See ``http.Cloud``."""
+        return WRAPPING
 
     async def close(self) -> None:
         """See ``http.Cloud``."""
@@ -137,7 +161,7 @@ class Bedrock:
         kept = [
             (name, value)
             for name, value in call.headers
-            if (lower := name.lower()) not in given and not lower.startswith("x-amz-")
+            if (lower := name.lower()) not in given and not lower.startswith(AMAZONS)
         ]
         url = f"{self._base}{call.path}" + (f"?{call.query}" if call.query else "")
         signed = await self._signer.signed(call.method, url, [*kept, *self._own], body or b"")
@@ -188,7 +212,7 @@ def _wire(call: Call, path: str, accept: str, body: bytes) -> Call:
     kept = [
         (name, value)
         for name, value in call.headers
-        if (lower := name.lower()) not in {"content-type", "accept"} and not lower.startswith(KEPT_BACK)
+        if (lower := name.lower()) not in MADE_ANEW and not lower.startswith(KEPT_BACK)
     ]
     headers = [*kept, ("content-type", "application/json"), ("accept", accept)]
     return msgspec.structs.replace(call, path=path, query="", headers=headers, body=body)

@@ -20,6 +20,7 @@ from agw_proxy.config.values import Dialect
 from agw_proxy.errors import UpstreamError
 from agw_proxy.types import Call, Reply
 from agw_proxy.upstreams.asking import client_ready
+from agw_proxy.upstreams.crossing import Crossing
 from agw_proxy.upstreams.keyring import Keyring
 from agw_proxy.upstreams.queue import Places
 from agw_proxy.upstreams.trust import system_trust, trust
@@ -68,6 +69,16 @@ class Cloud(Protocol):
 
     def sources(self) -> Mapping[str, str]:
         """See ``HttpUpstream.sources``: its own headers."""
+        ...
+
+    @property
+    def always(self) -> Crossing:
+        """What becomes of the headers of any request."""
+        ...
+
+    @property
+    def wrapping(self) -> Crossing:
+        """What becomes on top of those of a generation, or of a counting of its tokens."""
         ...
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from agw_proxy._hot.route import Target
 from agw_proxy.config.settings import Upstream as UpstreamSettings
 from agw_proxy.errors import UpstreamRefused
 from agw_proxy.types import Call
+from agw_proxy.upstreams.crossing import Crossing
 from agw_proxy.upstreams.http import Sent
 from agw_proxy.upstreams.messages_elsewhere import (
     BETA,
@@ -31,7 +32,14 @@ from agw_proxy.upstreams.vertex_tokens import Tokens
 VERSION = "vertex-2023-10-16"
 COUNTER = "count-tokens"  # a model of its own there
 PAYER = "x-goog-user-project"
-"""Names the project that pays, and whose quota counts: with the gateway's credentials the caller has no say in that."""
+GRANTED = Crossing(
+    never=(("header", PAYER, "Names who pays: with the gateway's credentials the caller has no say in that."),)
+)
+ANTHROPICS = "anthropic-"
+MESSAGES_THERE = Crossing(
+    passes=((BETA, "Without the betas that only Anthropic's own API has."),),
+    never=(("prefix", ANTHROPICS, "The version is in the body there."),),
+)
 
 
 class Vertex:
@@ -75,6 +83,16 @@ class Vertex:
         """See ``http.Cloud``."""
         return {"authorization": "google"} if self._tokens is not None else {}
 
+    @property
+    def always(self) -> Crossing:
+        """See ``http.Cloud``."""
+        return GRANTED if self._tokens is not None else Crossing()
+
+    @property
+    def wrapping(self) -> Crossing:
+        """See ``http.Cloud``."""
+        return Crossing() if self._gemini else MESSAGES_THERE
+
     async def close(self) -> None:
         """See ``http.Cloud``."""
         if self._tokens is not None:
@@ -100,7 +118,7 @@ class Vertex:
         else:
             raise not_served(self._name, "vertex")
         flags = betas(call.headers)
-        headers = [(name, value) for name, value in call.headers if not name.lower().startswith("anthropic-")]
+        headers = [(name, value) for name, value in call.headers if not name.lower().startswith(ANTHROPICS)]
         headers += [(BETA, ",".join(flags))] if flags else []
         path = f"{self._place}/anthropic/models/{model}:{verb}"
         return msgspec.structs.replace(call, path=path, query="", headers=headers, body=made.body)

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import anthropic
 import openai
 import orjson
 import pytest
 
+from tests.e2e.test_egress import BODIES, NEVER, PASSED, assert_page
 from tests.e2e.test_translation import CLIENTS
 from tests.support import aws, converse
+from tests.support.behaviours import answer
 from tests.support.gateway import ADMIN_KEY, Gateway, configuration
 from tests.support.providers import SCENES
 from tests.support.upstream import Exchange, Upstream
@@ -272,6 +275,22 @@ def test_egress_tells_what_signs(gateway: Gateway) -> None:
     told = gateway.get("/upstreams/bedrock/egress", key=ADMIN_KEY).body.decode()
     assert told.count("AWS Signature Version 4") == 3
     assert aws.SECRET_KEY not in told
+
+
+@pytest.mark.parametrize("name", ["bedrock", "keyed"])
+def test_egress_tells_what_bedrock_is_not_sent(gateway: Gateway, upstream: Upstream, name: str) -> None:
+    mine = ("x-amz-date", "X-Amzn-Bedrock-Trace", "x-amz-other", "anthropic-other", "x-stainless-other", "x-other")
+    fields = [(field, "v") for field in (*NEVER, *PASSED, *mine) if field.lower() != "idempotency-key"]
+    fields += [("content-type", "application/json"), ("Authorization", f"Bearer {gateway.key}")]
+    headers = dict(fields)
+    path = f"/passthrough/{name}/model/{quote(aws.MODEL, safe='')}/invoke"
+    for form, (target, tree) in {"raw": (path, {}), **BODIES}.items():
+        upstream.default = answer({}) if form == "raw" else aws.plays(SCENES["text"])
+        body = orjson.dumps(tree if form in {"raw", "gemini"} else {"model": f"{name}/{aws.MODEL}", **tree})
+        named = target.format(quote(f"{name}/{aws.MODEL}", safe=""))
+        assert gateway.post(named, body, key=None, headers=headers).status == 200
+        wrapped = form != "raw"
+        assert_page(gateway, upstream.last, name, fields, translated=wrapped and form != "messages", wrapped=wrapped)
 
 
 def streams(*frames: bytes) -> Any:

@@ -149,15 +149,21 @@ def readable(value: str) -> bool:
 class Page:
     """The page, read as its reader would."""
 
-    def __init__(self, told: Tree, *, translated: bool) -> None:
-        parts = [told] + ([told["translated"]] if translated else [])
-        sent = [line for part in parts for line in part["sent"]]
+    def __init__(self, told: Tree, *, translated: bool, wrapped: bool = False) -> None:
+        parts = [told] + ([told["translated"]] if translated else []) + ([told["wrapped"]] if wrapped else [])
         never = [line for part in parts for line in part["never"]]
-        self.ours = {line["header"]: line["from"] for line in sent if line["from"] != "caller"}
-        self.callers = {line["header"] for line in sent if line["from"] == "caller"}
-        assert "*" in self.callers
-        self.never = {line["header"] for line in never if "header" in line}
-        self.prefixes = tuple(line["prefix"] for line in never if "prefix" in line)
+        self.ours = {
+            line["header"]: line["from"] for part in parts for line in part["sent"] if line["from"] != "caller"
+        }
+        self.parts = [
+            (
+                {line["header"] for line in part["sent"] if line["from"] == "caller"},
+                {line["header"] for line in part["never"] if "header" in line},
+                tuple(line["prefix"] for line in part["never"] if "prefix" in line),
+            )
+            for part in parts
+        ]
+        assert "*" in self.parts[0][0]
         self.lists = {line["named_by"] for line in never if "named_by" in line}
         self.unreadable = {line.get("lane") for line in never if line.get("value") == "not UTF-8"}
 
@@ -174,9 +180,12 @@ class Page:
     def _passes(self, name: str, value: str, named: set[str]) -> bool:
         if name in named or name in self.ours:
             return False
-        if name in self.callers:
+        if name in self.parts[0][0]:
             return APP_KEY not in value
-        return name not in self.never and not name.startswith(self.prefixes)
+        return all(
+            name in callers or (name not in never and not name.startswith(prefixes))
+            for callers, never, prefixes in self.parts
+        )
 
 
 def by_name(fields: list[Field]) -> dict[str, list[str]]:
@@ -210,6 +219,16 @@ def prepared(drawn: list[tuple[str, str, Any]], carrier: str) -> list[Field]:
             continue
         fields.append((name, value))
     return fields
+
+
+def assert_page(gateway: Gateway, arrived: Recorded, name: str, fields: list[Field], **how: bool) -> None:
+    """What has arrived of these at an upstream is what its page says. ``how``: see ``Page``."""
+    told = Page(page(gateway, name), **how)
+    names = Counter(field.lower() for field, _ in arrived.headers)
+    assert all(names[field] <= 1 for field in told.ours)
+    rest = [(field, value) for field, value in arrived.headers if field.lower() not in told.ours]
+    assert by_name(rest) == by_name(told.passes(fields))
+    assert_never(arrived, fields, name)
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -299,3 +318,4 @@ def test_the_page_is_for_admins_and_of_upstreams_that_are_there(running: Running
     assert {line["header"]: line["from"] for line in pages["login"]["sent"]}["authorization"] == "caller"
     assert "authorization" not in {line["header"] for line in pages["bare"]["sent"]}
     assert pages["messages"]["translated"]["forms"] == ["chat", "responses", "gemini", "completions"]
+    assert not any(told["wrapped"] for told in pages.values())

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anthropic
 import openai
 import orjson
 import pytest
 
+from tests.e2e.test_egress import BODIES, NEVER, PASSED, assert_page
 from tests.e2e.test_translation import CLIENTS
 from tests.support import google
+from tests.support.behaviours import answer
 from tests.support.gateway import ADMIN_KEY, Gateway, configuration
 from tests.support.google import TokenEndpoint
 from tests.support.providers import SCENES
@@ -140,3 +143,19 @@ def test_egress_tells_of_the_token(gateway: Gateway) -> None:
     told = gateway.get("/upstreams/claude/egress", key=ADMIN_KEY).body.decode()
     assert "An access token of the credentials of" in told
     assert "ya29" not in told
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_egress_tells_what_vertex_is_not_sent(
+    gateway: Gateway, upstream: Upstream, tokens: TokenEndpoint, name: str
+) -> None:
+    fields = [(field, "v") for field in (*NEVER, *PASSED, "anthropic-other") if field.lower() != "idempotency-key"]
+    fields += [("content-type", "application/json"), ("Authorization", f"Bearer {gateway.key}")]
+    own = {"gemini": "gemini", "claude": "messages"}[name]
+    for form, (target, tree) in {"raw": (f"/passthrough/{name}/models", {}), **BODIES}.items():
+        upstream.default = answer({}) if form == "raw" else google.plays(SCENES["text"], tokens)
+        body = orjson.dumps(tree if form in {"raw", "gemini"} else {"model": MODELS[name], **tree})
+        named = target.format(quote(MODELS[name], safe=""))
+        assert gateway.post(named, body, key=None, headers=dict(fields)).status == 200
+        wrapped = form != "raw"
+        assert_page(gateway, upstream.last, name, fields, translated=wrapped and form != own, wrapped=wrapped)

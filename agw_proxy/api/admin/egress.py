@@ -35,7 +35,7 @@ _NEVER: Schema = {
 }
 _EGRESS: Schema = {
     "type": "object",
-    "required": ["object", "upstream", "sent", "never", "translated"],
+    "required": ["object", "upstream", "sent", "never", "translated", "wrapped"],
     "properties": {
         "object": {"const": "egress"},
         "upstream": _TEXT,
@@ -46,6 +46,13 @@ _EGRESS: Schema = {
             "description": "What comes on top for requests in a form that the upstream does not speak; null: it speaks all.",
             "required": ["forms", "into", "sent", "never"],
             "properties": {"forms": {"type": "array", "items": _TEXT}, "into": _TEXT, "sent": _SENT, "never": _NEVER},
+        },
+        "wrapped": {
+            "type": ["object", "null"],
+            "description": "What comes on top for generations (not for what is passed through), which a cloud wants wrapped "
+            "in its own way; null: it is no cloud.",
+            "required": ["sent", "never"],
+            "properties": {"sent": _SENT, "never": _NEVER},
         },
     },
 }
@@ -65,7 +72,7 @@ ENDPOINTS = (
         handler=show,
         summary="Show which headers go to an upstream",
         description="What is sent and from where, and what never is. Names only: no value is ever shown. "
-        "A name in `sent` outranks a prefix in `never`.",
+        "A name in `sent` outranks a prefix in `never`; one in `wrapped.sent` only those in `wrapped.never`.",
         tag="Operation",
         responses={200: Response("What crosses, and what does not.", {"application/json": _EGRESS})},
         errors=(ModelNotFound,),
