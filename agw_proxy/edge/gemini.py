@@ -84,9 +84,18 @@ def shaped(path: str, query: str, body: bytes) -> Shaped:
         if candidates > 1:
             front["n"] = candidates
     text = orjson.dumps(front)[:-1]
-    rest = body.lstrip()[1:]
+    rest = body.lstrip()[1:] if "model" not in tree else _without_model(tree)
     comma = b"," if tree else b""
     return Shaped(text + comma + rest, len(text) + len(comma))
+
+
+def _without_model(tree: dict[str, object]) -> bytes:
+    """The body behind its brace without the model, which Google takes there too; the path says it. Raises InvalidJSON."""
+    del tree["model"]
+    try:
+        return orjson.dumps(tree)[1:]
+    except orjson.JSONEncodeError:
+        raise InvalidJSON("The body is nested too deeply.") from None
 
 
 def _count(config: dict[str, object], name: str, other: str) -> int:

@@ -24,6 +24,16 @@ def test_model_and_stream_come_first_and_what_was_sent_comes_back_behind_them() 
     assert orjson.loads(b"{" + (empty.body[empty.front :])) == {}
 
 
+def test_the_path_says_the_model_where_the_body_says_one_too() -> None:
+    made = shaped(PATH, "", b'{"model": "models/gemini-1", "contents": []}')
+    assert made.body == b'{"model":"gemini-1","stream":false,"contents":[]}'
+    assert made.body[made.front :] == b'"contents":[]}'
+    alone = shaped(PATH, "", b'{"model": "models/gemini-1"}')
+    assert alone.body == b'{"model":"gemini-1","stream":false}'
+    with pytest.raises(InvalidJSON, match="nested too deeply"):
+        shaped(PATH, "", b'{"model": "m", "contents": %b}' % (b"[" * 300 + b"]" * 300))
+
+
 @pytest.mark.parametrize(
     ("config", "most", "choices"),
     [
