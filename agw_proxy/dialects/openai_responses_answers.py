@@ -37,6 +37,7 @@ from agw_proxy.dialects.openai_responses_shape import (
 
 __all__ = ["fault_of", "message_tree", "part_tree", "read_answer", "read_fault", "write_answer", "write_fault"]
 
+PICTURE = "image_generation_call"
 MESSAGE_LENGTH = 2_000
 """Characters of an upstream's error that are told: some answer with whole pages."""
 
@@ -78,7 +79,17 @@ def _read_item(item: Tree, where: str, before: list[Block]) -> list[Block]:
             return [] if thought.is_empty() else [thought]
         if before and isinstance(before[-1], Text | ToolUse):
             before[-1].signature = signature
+    if kind == PICTURE:
+        image = picture(item, where)
+        return [] if image is None else [image]
     return []  # what a tool of the provider's has done: its words follow in a message
+
+
+def picture(item: Tree, where: str) -> Image | None:
+    """What the tool that makes pictures has made; None: nothing has come of it. Raises Malformed."""
+    data = members.text(item, "result", where)
+    kind = members.text(item, "output_format", where) or "png"
+    return Image(data=data, media_type=f"image/{kind}") if data else None
 
 
 def _read_part(part: Tree, where: str) -> Block:
@@ -142,7 +153,7 @@ def message_tree(item_id: str, parts: list[Tree], status: str) -> Tree:
 
 def image_tree(item_id: str, status: str, data: str | None) -> Tree:
     """A picture, as the tool that makes pictures gives it."""
-    return {"id": item_id, "type": "image_generation_call", "status": status, "result": data}
+    return {"id": item_id, "type": PICTURE, "status": status, "result": data}
 
 
 def part_tree(block: Text | Refusal) -> Tree:

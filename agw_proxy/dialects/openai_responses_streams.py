@@ -28,7 +28,7 @@ from agw_proxy.dialects.base import (
     Tree,
 )
 from agw_proxy.dialects.halves import Halves
-from agw_proxy.dialects.openai_responses_answers import fault_of
+from agw_proxy.dialects.openai_responses_answers import PICTURE, fault_of, picture
 from agw_proxy.dialects.openai_responses_blocks import Blocks, Told
 from agw_proxy.dialects.openai_responses_citations import citations_of
 from agw_proxy.dialects.openai_responses_items import thinking, tool_use
@@ -191,6 +191,8 @@ class Reader:
             self._settle_reasoning(item, tree, out)
         elif item.kind in CALLS:
             self._settle_call(item, tree, out)
+        elif item.kind == PICTURE and (image := picture(tree, "item")) is not None:
+            item.blocks[0] = self._blocks.begin(image, out)
         for told in item.blocks.values():
             if told.open:
                 self._blocks.close(told, out)

@@ -12,8 +12,12 @@ from pydantic import TypeAdapter
 from agw_proxy.dialects import openai_responses_streams
 from agw_proxy.dialects.base import (
     Answer,
+    Beat,
     Block,
+    BlockStart,
+    BlockStop,
     Fault,
+    Image,
     Malformed,
     Request,
     Shown,
@@ -94,6 +98,29 @@ def test_an_answer_is_read() -> None:
         created=1,
         service_tier="default",
     )
+
+
+def test_a_picture_is_read_whole_and_out_of_a_stream() -> None:
+    item = {
+        "type": "image_generation_call",
+        "id": "ig_1",
+        "status": "completed",
+        "result": "aGk=",
+        "output_format": "webp",
+    }
+    unmade = {"type": "image_generation_call", "id": "ig_2", "status": "failed", "result": None}
+    whole = response(item, unmade, status="completed")
+    found = Image(data="aGk=", media_type="image/webp")
+    assert read_answer(whole).blocks == [found]
+    reader = openai_responses_streams.Reader()
+    events = [
+        {"type": "response.output_item.added", "output_index": 0, "item": {**item, "status": "in_progress", "result": None}},
+        {"type": "response.image_generation_call.partial_image", "output_index": 0, "partial_image_b64": "aG"},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": whole},
+    ]  # fmt: skip
+    read = [event for tree in events for event in reader.read("", orjson.dumps(tree)) if not isinstance(event, Beat)]
+    assert read[1:-1] == [BlockStart(0, found), BlockStop()]
 
 
 def test_an_answer_has_a_bound_on_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
