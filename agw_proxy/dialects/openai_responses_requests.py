@@ -262,20 +262,28 @@ def _write_form(request: Request, made: Tree, losses: Losses) -> None:
         if request.logprobs:
             made["top_logprobs"] = min(MOST_LOGPROBS, request.logprobs)
     if request.reasoning is not None:
-        effort = effort_of(request.reasoning)
-        told: Tree = {} if effort is None else {"effort": effort}
-        if request.reasoning.summary is not None and effort != "none":
-            known = request.reasoning.summary in SUMMARIES
-            told["summary"] = request.reasoning.summary if known else "auto"
+        told = _reasoning_tree(request.reasoning, losses)
         if told:
             made["reasoning"] = told
-        if request.reasoning.effort is not None and request.reasoning.effort not in EFFORTS:
-            losses.of("reasoning")
     # A model that does not reason refuses to be asked for it.
     if (request.reasoning is not None and request.reasoning.enabled is not False) or _has_own_thoughts(request):
         include.append(ENCRYPTED)
     if include:
         made["include"] = include
+
+
+def _reasoning_tree(reasoning: Reasoning, losses: Losses) -> Tree:
+    """Thinking that is merely switched off is not asked for: models that never think refuse the member, even with "none"."""
+    if reasoning.enabled is False and reasoning.effort != "none":
+        losses.of("reasoning")
+        return {}
+    effort = effort_of(reasoning)
+    told: Tree = {} if effort is None else {"effort": effort}
+    if reasoning.summary is not None and effort != "none":
+        told["summary"] = reasoning.summary if reasoning.summary in SUMMARIES else "auto"
+    if reasoning.effort is not None and reasoning.effort not in EFFORTS:
+        losses.of("reasoning")
+    return told
 
 
 def format_tree(form: Format) -> Tree:

@@ -193,12 +193,18 @@ def test_what_changes_the_answer_is_refused(request_: Request, param: str) -> No
         (Reasoning(budget=10_000), {"effort": "medium"}),
         (Reasoning(budget=30_000, summary="auto"), {"effort": "high", "summary": "auto"}),
         (Reasoning(effort="xhigh", budget=1, summary="long"), {"effort": "xhigh", "summary": "auto"}),
-        (Reasoning(enabled=False, effort="high", summary="auto"), {"effort": "none"}),
+        (Reasoning(enabled=False, effort="none", summary="auto"), {"effort": "none"}),
         (Reasoning(enabled=True), None),
     ],
 )
 def test_how_much_to_think(reasoning: Reasoning, expected: object) -> None:
     assert written(asked(reasoning=reasoning))[0].get("reasoning") == expected
+
+
+def test_thinking_that_is_switched_off_is_not_asked_for() -> None:
+    """Models that never think refuse the member."""
+    tree, dropped = written(asked(reasoning=Reasoning(enabled=False, effort="high", summary="auto")))
+    assert ("reasoning" in tree, dropped) == (False, ["reasoning"])
 
 
 @pytest.mark.parametrize(
