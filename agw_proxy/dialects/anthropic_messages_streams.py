@@ -71,6 +71,8 @@ class Writer:
         self._prefix = b""
         self._signature = ""
         self._gathered: list[str] | None = None
+        self._made = 0
+        """Tokens of the answer that have been told of: the number never falls."""
 
     def write(self, event: Event) -> bytes:
         """The event's bytes. Raises ValueError where it may not come now."""
@@ -105,6 +107,7 @@ class Writer:
         if self._begun:
             raise ValueError("a second Start")
         self._begun = True
+        self._made = event.tokens.output if event.tokens is not None else 0
         message: Tree = {
             "id": message_id(event.id, self._shown),
             "type": "message",
@@ -230,6 +233,7 @@ class Writer:
             "stop_sequence": event.stop_sequence if event.stop == "sequence" else None,
         }
         usage = write_usage(event.tokens)
+        usage["output_tokens"] = max(usage["output_tokens"], self._made)
         if event.tokens.input < 0:
             # Not known: what message_start has said stands.
             usage = {name: value for name, value in usage.items() if name.startswith("output")}

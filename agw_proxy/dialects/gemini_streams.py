@@ -43,7 +43,7 @@ from agw_proxy.dialects.gemini_answers import (
     write_fault,
     write_tokens,
 )
-from agw_proxy.dialects.gemini_names import camel, shown_signature
+from agw_proxy.dialects.gemini_names import branch, camel, shown_signature
 from agw_proxy.dialects.gemini_parts import call_part, read_part
 from agw_proxy.dialects.gemini_sources import citations_of, grounding_of, logprobs_of, logprobs_result
 from agw_proxy.dialects.halves import Halves
@@ -68,7 +68,7 @@ class Reader:
         self._cited: set[tuple[str, str]] = set()
         self._stop: Stop | None = None
         self._counted: Tree = {}
-        """The last chunk that says its usage, which is read when it is wanted."""
+        """What the chunks say of the usage, the last word of each number; it is read when it is wanted."""
 
     def read(self, name: str, data: bytes) -> list[Event]:
         """See ``base.Reader``. ``name``: only ``error`` means anything."""
@@ -111,7 +111,8 @@ class Reader:
 
     def _read(self, tree: Tree, events: list[Event]) -> None:
         if "usageMetadata" in tree:
-            self._counted = tree
+            told = branch(tree, "usageMetadata") or {}
+            self._counted = {"usageMetadata": {**self._counted.get("usageMetadata", {}), **told}}
         if not self._started:
             self._started = True
             self._id = members.text(tree, "responseId") or ""
@@ -119,7 +120,7 @@ class Reader:
         candidate = first_candidate(tree)
         if candidate is None:
             blocked = block_reason(tree)
-            if blocked is not None:
+            if blocked is not None and self._stop is None:  # some chunks say it again
                 self._refuse(blocked, events)
             return
         parts = parts_of(candidate)

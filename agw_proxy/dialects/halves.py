@@ -5,6 +5,7 @@ next event, at the same place: there both are put together. A half that stays al
 """
 
 import json
+import math
 import re
 from typing import Any
 
@@ -32,7 +33,7 @@ class Halves:
             if "surrogate" not in str(error):
                 raise
             try:
-                tree = json.loads(data.decode(), parse_constant=_refuse)
+                tree = json.loads(data.decode(), parse_constant=_refuse, parse_float=_finite)
                 return self._whole(tree, ())
             except (ValueError, RecursionError):
                 raise error from None
@@ -60,6 +61,12 @@ def _joined(text: str) -> str:
 
 def _character(found: re.Match[str]) -> str:
     return found[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _finite(digits: str) -> float:
+    """As orjson has it: a number beyond all that can be held is none."""
+    found = float(digits)
+    return found if math.isfinite(found) else _refuse(digits)
 
 
 def _refuse(name: str) -> Any:

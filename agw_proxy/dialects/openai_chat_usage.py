@@ -68,8 +68,9 @@ def read_tokens(usage: Any) -> Tokens:
     before, after = before if isinstance(before, dict) else {}, after if isinstance(after, dict) else {}
     reasoning = count(after.get("reasoning_tokens"))
     output = count(completion)
-    # Some (xAI, Google) count thoughts beside the answer's tokens, and only the total tells.
-    if reasoning and count(usage.get("total_tokens")) == count(prompt) + output + reasoning:
+    # Some (xAI, Google) count thoughts beside the answer's tokens, and only the total tells, or that there are more of them.
+    total = count(usage.get("total_tokens"))
+    if reasoning and (total == count(prompt) + output + reasoning or (reasoning > output and not total)):
         output += reasoning
     return Tokens(
         input=count(prompt),
@@ -78,7 +79,7 @@ def read_tokens(usage: Any) -> Tokens:
         or count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek
         or count(usage.get("cached_tokens")),  # Moonshot
         written=count(before.get("cache_write_tokens")),
-        reasoning=reasoning,
+        reasoning=min(reasoning, output),
     )
 
 

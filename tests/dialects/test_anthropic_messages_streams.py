@@ -49,6 +49,11 @@ def test_a_whole_stream_is_written() -> None:
     }  # fmt: skip
 
 
+def test_the_count_of_tokens_never_falls() -> None:
+    written = trees(Start("x", "m", tokens=Tokens(5, 40)), Finish("stop", Tokens(5, 9)))
+    assert [written[0]["message"]["usage"]["output_tokens"], written[-2]["usage"]["output_tokens"]] == [40, 40]
+
+
 def test_blocks_with_nothing_in_them_are_not_written() -> None:
     empty: list[Event] = []
     blocks: list[Block] = [Text(""), Thinking(), Refusal(""), Thinking(hidden=True)]

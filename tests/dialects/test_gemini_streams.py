@@ -111,8 +111,22 @@ def test_no_finish_is_made_up_for_a_stream_that_was_cut() -> None:
     assert read() == []
 
 
+def test_each_number_of_the_usage_is_the_last_that_was_said() -> None:
+    last = {"candidatesTokenCount": 5, "thoughtsTokenCount": 3}
+    assert (
+        read(chunk({"text": "a"}, usage={"promptTokenCount": 10}), chunk(reason="STOP", usage=last))[-1].tokens
+        == TOKENS
+    )
+    assert read(chunk(usage=USAGE), chunk(reason="STOP", usage={"trafficType": "ON_DEMAND"}))[-1].tokens == TOKENS
+
+
 def test_usage_may_be_absent() -> None:
     assert read(chunk({"text": "a"}, reason="MAX_TOKENS"))[-1] == Finish("length", Tokens())
+
+
+def test_a_blocked_prompt_is_one_refusal_however_often_it_is_said() -> None:
+    blocked = {"promptFeedback": {"blockReason": "SAFETY"}}
+    assert read(blocked, blocked)[1:] == read(blocked)[1:]
 
 
 def test_a_blocked_prompt_is_a_refusal() -> None:

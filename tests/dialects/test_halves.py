@@ -53,7 +53,16 @@ def test_a_half_waits_at_its_own_place() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b'"\xed\xa0\xbd"', rb'["\ud83d", NaN]', rb'["\ud83d"', b"[" * 9000, rb'["\ud83d",' + b"[" * 90_000],
+    [
+        b"",
+        b"{",
+        b'"\xed\xa0\xbd"',
+        rb'["\ud83d", NaN]',
+        rb'["\ud83d"',
+        rb'["\ud83d", 1e999]',
+        b"[" * 9000,
+        rb'["\ud83d",' + b"[" * 90_000,
+    ],
 )
 def test_what_is_no_json_stays_none(data: bytes) -> None:
     with pytest.raises(orjson.JSONDecodeError):

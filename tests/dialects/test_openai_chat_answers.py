@@ -173,14 +173,22 @@ def test_a_source_without_a_url_is_not_shown() -> None:
     assert shown(Text("x", citations=[source]))["choices"][0]["message"]["annotations"] == []
 
 
-def test_thoughts_counted_beside_the_answer_are_counted_in() -> None:
+@pytest.mark.parametrize(
+    ("total", "tokens"),
+    [
+        (17, Tokens(10, 7, reasoning=5)),
+        (None, Tokens(10, 7, reasoning=5)),  # there cannot be more of them than of all
+        (12, Tokens(10, 2, reasoning=2)),
+    ],
+)
+def test_thoughts_counted_beside_the_answer_are_counted_in(total: int | None, tokens: Tokens) -> None:
     usage = {
         "prompt_tokens": 10,
         "completion_tokens": 2,
-        "total_tokens": 17,
+        "total_tokens": total,
         "completion_tokens_details": {"reasoning_tokens": 5},
     }
-    assert read_answer(answered({"content": "x"}, usage=usage)).tokens == Tokens(10, 7, reasoning=5)
+    assert read_answer(answered({"content": "x"}, usage=usage)).tokens == tokens
 
 
 def test_cached_tokens_may_stand_anywhere() -> None:
