@@ -53,13 +53,24 @@ def tokens(usage: dict[str, Any]) -> tuple[int, int, int]:
         names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
         prompt = sum(max(_count(usage, name), 0) for name in names)
         prompt = prompt if prompt < 1 << 63 else -1
-    cached = [
-        _count(usage, "prompt_tokens_details", "cached_tokens"),
-        _count(usage, "input_tokens_details", "cached_tokens"),
-        _count(usage, "cache_read_input_tokens"),
-    ]
-    completion = [_count(usage, "completion_tokens"), _count(usage, "output_tokens")]
-    return prompt, *(next((one for one in found if one >= 0), -1) for found in (completion, cached))  # type: ignore[return-value]
+    details = [_count(usage, name, "cached_tokens") for name in ("prompt_tokens_details", "input_tokens_details")]
+    cached = max(_first(details), *(_count(usage, name) for name in ("prompt_cache_hit_tokens", "cached_tokens")))
+    completion = _first([_count(usage, name) for name in ("completion_tokens", "output_tokens")])
+    return prompt, completion + _beside(usage), _first([cached, _count(usage, "cache_read_input_tokens")])
+
+
+def _first(counts: list[int]) -> int:
+    return next((one for one in counts if one >= 0), -1)
+
+
+def _beside(usage: dict[str, Any]) -> int:
+    """Thoughts that are no part of the answer's tokens."""
+    made, total = _count(usage, "completion_tokens"), _count(usage, "total_tokens")
+    thought = _count(usage, "completion_tokens_details", "reasoning_tokens")
+    if made < 0 or thought <= 0 or made + thought >= 1 << 63:
+        return 0
+    beside = thought > made if total <= 0 else total == max(_count(usage, "prompt_tokens"), 0) + made + thought
+    return thought if beside else 0
 
 
 def _member(tree: Any, name: str) -> Any:

@@ -256,12 +256,16 @@ def test_only_bytes_are_taken(chunk: Any) -> None:
 
 
 NUMBERS = st.integers(0, 1 << 64) | st.none() | st.booleans() | st.text(max_size=3)
-DETAILS = st.none() | st.dictionaries(st.sampled_from(["cached_tokens", "audio_tokens"]), NUMBERS, max_size=2)
+FEW = st.integers(0, 3) | NUMBERS
+DETAILS = st.none() | st.dictionaries(
+    st.sampled_from(["cached_tokens", "audio_tokens", "reasoning_tokens"]), FEW, max_size=2
+)
 USAGES = st.none() | st.fixed_dictionaries(
     {},
     optional={
-        "prompt_tokens": NUMBERS, "completion_tokens": NUMBERS, "input_tokens": NUMBERS, "output_tokens": NUMBERS,
-        "prompt_tokens_details": DETAILS, "input_tokens_details": DETAILS,
+        "prompt_tokens": FEW, "completion_tokens": FEW, "input_tokens": NUMBERS, "output_tokens": NUMBERS,
+        "prompt_tokens_details": DETAILS, "input_tokens_details": DETAILS, "completion_tokens_details": DETAILS,
+        "total_tokens": FEW, "prompt_cache_hit_tokens": NUMBERS,
         "cache_read_input_tokens": NUMBERS, "cache_creation_input_tokens": NUMBERS,
     },
 )  # fmt: skip

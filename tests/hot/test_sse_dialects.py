@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from agw_proxy._hot.sse import Document, Stream
+from agw_proxy.dialects.openai_chat_usage import read_tokens
 from tests.hot.vectors_sse import (
     CREATED,
     DOCUMENTS,
@@ -119,6 +120,26 @@ def test_a_document_tells_its_tokens_and_its_end(tree: Any, told: tuple[int, int
         seen = (document.prompt_tokens, document.completion_tokens, document.cached_tokens, document.finish_reason)
         assert seen == told
         assert document.complete
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"total_tokens": 17, "completion_tokens_details": {"reasoning_tokens": 5}}, (7, -1)),
+        ({"total_tokens": 12, "completion_tokens_details": {"reasoning_tokens": 1}}, (2, -1)),
+        ({"completion_tokens_details": {"reasoning_tokens": 5}}, (7, -1)),
+        ({"completion_tokens_details": {"reasoning_tokens": 2}}, (2, -1)),
+        ({"cached_tokens": 4}, (2, 4)),
+        ({"prompt_cache_hit_tokens": 4, "prompt_tokens_details": {"cached_tokens": 4}}, (2, 4)),
+    ],
+)
+def test_usage_of_other_servers_of_chat_is_understood(more: dict[str, Any], told: tuple[int, int]) -> None:
+    """As the dialect reads it: thoughts beside the answer, the cache's part under another name."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 2, **more}
+    stream = fed(event({"choices": [], "usage": usage}))
+    assert (stream.completion_tokens, stream.cached_tokens) == told
+    read = read_tokens(usage)
+    assert (read.output, read.cached) == (told[0], max(told[1], 0))
 
 
 GEMINI_USAGE = {"promptTokenCount": 7, "toolUsePromptTokenCount": 3, "candidatesTokenCount": 2, "thoughtsTokenCount": 4}

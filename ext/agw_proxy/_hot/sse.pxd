@@ -14,7 +14,7 @@ cdef enum:
     PING_BYTES = 64             # of data; an unfinished event that is longer is no ping
     DEEPEST_WORDS = 4           # 64 containers inside one another each; beyond them the text is not looked at
     KEPT_BYTES = 262144         # a buffer larger than this is given back as soon as it is empty
-    NUMBERS = 11                # of the usage object and a choice, see Role of sse_names.pxi
+    NUMBERS = 14                # of the usage object and a choice, see Role of sse_names.pxi
     CHOICES_TOLD_APART = 64     # of one chat, a bit each; what is said of others ends nothing
     TYPE_BYTES = 64             # of an event's type; the longest that we know has some 50
 

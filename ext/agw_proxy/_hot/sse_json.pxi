@@ -165,6 +165,8 @@ cdef void container_begins(Json *json, bint array) noexcept nogil:
         layer = PROMPT_DETAILS
     elif json.role == IS_INPUT_DETAILS:
         layer = INPUT_DETAILS
+    elif json.role == IS_COMPLETION_DETAILS:
+        layer = COMPLETION_DETAILS
     elif json.role == IS_TURN:
         layer = TURN
     elif json.role == IS_MESSAGE:

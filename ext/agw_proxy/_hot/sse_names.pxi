@@ -2,16 +2,16 @@
 
 # What a container is to us.
 cdef enum Layer:
-    ELSEWHERE, TOP, CHOICES, CHOICE, DELTA, TOOL_CALLS, USAGE, PROMPT_DETAILS, INPUT_DETAILS
+    ELSEWHERE, TOP, CHOICES, CHOICE, DELTA, TOOL_CALLS, USAGE, PROMPT_DETAILS, INPUT_DETAILS, COMPLETION_DETAILS
     TURN, MESSAGE, RESPONSE, FEEDBACK
 
 # What the next value is to us. The first NUMBERS are indices into Json.numbers; those from IS_TEXT to IS_OBJECT are
 # strings of which only what they are is kept, those from IS_TYPE to IS_STATUS are kept where they come in pieces.
 cdef enum Role:
     PROMPT_TOKENS, INPUT_TOKENS, COMPLETION_TOKENS, OUTPUT_TOKENS, PROMPT_CACHED, INPUT_CACHED, CACHE_READ
-    CACHE_CREATED, THOUGHT_TOKENS, TOOL_PROMPT_TOKENS, CHOICE_INDEX
+    CACHE_CREATED, THOUGHT_TOKENS, TOOL_PROMPT_TOKENS, CACHE_HIT, REASONING_TOKENS, TOTAL_TOKENS, CHOICE_INDEX
     NOTHING, IS_TEXT, IS_TYPE, IS_OBJECT, IS_REASON, IS_STOP, IS_BLOCK, IS_STATUS
-    IS_USAGE, IS_CHOICES, IS_ERROR, IS_DELTA, IS_TOOL_CALLS, IS_CALL, IS_PROMPT_DETAILS, IS_INPUT_DETAILS
+    IS_USAGE, IS_CHOICES, IS_ERROR, IS_DELTA, IS_TOOL_CALLS, IS_CALL, IS_PROMPT_DETAILS, IS_INPUT_DETAILS, IS_COMPLETION_DETAILS
     IS_TURN, IS_MESSAGE, IS_RESPONSE, IS_INNER_USAGE, IS_FEEDBACK
 
 # What an event's type says, by the member ``type`` of its data or by its field ``event``.
@@ -76,6 +76,9 @@ cdef int role_of(int layer, const unsigned char *name, Py_ssize_t size) noexcept
     elif layer == PROMPT_DETAILS or layer == INPUT_DETAILS:
         if size == 13 and same(name, b"cached_tokens", 13):
             return PROMPT_CACHED if layer == PROMPT_DETAILS else INPUT_CACHED
+    elif layer == COMPLETION_DETAILS:
+        if size == 16 and same(name, b"reasoning_tokens", 16):
+            return REASONING_TOKENS
     elif layer == TURN:
         if size == 11 and same(name, b"stop_reason", 11):
             return IS_STOP
@@ -189,6 +192,14 @@ cdef int usage_role(const unsigned char *name, Py_ssize_t size) noexcept nogil:
         return PROMPT_CACHED
     elif size == 23 and same(name, b"toolUsePromptTokenCount", 23):
         return TOOL_PROMPT_TOKENS
+    elif size == 25 and same(name, b"completion_tokens_details", 25):
+        return IS_COMPLETION_DETAILS
+    elif size == 12 and same(name, b"total_tokens", 12):
+        return TOTAL_TOKENS
+    elif size == 23 and same(name, b"prompt_cache_hit_tokens", 23):     # DeepSeek
+        return CACHE_HIT
+    elif size == 13 and same(name, b"cached_tokens", 13):               # Moonshot
+        return CACHE_HIT
     return NOTHING
 
 
@@ -203,9 +214,25 @@ cdef inline long long count(const Json *json, int one, int other) noexcept nogil
     return json.numbers[one] if json.numbers[one] >= 0 else json.numbers[other]
 
 
+cdef bint thought_beside(const Json *json) noexcept nogil:
+    """A server of Chat (xAI, Google) counts thoughts beside the answer; as ``dialects.openai_chat_usage.read_tokens``.
+
+    Only the total tells, or, where there is none, that there are more of them than of all.
+    """
+    cdef long long made = number(json, COMPLETION_TOKENS), thought = number(json, REASONING_TOKENS)
+    cdef long long total = number(json, TOTAL_TOKENS)
+    if made < 0 or thought <= 0:
+        return False
+    if total <= 0:
+        return thought > made
+    return total >= thought and total - thought >= made and total - thought - made == max(number(json, PROMPT_TOKENS), 0)
+
+
 cdef long long completion_of(const Json *json) noexcept nogil:
-    """All of the answer, or -1. Gemini's candidates leave out what was thought before them."""
+    """All of the answer, or -1. Gemini's candidates leave out what was thought before them, as some servers of Chat do."""
     cdef long long found = count(json, COMPLETION_TOKENS, OUTPUT_TOKENS), thought = number(json, THOUGHT_TOKENS)
+    if thought_beside(json):
+        thought = number(json, REASONING_TOKENS)
     if thought <= 0 or max(found, 0) > LLONG_MAX - thought:
         return found
     return max(found, 0) + thought
@@ -234,5 +261,5 @@ cdef long long prompt_of(const Json *json) noexcept nogil:
 
 cdef long long cached_of(const Json *json) noexcept nogil:
     """The part of the prompt that came from a cache, or -1."""
-    cdef long long found = count(json, PROMPT_CACHED, INPUT_CACHED)
+    cdef long long found = max(count(json, PROMPT_CACHED, INPUT_CACHED), number(json, CACHE_HIT))
     return found if found >= 0 else number(json, CACHE_READ)
