@@ -179,6 +179,8 @@ class Reader:
             block, first = Text(""), _string(given, "text")
         elif kind == "tool_use":
             block = ToolUse(_string(given, "id"), _string(given, "name"))
+            if not (block.id and block.name):
+                raise _Unreadable("a call without an id or a name.")
             self._called = True
             whole = given.get("input")
             pending.given = _json(whole) if whole and isinstance(whole, dict) else ""

@@ -161,6 +161,8 @@ def test_usage_is_cumulative() -> None:
         ([{"type": "content_block_start", "index": 0}], "api_error"),
         ([{"type": "content_block_delta", "index": 0}], "api_error"),
         ([{"type": "content_block_start", "index": "0", "content_block": {}}], "api_error"),
+        ([begin(0, "tool_use", id="t", input={})], "api_error"),
+        ([begin(0, "tool_use", name="f", input={})], "api_error"),
         ([begin(number, "text", text="") for number in range(4097)], "api_error"),
     ],
 )
