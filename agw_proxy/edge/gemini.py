@@ -84,14 +84,18 @@ def shaped(path: str, query: str, body: bytes) -> Shaped:
         if candidates > 1:
             front["n"] = candidates
     text = orjson.dumps(front)[:-1]
-    rest = body.lstrip()[1:] if "model" not in tree else _without_model(tree)
+    rest = body.lstrip()[1:] if "model" not in tree else _without_model(tree, model)
     comma = b"," if tree else b""
     return Shaped(text + comma + rest, len(text) + len(comma))
 
 
-def _without_model(tree: dict[str, object]) -> bytes:
-    """The body behind its brace without the model, which Google takes there too; the path says it. Raises InvalidJSON."""
-    del tree["model"]
+def _without_model(tree: dict[str, object], model: str) -> bytes:
+    """The body behind its brace without its model, which Google takes there too. ``model``: the path's.
+
+    Raises InvalidParameter where it is another one, InvalidJSON.
+    """
+    if tree.pop("model") not in (model, f"models/{model}"):
+        raise InvalidParameter("The body names another model than the path.", param="model")
     try:
         return orjson.dumps(tree)[1:]
     except orjson.JSONEncodeError:

@@ -183,6 +183,7 @@ def test_presets_leave_out_what_they_refuse(gateway: Gateway, upstream: Upstream
         "store": True,
         "max_output_tokens": 9,
         "user": "u",
+        "prompt_cache_key": "k",  # as Codex CLI always sends it
     }
     seen: dict[str, Tree] = {}
     told: dict[str, str] = {}
@@ -200,6 +201,7 @@ def test_presets_leave_out_what_they_refuse(gateway: Gateway, upstream: Upstream
     assert seen["openai"]["metadata"] == {"a": "b"}
     assert seen["mistral"]["max_tokens"] == 9
     assert not {"metadata", "store"} & set(seen["deepseek"])
+    assert [name for name in ("openai", "mistral", "groq") if "prompt_cache_key" in seen[name]] == ["openai", "mistral"]
     assert all(tree["stream_options"] == {"include_usage": True} for name, tree in seen.items() if name != "mistral")
 
 
@@ -221,6 +223,9 @@ def test_a_gemini_body_may_look_odd(gateway: Gateway, upstream: Upstream, spoken
         if spoken == "gemini":
             assert upstream.last.body.replace(b" ", b"").split(b"{", 2)[1] == body.replace(b" ", b"").split(b"{", 2)[1]
             assert orjson.loads(upstream.last.body) == orjson.loads(body)
+    named = b'{"model":"models/%s-1",' % spoken.encode() + GOOD[1:]
+    assert google(gateway, f"{spoken}-1", named).status == 200
+    assert spoken != "gemini" or orjson.loads(upstream.last.body) == orjson.loads(GOOD)
 
 
 @pytest.mark.parametrize("spoken", UPSTREAMS)

@@ -31,7 +31,9 @@ def test_the_path_says_the_model_where_the_body_says_one_too() -> None:
     alone = shaped(PATH, "", b'{"model": "models/gemini-1"}')
     assert alone.body == b'{"model":"gemini-1","stream":false}'
     with pytest.raises(InvalidJSON, match="nested too deeply"):
-        shaped(PATH, "", b'{"model": "m", "contents": %b}' % (b"[" * 300 + b"]" * 300))
+        shaped(PATH, "", b'{"model": "gemini-1", "contents": %b}' % (b"[" * 300 + b"]" * 300))
+    with pytest.raises(InvalidParameter, match="another model"):
+        shaped(PATH, "", b'{"model": "models/gemini-2", "contents": []}')
 
 
 @pytest.mark.parametrize(
