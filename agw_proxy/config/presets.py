@@ -31,6 +31,10 @@ class Quirks(msgspec.Struct, frozen=True):
     """Ids of calls are so many letters and digits in Chat, neither more nor less."""
 
 
+OPENAIS = ("prompt_cache_options", "prompt_cache_retention", "safety_identifier", "moderation", "web_search_options")
+"""Members of Chat that only OpenAI's own API has: a server that refuses what it does not know refuses them."""
+
+
 class Preset(msgspec.Struct, frozen=True):
     """``speaks``: the forms in which it may be asked, the one to translate into first."""
 
@@ -51,18 +55,24 @@ PRESETS = (
     Preset(
         "google",  # Google's Chat: what it does not know it refuses
         "https://generativelanguage.googleapis.com/v1beta/openai",
-        quirks=Quirks(omits=("seed", "logit_bias", "logprobs", "top_logprobs", "metadata", "store", "verbosity", "user")),
+        quirks=Quirks(
+            omits=("seed", "logit_bias", "logprobs", "top_logprobs", "metadata", "store", "verbosity", "user",
+                   "presence_penalty", "frequency_penalty", "prompt_cache_key", "prediction", *OPENAIS),
+        ),
     ),
     Preset("openrouter", "https://openrouter.ai/api/v1", ("chat", "responses", "messages", "completions")),
     Preset(
         "groq", "https://api.groq.com/openai/v1", ("chat", "responses"),
-        Quirks(max_tokens="max_completion_tokens", omits=("logit_bias", "logprobs", "top_logprobs", "metadata", "store")),
+        Quirks(
+            max_tokens="max_completion_tokens",
+            omits=("logit_bias", "logprobs", "top_logprobs", "metadata", "store", "prompt_cache_key", "prediction", *OPENAIS),
+        ),
     ),
     Preset(
         "mistral", "https://api.mistral.ai/v1",
         quirks=Quirks(
             omits=("logit_bias", "logprobs", "top_logprobs", "metadata", "store", "verbosity", "user", "service_tier",
-                   "reasoning_effort", "stream_options", "seed"),
+                   "reasoning_effort", "stream_options", "seed", *OPENAIS),
             asks_usage=False,
             id_letters=9,
         ),
