@@ -4,6 +4,7 @@ Reading also takes what other servers of this dialect have beside it (``reasonin
 writing keeps to what OpenAI itself takes, but for names that the caller, who knows the server, gives.
 """
 
+import hashlib
 from typing import Any
 
 from agw_proxy.dialects.base import Format, Losses, Malformed, Reasoning, Request, Tree
@@ -31,6 +32,8 @@ TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
 OTHER_TIERS = {"standard": "default", "standard_only": "default"}  # Anthropic's words
 VERBOSITIES = frozenset({"low", "medium", "high"})
 MAX_TOP_LOGPROBS = 20
+USER_LENGTH = 64
+"""Longest ``user`` that the API takes."""
 
 EXTRAS: dict[str, type] = {
     "prompt_cache_key": str,
@@ -198,12 +201,13 @@ def write_request(
         "presence_penalty",
         "frequency_penalty",
         "logit_bias",
-        "user",
         "store",
     ):
         value = getattr(request, name)
         if value is not None:
             tree[name] = value
+    if request.user is not None:
+        tree["user"] = user_of(request.user)
     if request.max_tokens is not None:
         tree[max_tokens_name] = request.max_tokens
     if request.top_k is not None:
@@ -228,6 +232,11 @@ def write_request(
     _write_words(request, tree, losses)
     _write_extra(request.extra, tree, losses)
     return tree
+
+
+def user_of(given: str) -> str:
+    """Who asks, as OpenAI takes it; a longer name (Claude Code's has 150 characters) as its digest, which tells users apart as well."""
+    return given if len(given) <= USER_LENGTH else hashlib.sha256(given.encode()).hexdigest()
 
 
 def _write_reasoning(reasoning: Reasoning | None, tree: Tree, losses: Losses) -> None:

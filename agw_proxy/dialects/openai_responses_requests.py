@@ -1,6 +1,5 @@
 """Requests to ``POST /v1/responses`` (OpenAI API reference, Responses, "Create a model response")."""
 
-import hashlib
 from collections.abc import Callable
 
 from agw_proxy.dialects import efforts, members
@@ -16,6 +15,7 @@ from agw_proxy.dialects.base import (
     Tree,
     Untranslatable,
 )
+from agw_proxy.dialects.openai_chat_requests import user_of
 from agw_proxy.dialects.openai_responses_history import instructions_of, write_input
 from agw_proxy.dialects.openai_responses_items import read_input
 from agw_proxy.dialects.openai_responses_signatures import own
@@ -24,8 +24,6 @@ from agw_proxy.dialects.openai_responses_tools import read_choice, read_tools, w
 LEAST_OUTPUT_TOKENS = 16
 """The API refuses a lower ``max_output_tokens``."""
 MOST_LOGPROBS = 20
-USER_LENGTH = 64
-"""Longest ``user`` that the API takes; a longer one is sent as its SHA-256, which is as good for telling users apart."""
 EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
 SUMMARIES = frozenset({"auto", "concise", "detailed"})
 VERBOSITIES = frozenset({"low", "medium", "high"})
@@ -225,8 +223,7 @@ def _write_extra(request: Request, made: Tree, losses: Losses) -> None:
 
 def _write_who(request: Request, made: Tree, losses: Losses) -> None:
     if request.user is not None:
-        long = len(request.user) > USER_LENGTH
-        made["user"] = hashlib.sha256(request.user.encode()).hexdigest() if long else request.user
+        made["user"] = user_of(request.user)
     if request.metadata is not None:
         if is_metadata(request.metadata):
             made["metadata"] = request.metadata

@@ -44,6 +44,13 @@ def test_stop_sequences_are_a_string_or_strings() -> None:
     assert [asked(stop=stop).stop for stop in (None, "", "x", ["x", "", "y"])] == [[], [], ["x"], ["x", "y"]]
 
 
+def test_a_user_of_a_long_name_is_told_by_its_digest() -> None:
+    users = [written(asked(user=user))[0]["user"] for user in ("u" * 64, "u" * 65, "u" * 65, "v" * 65)]
+    assert users[0] == "u" * 64
+    assert users[1] == users[2] != users[3]
+    assert {len(user) for user in users} == {64}
+
+
 def test_streams_always_ask_for_usage() -> None:
     request = asked(stream=True)
     assert request.include_usage is False
