@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from agw_proxy.dialects.anthropic_messages_blocks import read_block
+from agw_proxy.dialects.anthropic_messages_blocks import carrier, read_block
 from agw_proxy.dialects.anthropic_messages_members import (
     branch,
     each_branch,
@@ -169,7 +169,7 @@ def write_answer(answer: Answer, shown: Shown) -> Tree:
     for block in answer.blocks:
         if isinstance(block, Text | ToolUse) and block.signature is not None and block.signature.startswith(SEAL):
             # Gemini wants its signature back with the call: it travels as a hidden thought before it.
-            content.append({"type": "redacted_thinking", "data": block.signature})
+            content.append({"type": "redacted_thinking", "data": carrier(block.signature)})
         made = _block(block, shown, len(content))
         if made is not None:
             content.append(made)

@@ -40,6 +40,16 @@ _TOOL_USE = frozenset({"type", "id", "name", "input", "cache_control"})
 _TOOL_RESULT = frozenset({"type", "tool_use_id", "content", "is_error", "cache_control"})
 
 
+GEMINIS = f"{SEAL}gemini:"
+BEFORE = f"{SEAL}before:"
+"""Before a signature of the words or the call that come next, where it is not plain whose it is."""
+
+
+def carrier(signature: str) -> str:
+    """What carries the sealed signature of words, or of a call: the data of a hidden thought right before them."""
+    return signature if signature.startswith(GEMINIS) else BEFORE + signature
+
+
 def own_signature(signature: str | None) -> str | None:
     """A signature as it stands in a Messages tree -> sealed; an empty one is none."""
     if not signature:
@@ -63,7 +73,9 @@ def read_content(content: Any, where: str, extra: Tree) -> list[Block]:
             continue
         _give_back_signature(blocks, block)
         blocks.append(block)
-    return blocks
+    return [
+        block for block in blocks if not (isinstance(block, Thinking) and (block.signature or "").startswith(BEFORE))
+    ]
 
 
 def _give_back_signature(blocks: list[Block], block: Block) -> None:
@@ -74,9 +86,9 @@ def _give_back_signature(blocks: list[Block], block: Block) -> None:
         and isinstance(last, Thinking)
         and last.hidden
         and last.signature is not None
-        and last.signature.startswith(f"{SEAL}gemini:")
+        and last.signature.startswith((GEMINIS, BEFORE))
     ):
-        block.signature = last.signature
+        block.signature = last.signature.removeprefix(BEFORE)
         blocks.pop()
 
 

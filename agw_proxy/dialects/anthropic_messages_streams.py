@@ -16,6 +16,7 @@ from agw_proxy.dialects.anthropic_messages_answers import (
     write_fault,
     write_usage,
 )
+from agw_proxy.dialects.anthropic_messages_blocks import carrier
 from agw_proxy.dialects.anthropic_messages_incoming import Reader
 from agw_proxy.dialects.base import (
     SEAL,
@@ -138,7 +139,7 @@ class Writer:
         made = b""
         if not isinstance(block, Refusal) and block.signature is not None and block.signature.startswith(SEAL):
             # Gemini wants its signature back with the call: it travels as a hidden thought before it.
-            made = self._whole({"type": "redacted_thinking", "data": block.signature})
+            made = self._whole({"type": "redacted_thinking", "data": carrier(block.signature)})
         if isinstance(block, ToolUse):
             self._called = True
             if block.custom:

@@ -177,6 +177,10 @@ class Order:
     def _open(self, out: list[Event]) -> None:
         lane = self._waiting.pop(0)
         self._live = lane
+        if isinstance(lane.block, ToolUse):  # with its signature, which some dialects have to say before the call
+            for event in lane.held:
+                lane.block.signature = event.signature if isinstance(event, Signature) else lane.block.signature
+            lane.held = [event for event in lane.held if not isinstance(event, Signature)]
         out.append(BlockStart(self._next, lane.block))
         self._next += 1
         pieces = [event.text for event in lane.held if isinstance(event, Part)]

@@ -2,17 +2,20 @@
 
 import itertools
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agw_proxy.dialects import openai_chat_order
+from agw_proxy.config.presets import Quirks
+from agw_proxy.dialects import openai_chat_order, translate
 from agw_proxy.dialects.base import (
     BlockStart,
     BlockStop,
     Fault,
     Finish,
     Part,
+    Shown,
     Signature,
     Tokens,
     ToolUse,
@@ -135,10 +138,40 @@ def test_googles_signature_belongs_to_its_call() -> None:
     delta = call(0, "a", "f", "{}")
     delta["tool_calls"][0]["extra_content"] = {"google": {"thought_signature": "SIG"}}
     events = read(chunk(delta), chunk(reason="tool_calls"))
-    assert Signature(sealed("chat", "SIG")) in events
+    signed = BlockStart(0, ToolUse("a", "f", signature=sealed("chat", "SIG")))
+    assert signed in events
     frames = write(events)
     check(frames)
     assert chosen(frames, "tool_calls")[-1][0]["extra_content"] == {"google": {"thought_signature": "SIG"}}
+    late = {"tool_calls": [{"index": 0, "extra_content": {"google": {"thought_signature": "SIG"}}}]}
+    assert Signature(sealed("chat", "SIG")) in read(
+        chunk(call(0, "a", "f", "{")), chunk(late), chunk(reason="tool_calls")
+    )
+
+
+def test_googles_signature_comes_back_with_its_call_from_a_client_of_messages() -> None:
+    delta = call(0, "a", "f", "{}")
+    extra = {"google": {"thought_signature": "SIG"}}
+    delta["tool_calls"][0]["extra_content"] = extra
+    shown = Shown("r1", "m", 1)
+    writer = translate.writer("messages", shown)
+    stream = b"".join(writer.write(event) for event in read(chunk(delta), chunk(reason="tool_calls")))
+    starts = [
+        orjson.loads(line[6:])
+        for line in stream.splitlines()
+        if line.startswith(b'data: {"type":"content_block_start"')
+    ]
+    streamed = [start["content_block"] for start in starts]
+    body = {"choices": [{"message": {"role": "assistant", **delta}, "finish_reason": "tool_calls"}]}
+    whole = orjson.loads(translate.answer("chat", "messages", orjson.dumps(body), shown))["content"]
+    assert streamed == whole
+    for turn in (whole, whole[:1]):  # a turn that was cut has its carrier alone
+        messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": turn}]
+        asked = translate.read_request("messages", orjson.dumps({"model": "m", "max_tokens": 9, "messages": messages}))
+        written = orjson.loads(translate.write_request(asked, "chat", "gemini-3", Quirks()).body)["messages"]
+        uses = [use for message in written for use in message.get("tool_calls", ())]
+        assert [use["extra_content"] for use in uses] == [extra] * (len(turn) - 1)
+        assert not any("reasoning_details" in message for message in written)
 
 
 @given(st.permutations(range(6)))
