@@ -36,9 +36,9 @@ def played(answer: Answer) -> Iterator[Event]:
 
 
 def _begun(block: Block) -> Block:
-    """The block without its content."""
+    """The block without its content. A call's signature comes with its beginning: some dialects say it before the call."""
     if isinstance(block, ToolUse):
-        return msgspec.structs.replace(block, arguments="", signature=None)
+        return msgspec.structs.replace(block, arguments="")
     if isinstance(block, Thinking):
         return msgspec.structs.replace(block, text="", signature=None)
     if isinstance(block, Image):
@@ -55,5 +55,5 @@ def _content(block: Streamed) -> Iterator[Event]:
     if isinstance(block, Text):
         for citation in block.citations:
             yield Citation(citation)
-    if not isinstance(block, Refusal) and block.signature is not None:
+    if isinstance(block, Text | Thinking) and block.signature is not None:
         yield Signature(block.signature)

@@ -12,8 +12,10 @@ from agw_proxy.dialects.base import (
     Answer,
     Block,
     BlockStart,
+    BlockStop,
     Fault,
     Image,
+    Part,
     Refusal,
     Request,
     Shown,
@@ -54,6 +56,12 @@ def test_odd_blocks_are_told_or_left_out(form: str) -> None:
     writer = translate.writer(form, SHOWN)  # type: ignore[arg-type]
     text = b"".join(writer.write(event) for event in played(answer))
     assert GRAMMARS[form].check(list(events(text.splitlines(keepends=True)))) is None
+
+
+def test_a_calls_signature_comes_with_its_beginning() -> None:
+    call = ToolUse("c", "f", "{}", signature="agw:chat:SIG")
+    events_ = list(played(Answer("a", "m", [call], "tool", Tokens())))
+    assert events_[1:4] == [BlockStart(0, ToolUse("c", "f", signature="agw:chat:SIG")), Part("{}"), BlockStop()]
 
 
 @pytest.mark.parametrize("form", GRAMMARS)
