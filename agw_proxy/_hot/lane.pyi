@@ -54,6 +54,7 @@ class Door:
         counts_only: bool = False,
         remembers: int = 0,
         recalls: bool = False,
+        mixed: bool = False,
         ping: bytes | None = None,
     ) -> None: ...
 

@@ -74,13 +74,13 @@ def _by_budget(
         budget = min(budget_of(effort), bound // 2)
     else:
         budget = min(budget, bound - 1)
-    if budget < LEAST_BUDGET or not _chain_begins_with_thought(messages):
+    if budget < LEAST_BUDGET or not chain_begins_with_thought(messages):
         losses.of("reasoning")
         return Thought(DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens)
     return Thought(bound, {"type": "enabled", "budget_tokens": budget}, on=True)
 
 
-def _chain_begins_with_thought(messages: list[Tree]) -> bool:
+def chain_begins_with_thought(messages: list[Tree]) -> bool:
     """The last messages are no results of tools, or the model's turn that asked for them begins with its signed thought."""
     first: Tree | None = None
     at = len(messages) - 1

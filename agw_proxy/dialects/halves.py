@@ -66,7 +66,9 @@ def _character(found: re.Match[str]) -> str:
 def _finite(digits: str) -> float:
     """As orjson has it: a number beyond all that can be held is none."""
     found = float(digits)
-    return found if math.isfinite(found) else _refuse(digits)
+    if not math.isfinite(found):
+        raise ValueError(f"{digits} is too large")
+    return found
 
 
 def _refuse(name: str) -> Any:

@@ -19,7 +19,7 @@ from agw_proxy.edge.headers import KEPT_IN, KEPT_PREFIXES, SAFE_OUT, SAFE_OUT_PR
 from agw_proxy.edge.pings import PINGS
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import OPERATIONS
-from agw_proxy.policy.affinity import marked, recalls, spread
+from agw_proxy.policy.affinity import marked, recalls, sealed, spread
 from agw_proxy.types import Dialect
 from agw_proxy.upstreams.http import HttpUpstream
 from agw_proxy.upstreams.service import Service
@@ -144,6 +144,7 @@ def _door(endpoint: Endpoint, relay: Relay, path: str, state: State) -> Door:
         counts_only=path in COUNTING_PATHS,
         remembers=remembers(relay, path),
         recalls=stored(state, path),
+        mixed=mixed(state, relay),
         ping=PINGS.get(relay.form) if relay.form is not None and path not in COUNTING_PATHS else None,
     )
 
@@ -163,7 +164,14 @@ def full_lane_reason(state: State, endpoint: Endpoint, model: str, upstream: int
         return "affinity"
     if reason is None and stored(state, endpoint.path) and recalls(body):
         return "store"
+    if reason is None and relay is not None and mixed(state, relay) and sealed(body):
+        return "affinity"
     return reason
+
+
+def mixed(state: State, relay: Relay) -> bool:
+    """Callers in this form may have been answered by models that are asked in another one, whose thoughts travel sealed."""
+    return any(relay.form in service.mixed for service in state.services)
 
 
 def stored(state: State, path: str) -> bool:

@@ -34,6 +34,8 @@ MARKS = (
 MARKS_OF_HISTORY = 11
 RECALLS = (b'"previous_response_id"', b'"conversation"', b'"item_reference"')
 """What in a body sends a request to the full lane where the gateway keeps Responses itself."""
+SEALS = (b'"agw:', b'"YWd3O', b'"rs_req_', b'"signature":""', b'"signature": ""')
+"""How signatures begin that came from a model asked in another form (the second: in base64); then thoughts without any."""
 HEAD_BYTES = 4096
 
 _FIRST_ID = re.compile(rb'"id"\s*:\s*"([!#-\[\]-~]{1,256})"')
@@ -143,6 +145,11 @@ def marked(body: bytes, level: int, remembers: int) -> bool:
 def recalls(body: bytes) -> bool:
     """A request may go on from what the gateway keeps itself; as ``_hot.lane`` decides."""
     return any(mark in body for mark in RECALLS)
+
+
+def sealed(body: bytes) -> bool:
+    """A request has thoughts in it that an upstream of its own form has not made; as ``_hot.lane`` decides."""
+    return any(mark in body for mark in SEALS)
 
 
 def _made(tree: Tree) -> Iterator[object]:

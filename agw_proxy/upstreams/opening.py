@@ -22,6 +22,7 @@ from agw_proxy.errors import (
 )
 from agw_proxy.types import Call, Reply
 from agw_proxy.upstreams.asking import translating_ready
+from agw_proxy.upstreams.disowned import LOST, own_thoughts
 from agw_proxy.upstreams.failures import error_of_event, refused, verdict
 from agw_proxy.upstreams.service import Service
 from agw_proxy.upstreams.unwrapped import lost_by
@@ -139,11 +140,15 @@ async def open_target(target: Target, service: Service, call: Call) -> Opened:
 
 
 async def _open(target: Target, service: Service, call: Call) -> Opened:
+    form = call.form
+    spoken = service.into if form is not None and form not in service.speaks else None
+    dropped: tuple[str, ...] = ()
+    if spoken is None and form in service.mixed and call.stored is None:
+        own = await own_thoughts(call, target.model)
+        call, dropped = (call, ()) if own is None else (own, (LOST,))
     seen = call.seen
     strip = False
     wire = call
-    form = call.form
-    spoken = service.into if form is not None and form not in service.speaks else None
     if seen is not None and isinstance(call.body, bytes):
         told = service.stream_usage or spoken is not None  # who translates tells it always
         strip = call.asks_usage and told and seen.stream and not seen.include_usage
@@ -155,11 +160,10 @@ async def _open(target: Target, service: Service, call: Call) -> Opened:
             if call.stored is not None and call.stored.plain is not None:
                 body, seen = call.stored.plain()
             wire = msgspec.structs.replace(call, body=rewrite(body, seen, model, strip))
-    dropped: tuple[str, ...] = ()
     spent = False
     if spoken is None:
         reply = await service.upstream.open(target, wire)
-        dropped = lost_by(reply)
+        dropped += lost_by(reply)
     else:
         await translating_ready()
         from agw_proxy.upstreams import translating  # noqa: PLC0415  it brings all dialects

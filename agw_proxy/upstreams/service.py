@@ -41,6 +41,9 @@ class Service(msgspec.Struct, frozen=True):
     delegates: bool = False
     """It asks models itself, by exchanges of their own that are paid for (agents): its own exchanges cost no tokens."""
 
+    mixed: frozenset[Form] = frozenset()
+    """Forms in which a request may hold thoughts of models that are asked in another form, which this one's would refuse."""
+
     @property
     def into(self) -> Spoken:
         """The form into which requests in others are translated."""

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from agw_proxy.config.presets import quirks_of, speaks_of
 from agw_proxy.config.settings import Settings
 from agw_proxy.config.settings import Upstream as Configured
+from agw_proxy.config.values import Form
 from agw_proxy.types import Upstream
 from agw_proxy.upstreams.echo import Echo
 from agw_proxy.upstreams.health import Health
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from agw_proxy.upstreams.replay import Replay
     from agw_proxy.upstreams.taping import Keeper
 
+SIGNED: tuple[Form, ...] = ("messages", "responses", "gemini")
+"""Forms whose thoughts have signatures, which travel sealed in the others."""
 SECRET_CHARACTERS = 8  # a shorter header value is no secret
 
 
@@ -83,7 +88,14 @@ def compile_services(
     services.append(_echo(settings, old[before_echo] if old else None))
     if agents is not None:
         services.append(_agents(settings, agents, old[-1] if len(old) > before_echo + 1 else None))
-    return tuple(services)
+    mixed = frozenset(
+        form
+        for form in SIGNED
+        for at, one in enumerate(services)
+        if at != len(settings.upstreams) and form not in one.speaks
+    )
+    # An agent's models are asked by requests of their own, which find whose thoughts these are.
+    return tuple(msgspec.structs.replace(one, mixed=mixed) if not one.delegates else one for one in services)
 
 
 def _upstream(

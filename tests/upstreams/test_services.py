@@ -116,3 +116,17 @@ def test_agents_come_last_and_keep_their_health_and_no_run_is_made_twice() -> No
     without = compile_services(settings(), settings(), new)
     assert [service.upstream.name for service in without] == ["a", "b", "agw"]
     assert without[-1].upstream is old[2].upstream
+
+
+def test_each_knows_in_which_forms_foreign_thoughts_may_come() -> None:
+    alike, mixed = settings(), settings(dialect="anthropic", models=["a-*"])
+    assert [service.mixed for service in compile_services(alike, None, ())] == [{"messages", "responses", "gemini"}] * 3
+    all_of_them = {
+        "base_url": "http://127.0.0.1:9/v1",
+        "auth": "none",
+        "speaks": ["chat", "messages", "responses", "gemini"],
+    }
+    entries = [{"name": name, "models": [f"{name}-*"], **all_of_them} for name in "ab"]
+    both = Settings.model_validate({"upstreams": entries})
+    assert [service.mixed for service in compile_services(both, None, ())] == [set()] * 3
+    assert "messages" in compile_services(mixed, None, ())[0].mixed

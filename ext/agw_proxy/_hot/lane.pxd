@@ -107,6 +107,7 @@ cdef class Door:
     cdef bint google                    # in Google's, where the path says model and stream
     cdef bint counts_only               # it counts tokens and uses none
     cdef bint recalls                   # bodies may refer to what the gateway keeps itself
+    cdef bint mixed                     # bodies may hold thoughts of models that are asked in another form
     cdef int remembers                  # 1: bodies may refer to what an upstream has made; 2: answers are such things
     cdef tuple refusals                 # by upstream number: None, or the reason why not from this endpoint
     cdef bytes ping                     # a heartbeat in its form; None: there are none

@@ -30,6 +30,16 @@ RECALLS[0] = b'"previous_response_id"'
 RECALLS[1] = b'"conversation"'
 RECALLS[2] = b'"item_reference"'
 
+# What may come from a model that was asked in another form. The same as ``policy.affinity.SEALS``.
+cdef enum:
+    SEALS_OF_ALL = 5
+cdef const char *SEALS[5]
+SEALS[0] = b'"agw:'
+SEALS[1] = b'"YWd3O'
+SEALS[2] = b'"rs_req_'
+SEALS[3] = b'"signature":""'
+SEALS[4] = b'"signature": ""'
+
 
 cdef str refusal_of(Downstream d, Way way, const unsigned char *body):
     """Why a request needs the full lane that no kept answer serves; None: it does not."""
@@ -39,6 +49,8 @@ cdef str refusal_of(Downstream d, Way way, const unsigned char *body):
         return way.refusal
     if way.door.recalls and marked(body, d.seen.size, RECALLS, MARKS_OF_STORE):
         return "store"
+    if way.door.mixed and marked(body, d.seen.size, SEALS, SEALS_OF_ALL):
+        return "affinity"
     return "affinity" if way.marks and marked(body, d.seen.size, MARKS, way.marks) else None
 
 

@@ -25,13 +25,13 @@ cdef class Door:
     def __cinit__(
         self, str name not None, str dialect not None, *, upstream_path, default_model, bint asks_usage,
         bint known_end, bint needs_json, tuple refusals not None, operation, bint counts_only=False,
-        int remembers=0, bint recalls=False, bytes ping=None,
+        int remembers=0, bint recalls=False, bytes ping=None, bint mixed=False,
     ):
         """``known_end``: a stream without its last event is broken. ``counts_only``: it counts tokens and uses none.
 
         ``recalls``: see ``policy.affinity.recalls``. ``remembers``: see ``edge.lane.remembers``. ``refusals``: by
         upstream number why a request from here goes by the full lane, or None. ``ping``: a heartbeat in this form, None
-        where there are none.
+        where there are none. ``mixed``: see ``edge.lane.mixed``.
         """
         self.name = name
         self.dialect = dialect
@@ -45,6 +45,7 @@ cdef class Door:
         self.counts_only = counts_only
         self.remembers = remembers
         self.recalls = recalls
+        self.mixed = mixed
         self.refusals = refusals
         self.ping = ping
         self.operation = operation
