@@ -98,7 +98,8 @@ def bodies() -> Iterator[Case]:
     yield once("spaced", body=b' \n{ "contents" : [ ] ,\t"generationConfig" : { "maxOutputTokens" : 9 } } \r\n')
     yield once("empty", body=b"{ }")
     yield once("large", body={"contents": [{"parts": [{"text": LONG_TEXT}]}], "tools": [{"codeExecution": {}}]})
-    yield once("model-in-body", "json", 400, body={"contents": WORDS, "model": "gemini-1"})
+    yield once("model-in-body", "json", body={"contents": WORDS, "model": "gemini-1"})
+    yield once("other-model-in-body", "json", 400, body={"contents": WORDS, "model": "gemini-2"})
     bounded = {"contents": WORDS, "max_tokens": 1, "generationConfig": {"maxOutputTokens": 40}}
     yield once("bound-in-body", "json", 400, body=bounded)
     yield once("bad-json", "json", 400, body=b'{,"contents":[]}')

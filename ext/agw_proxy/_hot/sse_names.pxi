@@ -11,8 +11,8 @@ cdef enum Role:
     PROMPT_TOKENS, INPUT_TOKENS, COMPLETION_TOKENS, OUTPUT_TOKENS, PROMPT_CACHED, INPUT_CACHED, CACHE_READ
     CACHE_CREATED, THOUGHT_TOKENS, TOOL_PROMPT_TOKENS, CACHE_HIT, REASONING_TOKENS, TOTAL_TOKENS, CHOICE_INDEX
     NOTHING, IS_TEXT, IS_TYPE, IS_OBJECT, IS_REASON, IS_STOP, IS_BLOCK, IS_STATUS
-    IS_USAGE, IS_CHOICES, IS_ERROR, IS_DELTA, IS_TOOL_CALLS, IS_CALL, IS_PROMPT_DETAILS, IS_INPUT_DETAILS, IS_COMPLETION_DETAILS
-    IS_TURN, IS_MESSAGE, IS_RESPONSE, IS_INNER_USAGE, IS_FEEDBACK
+    IS_USAGE, IS_CHOICES, IS_ERROR, IS_DELTA, IS_TOOL_CALLS, IS_CALL, IS_PROMPT_DETAILS, IS_INPUT_DETAILS
+    IS_COMPLETION_DETAILS, IS_TURN, IS_MESSAGE, IS_RESPONSE, IS_INNER_USAGE, IS_FEEDBACK
 
 # What an event's type says, by the member ``type`` of its data or by its field ``event``.
 cdef enum Type:
@@ -225,11 +225,13 @@ cdef bint thought_beside(const Json *json) noexcept nogil:
         return False
     if total <= 0:
         return thought > made
-    return total >= thought and total - thought >= made and total - thought - made == max(number(json, PROMPT_TOKENS), 0)
+    if total < thought or total - thought < made:
+        return False
+    return total - thought - made == max(number(json, PROMPT_TOKENS), 0)
 
 
 cdef long long completion_of(const Json *json) noexcept nogil:
-    """All of the answer, or -1. Gemini's candidates leave out what was thought before them, as some servers of Chat do."""
+    """All of the answer, or -1. Gemini leaves out what was thought before it, as some servers of Chat do."""
     cdef long long found = count(json, COMPLETION_TOKENS, OUTPUT_TOKENS), thought = number(json, THOUGHT_TOKENS)
     if thought_beside(json):
         thought = number(json, REASONING_TOKENS)
