@@ -39,7 +39,7 @@ def test_thoughts_of_the_model_before_do_not_break_the_next_turn(
 ) -> None:
     upstream.default = plays(SCENES["thinking"])
     told = ask(gateway, form, f"{BEFORE[form]}-1").json
-    history = HISTORIES[form](told)  # type: ignore[arg-type]
+    history = HISTORIES[form](told)
     body = orjson.dumps({**body_of(form, f"{form}-1"), **history})
     assert b'"agw:' in body or b'"YWd3O' in body
     moved = ask(gateway, form, f"{form}-1", **history)
