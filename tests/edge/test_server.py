@@ -210,6 +210,20 @@ async def test_an_idle_connection_is_closed_in_time(config: Tree, tmp_path: Path
         assert await asyncio.to_thread(wait) == b""
 
 
+async def test_who_takes_nothing_of_the_gateways_own_answers_is_cut_off(config: Tree, tmp_path: Path) -> None:
+    path = tmp_path / "agw.sock"
+    config["server"] |= {"host": f"unix:{path}", "write_seconds": "200ms"}
+    async with serving(config, tmp_path) as running:
+        (edge,) = running.gateway._edges
+        _, writer = await asyncio.open_unix_connection(str(path), limit=1)  # without a key: anybody could do so
+        (downstream,) = await running.until(lambda: edge.lane.connections)
+        downstream.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        writer.write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        await running.until(lambda: not edge.lane.connections)
+        assert 0 < len(running.receipts()) < 1000
+        writer.close()
+
+
 async def test_a_drain_lets_what_runs_finish_and_serves_nothing_new(
     config: Tree, upstream: Upstream, tmp_path: Path
 ) -> None:

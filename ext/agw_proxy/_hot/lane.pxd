@@ -281,6 +281,8 @@ cdef class Downstream(Wire):
     cdef Chunks body_chunks
     cdef bint chunked, fed, was_answered, poisoned
     cdef bint tunnel                    # it has switched protocols: aiohttp gets all that comes
+    cdef int64_t handed                 # bytes that aiohttp has written
+    cdef int64_t taken                  # of these, when the client was last seen to wait
     cdef Door door
     # The exchange
     cdef uint64_t serial

@@ -50,11 +50,13 @@ cdef class Downstream(Wire):
     def pause_writing(self):
         self.queued = True
         if self.state == FULL:
+            expect_reading(self)
             self.handler.pause_writing()
 
     def resume_writing(self):
         self.queued = False
         if self.state == FULL:
+            self.due = 0
             self.handler.resume_writing()
         elif self.state == HEAD:
             self.lane.now = now_ns()
@@ -131,6 +133,7 @@ cdef class Downstream(Wire):
     def write(self, bytes data not None):
         """Of aiohttp's answer."""
         if self.transport is not None:
+            self.handed += PyBytes_GET_SIZE(data)
             self.send_bytes(data)
 
     def close(self):

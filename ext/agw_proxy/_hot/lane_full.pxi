@@ -68,12 +68,37 @@ cdef int client_expired(Downstream d, uint64_t now) except -1:
         if d.transport is not None:
             d.transport.abort()
         return 0
+    if d.state == FULL:
+        return not_read(d)
     if d.running:
         return answer_expired(d, now)
     return 0
 
 
 # -- the full lane
+
+cdef int expect_reading(Downstream d) except -1:
+    """aiohttp's answer waits for its client, which has so long to take some of it. A WebSocket has clocks of its own."""
+    if d.tunnel:
+        return 0
+    d.taken = taken_of(d)
+    return d.lane.wheel.arm(d, now_ns() + d.lane.policy.write_ns)
+
+
+cdef int64_t taken_of(Downstream d) except? -1:
+    """Of what aiohttp has written, the bytes that the socket has taken; below 0 where older ones wait before them."""
+    return d.handed - <int64_t>d.transport.get_write_buffer_size()
+
+
+cdef int not_read(Downstream d) except -1:
+    """So much time has passed: a client that takes nothing is cut off."""
+    if not d.queued or d.tunnel or d.transport is None:
+        return 0
+    if taken_of(d) > d.taken:
+        return expect_reading(d)
+    d.transport.abort()             # connection_lost does the rest
+    return 0
+
 
 cdef int hand_over(
     Downstream d, str reason, RequestHead *head, const unsigned char *data, Py_ssize_t size, bytes owner
@@ -99,8 +124,9 @@ cdef int hand_over(
         d.handler = d.lane.shell.adopt(d)
     carried, d.carried = d.carried, None
     d.handler.expect(carried)
-    if d.queued:
-        d.handler.pause_writing()   # of the heartbeats that have gone out
+    if d.queued:                    # of the heartbeats that have gone out
+        expect_reading(d)
+        d.handler.pause_writing()
     return feed_handler(d, data, size, owner, head.size)
 
 
