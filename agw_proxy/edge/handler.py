@@ -175,7 +175,7 @@ class Handler:
             asked = fields_of(query)
             response = await self.runs.serve(self, exchange, request, endpoint.run, values, asked, state, self._bodies)
         elif upgrade and endpoint.relay is not None and endpoint.relay.turns:
-            response = await Turns(self, exchange, request, state, self._bodies, self._accounts).serve()
+            response = await Turns(self, exchange, request, self._state, self._bodies, self._accounts).serve()
         elif endpoint.relay is not None:
             carried = exchange.carried
             inner = exchange.within is not None  # what a run needs for an answer that is under way

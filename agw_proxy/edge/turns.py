@@ -9,6 +9,7 @@ import contextlib
 import math
 import secrets
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from aiohttp import WSMsgType, web
 from agw_proxy.api.endpoint import Endpoint
 from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.body import Bodies
-from agw_proxy.edge.chains import Begun, Chains, answered
+from agw_proxy.edge.chains import MAX_LANES, Begun, Chains, answered
 from agw_proxy.edge.conversation import Clocks, Conversation, End
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.full_lane import Connection
@@ -47,7 +48,8 @@ from agw_proxy.errors import (
 from agw_proxy.upstreams.websocket import AWAY, BROKEN, CLOSE_SECONDS, MAX_MESSAGE_BYTES, Message
 
 MAX_SESSION_SECONDS = 3600.0  # as OpenAI's; also the longest silence
-MAX_WAITING = 1  # messages that wait for the turn before them; then no more are read
+MAX_WAITING = MAX_LANES  # messages that wait for the turn before them; then no more are read, pings neither
+MAX_WAITING_BYTES = 1024 * 1024  # of these together; a longer one waits alone
 MAX_UNSENT = 2  # events that the client has not taken; then no more are read of the upstream
 MAX_LANE_CHARS = 256  # of a ``stream_id``
 OUT_OF_TIME = "websocket_connection_limit_reached"  # the code on which clients connect anew
@@ -84,6 +86,36 @@ class Kept:
         self._bodies.held += size
 
 
+class Waiting:
+    """Messages that wait for the turn before them. One task puts them there, one gets them."""
+
+    def __init__(self) -> None:
+        self._messages: deque[bytes] = deque()
+        self._bytes = 0
+        self._changed = asyncio.Event()
+
+    async def put(self, data: bytes) -> None:
+        """One more; returns once there is room for it."""
+        while self._messages and (len(self._messages) >= MAX_WAITING or self._bytes + len(data) > MAX_WAITING_BYTES):
+            await self._change()
+        self._messages.append(data)
+        self._bytes += len(data)
+        self._changed.set()
+
+    async def get(self) -> bytes:
+        """The first of them."""
+        while not self._messages:
+            await self._change()
+        data = self._messages.popleft()
+        self._bytes -= len(data)
+        self._changed.set()
+        return data
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
 class Turns:
     """One connection, from its checked head to its end. For ``Conversation`` it is the other side."""
 
@@ -92,16 +124,16 @@ class Turns:
         serve: Serve,
         exchange: Exchange,
         request: web.BaseRequest,
-        state: State,
+        state: Callable[[], State],
         bodies: Bodies,
         accounts: Accounts,
     ) -> None:
-        """``serve``: answers a request, as the handler does. ``exchange``: the connection's."""
+        """``serve``: answers a request, as the handler does. ``exchange``: the connection's. ``state``: in force now."""
         self._serve, self._exchange, self._request = serve, exchange, request
         self._state, self._accounts = state, accounts
         self._most = min(bodies.bounds.max_body_bytes, MAX_MESSAGE_BYTES)
         self._chains = Chains(Kept(bodies))
-        self._asked: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
+        self._asked = Waiting()
         self._said: asyncio.Queue[Message] = asyncio.Queue(MAX_UNSENT)
         self._idle = True
         """No turn is under way: a client that just goes has got all that it asked for."""
@@ -116,7 +148,7 @@ class Turns:
         return await self._said.get()
 
     async def send(self, kind: WSMsgType, data: bytes) -> None:
-        """See ``Side``: a message of the client's. Waits while one is waiting already."""
+        """See ``Side``: a message of the client's. Waits while too many are waiting already."""
         if kind is WSMsgType.PING:
             if self._said.empty():
                 self._said.put_nowait(Message(WSMsgType.PONG, data))
@@ -144,7 +176,7 @@ class Turns:
         if isinstance(request.protocol, Connection):
             request.protocol.downstream.upgraded()
         client = ClientSide(accepted, request)
-        write_seconds = self._state.settings.server.write_seconds
+        write_seconds = self._state().settings.server.write_seconds
         conversation = Conversation(
             client,
             self,
@@ -269,12 +301,12 @@ class Turns:
         name = turn.trail[-1].upstream if turn is not None and turn.trail else None
         return any(
             service.upstream.name == name and "responses" in service.speaks and service.keeps
-            for service in self._state.services
+            for service in self._state().services
         )
 
     def _kept(self, response: Tree) -> bool:
         """The gateway has it, whoever has answered."""
-        store = self._state.settings.store
+        store = self._state().settings.store
         return store is not None and store.keeps and response.get("store") is True
 
     async def _prepare(self, tree: Tree, lane: str | None, begun: Begun | None) -> None:

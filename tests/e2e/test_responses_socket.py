@@ -192,15 +192,17 @@ async def test_a_warm_up_asks_nobody_and_is_known_to_the_next_turn(gateway: Gate
 async def test_one_turn_at_a_time_in_their_order(gateway: Gateway, upstream: Upstream) -> None:
     go, behaviour = gate(plays(SCENES["text"]))
     upstream.script(behaviour)
-    async with talking(gateway) as talk:
-        for word in ("one", "two", "three"):
+    async with talking(gateway, autoping=False) as talk:
+        for word in ("one", "two", "three", "four"):
             await talk.say(model="chat-1", input=word)
-        await asyncio.to_thread(upstream.wait, 1)
+        await talk.ws.ping(b"here?")  # which ``websockets`` cuts a connection for that says nothing for 20 s
+        heard = await talk.ws.receive(timeout=20)
+        assert (heard.type, bytes(heard.data)) == (WSMsgType.PONG, b"here?")
         go.set()
-        for _ in range(3):
+        for _ in range(4):
             assert (await talk.events())[-1]["type"] == "response.completed"
     said = [orjson.loads(asked.body)["messages"][0]["content"] for asked in upstream.requests]
-    assert said == ["one", "two", "three"]
+    assert said == ["one", "two", "three", "four"]
 
 
 @pytest.mark.parametrize(
@@ -383,6 +385,23 @@ async def test_a_drain_ends_idle_connections_at_once_and_running_turns_in_time(s
             assert (await busy.events())[-1]["type"] == "response.completed"
             assert await busy.end() == 1001
         assert await asyncio.to_thread(gateway.wait) == 0
+
+
+async def test_what_an_upstream_stores_is_known_also_where_it_came_with_a_reload(shared_upstream: Upstream) -> None:
+    shared_upstream.reset()
+    shared_upstream.default = plays(SCENES["text"])
+    chat, *others = upstreams(shared_upstream.url)
+    config = configuration(chat)
+    with Gateway(config) as gateway:
+        async with talking(gateway) as talk:
+            await talk.turn(model="chat-1", input="x")
+            gateway.write({**config, "upstreams": [chat, *others]})
+            gateway.process.send_signal(signal.SIGHUP)
+            gateway.until(lambda: [line for line in gateway.logs() if line["event"] == "config.reloaded"], "no reload")
+            known = (await talk.turn(model="responses-1", input="first words"))["response"]["id"]
+            await talk.turn(model="responses-1", input="second words", previous_response_id=known)
+    assert shared_upstream.last.json["previous_response_id"] == known
+    assert b"first words" not in shared_upstream.last.body
 
 
 async def test_where_it_is_switched_off_an_upgrade_is_426_at_once(shared_upstream: Upstream) -> None:

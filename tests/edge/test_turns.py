@@ -12,7 +12,14 @@ from aiohttp.test_utils import make_mocked_request
 from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.body import Bodies
 from agw_proxy.edge.exchange import Bounds, Exchange
-from agw_proxy.edge.turns import MAX_SESSION_SECONDS, OUT_OF_TIME, Kept, Turns
+from agw_proxy.edge.turns import (
+    MAX_SESSION_SECONDS,
+    MAX_WAITING,
+    MAX_WAITING_BYTES,
+    OUT_OF_TIME,
+    Kept,
+    Turns,
+)
 from agw_proxy.upstreams.websocket import AWAY
 
 NOTHING: Any = None
@@ -40,16 +47,20 @@ async def test_a_ping_of_the_relays_own_is_answered_so_that_a_long_turn_is_not_c
         await asyncio.wait_for(side.receive(), 0)
 
 
-async def test_one_message_waits_and_then_no_more_are_taken() -> None:
+@pytest.mark.parametrize(("size", "most"), [(2, MAX_WAITING), (MAX_WAITING_BYTES // 4, 4), (MAX_WAITING_BYTES * 2, 1)])
+async def test_as_many_messages_wait_as_there_are_lanes_and_of_long_ones_fewer(size: int, most: int) -> None:
     side = turns()
-    await side.send(WSMsgType.TEXT, b"{}")
-    second = asyncio.ensure_future(side.send(WSMsgType.TEXT, b"{}"))
+    message = b"{}".ljust(size)
+    for _ in range(most):
+        async with asyncio.timeout(10):
+            await side.send(WSMsgType.TEXT, message)  # so that a ping behind them is heard
+    late = asyncio.ensure_future(side.send(WSMsgType.TEXT, message))
     await asyncio.sleep(0)
-    assert not second.done()
+    assert not late.done()
     work = asyncio.ensure_future(side._work())
-    for _ in range(2):
+    for _ in range(most + 1):
         assert orjson.loads((await side.receive()).data)["status"] == 400
-    await second
+    await late
     work.cancel()
 
 

@@ -86,7 +86,7 @@ cdef int expect_reading(Downstream d) except -1:
 
 
 cdef int64_t taken_of(Downstream d) except? -1:
-    """Of what aiohttp has written, the bytes that the socket has taken; below 0 where older ones wait before them."""
+    """Of what aiohttp has written, the bytes that the socket has taken; below 0 where others wait before them."""
     return d.handed - <int64_t>d.transport.get_write_buffer_size()
 
 
