@@ -73,7 +73,7 @@ async def keep_whole(opened: Opened, keeper: Keeper) -> bool:
     kept = await keeper.keep(tree)
     made = _told(tree, keeper.told, kept=kept)
     if made != tree:
-        opened.first = orjson.dumps(made)
+        opened.first = _written(made) or opened.first
     opened.reply = Whole(opened.reply, len(opened.first))
     return kept
 
@@ -167,7 +167,7 @@ class Keeping(PassedOn):
             whole = {**response, "output": self._items} if told_before else response
             kept = not (told_before and self._items_bytes > MAX_ANSWER_BYTES) and await self._keeper.keep(whole)
         made = _told(response, told, kept=kept)
-        return orjson.dumps({**tree, "response": made}) if made != response else None
+        return _written({**tree, "response": made}) if made != response else None
 
     def _done(self, tree: Tree, size: int) -> None:
         """Some leave out of the last event what they have said before."""
@@ -179,6 +179,14 @@ class Keeping(PassedOn):
 
 def _told(response: Tree, told: Mapping[str, Any], *, kept: bool) -> Tree:
     return {**response, **told, **({} if kept else {"store": False})}
+
+
+def _written(tree: Tree) -> bytes | None:
+    """None for one that is nested more deeply than can be written, though it could be read: it goes on as it came."""
+    try:
+        return orjson.dumps(tree)
+    except orjson.JSONEncodeError:
+        return None
 
 
 def _boundary(held: bytes | bytearray, start: int) -> int:

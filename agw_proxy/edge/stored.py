@@ -249,12 +249,18 @@ class Recalled:
     async def keep(self, response: Tree) -> bool:
         """See ``Keeper``."""
         told = self.told if self._seed is None else {**self.told, **in_background(self._seed)}
-        apart = taken_apart(response, told)
         what = told.get("id", response.get("id"))
-        if apart is None or not isinstance(what, str) or not (self._lists or self._appends):
+        if not isinstance(what, str) or not (self._lists or self._appends):
             return True
-        head, output = apart
-        items = [*self._asked, *(item_of(tree, answered=True) for tree in output)]
+        try:
+            apart = taken_apart(response, told)
+            if apart is None:
+                return True
+            head, output = apart
+            items = [*self._asked, *(item_of(tree, answered=True) for tree in output)]
+        except orjson.JSONEncodeError:  # it is nested more deeply than can be written
+            self._counted.dropped("response")
+            return False
         before = self._previous if self._conversation is None or self._past.upto < 0 else self._conversation
         turn = Turn(what, before, self._past.upto, head, items)
         appends = self._conversation if self._appends else None

@@ -130,6 +130,17 @@ async def test_an_event_that_never_ends_is_passed_on(monkeypatch: pytest.MonkeyP
     assert len(await reply.read()) == 1206
 
 
+async def test_what_is_nested_too_deeply_to_be_written_again_goes_out_as_it_came() -> None:
+    deep = b"[" * 500 + b"]" * 500  # which can be read
+    told = Shelf(keeps=False, told={"previous_response_id": "resp_0"})
+    text = frames(metadata=0).replace(b'"metadata":0', b'"metadata":' + deep)
+    assert (await passed(text, 64, told)).endswith(text[text.index(b"event: response.output_item.done") :])
+    answer = opened(orjson.dumps({**RESPONSE, "metadata": 0}).replace(b"0", deep))
+    first = answer.first
+    assert not await keep_whole(answer, told)
+    assert answer.first == first
+
+
 def opened(*pieces: bytes) -> Opened:
     reply = Pieces(list(pieces[1:]))
     return Opened(reply, TARGET, None, pieces[0])
