@@ -1,7 +1,5 @@
 """Whether a request has to do with runs in the background. What is done then, ``runs`` does: imported only where it is."""
 
-import asyncio
-import sys
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
@@ -21,6 +19,7 @@ from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.state import State
 from agw_proxy.edge.storing import Storing
 from agw_proxy.errors import CallerError
+from agw_proxy.upstreams.asking import ready
 
 if TYPE_CHECKING:
     from agw_proxy.edge.runs import Runs
@@ -107,14 +106,9 @@ class Background:
             await self._runs.close()
 
     async def _open(self) -> "Runs":
-        if "agw_proxy.edge.runs" not in sys.modules:
-            await asyncio.get_running_loop().run_in_executor(None, _import)
+        await ready("agw_proxy.edge.runs")
         if self._runs is None:
             from agw_proxy.edge.runs import Runs  # noqa: PLC0415  it brings SQLite and dialects
 
             self._runs = Runs(self._path, self._settings)
         return self._runs
-
-
-def _import() -> None:
-    from agw_proxy.edge import runs  # noqa: F401, PLC0415  likewise

@@ -1,7 +1,6 @@
 """Whether there is a store for Responses, and its file. What is done with it, ``stored`` does: imported only where there is one."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.lane import STORED_PATHS
 from agw_proxy.edge.state import State
 from agw_proxy.observe.metrics import Metrics
+from agw_proxy.upstreams.asking import ready
 
 if TYPE_CHECKING:
     from agw_proxy.edge.sessions import Sessions
@@ -79,8 +79,7 @@ class Storing:
         store = state.settings.store
         if store is None or not store.keeps:
             return None
-        if "agw_proxy.edge.stored" not in sys.modules:
-            await asyncio.get_running_loop().run_in_executor(None, _import)
+        await ready("agw_proxy.edge.stored")  # it brings a dialect
         from agw_proxy.store.responses import Responses  # noqa: PLC0415  SQLite only where it is needed
 
         meant = (store.path, store.max_mb, store.retention)
@@ -88,7 +87,3 @@ class Storing:
             path = store.path or self._folder / FILE
             self._opened = meant, Responses(path, store.max_mb << 20, store.retention)
         return self._opened[1]
-
-
-def _import() -> None:
-    from agw_proxy.edge import stored  # noqa: F401, PLC0415  it brings a dialect

@@ -1,12 +1,15 @@
 """Imports aiohttp, and what translates: when it is first needed, off the loop's thread, and without the TLS contexts that it makes on import."""
 
 import asyncio
+import importlib
 import ssl
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 _importing = threading.Lock()
+_imported: set[str] = set()  # what ``ready`` has seen whole
 
 
 def import_aiohttp() -> None:
@@ -39,22 +42,29 @@ def import_aiohttp() -> None:
             del ssl.SSLContext.set_default_verify_paths  # the inherited one again
 
 
-def _import_client() -> None:
-    import_aiohttp()
-    from agw_proxy.upstreams import client  # noqa: F401, PLC0415  likewise
+async def ready(module: str, before: Callable[[], None] | None = None) -> None:
+    """Return when ``module`` can be imported at once; ``before`` is called before it is, off the loop too.
+
+    That it stands in ``sys.modules`` says nothing: another request's import of it may be under way, and who then imports it on
+    the loop stops the loop until that is done.
+    """
+    if module in _imported:
+        return
+
+    def load() -> None:
+        if before is not None:
+            before()
+        importlib.import_module(module)
+
+    await asyncio.get_running_loop().run_in_executor(None, load)
+    _imported.add(module)
 
 
 async def client_ready() -> None:
     """Return when ``upstreams.client`` can be imported at once."""
-    if "agw_proxy.upstreams.client" not in sys.modules:
-        await asyncio.get_running_loop().run_in_executor(None, _import_client)
-
-
-def _import_translating() -> None:
-    from agw_proxy.upstreams import translating  # noqa: F401, PLC0415  likewise
+    await ready("agw_proxy.upstreams.client", import_aiohttp)
 
 
 async def translating_ready() -> None:
     """Return when ``upstreams.translating`` can be imported at once: it brings all dialects, for a tenth of a second."""
-    if "agw_proxy.upstreams.translating" not in sys.modules:
-        await asyncio.get_running_loop().run_in_executor(None, _import_translating)
+    await ready("agw_proxy.upstreams.translating")
