@@ -223,7 +223,7 @@ class Handler:
         """A request that goes to an upstream."""
         body: bytes | None = None
         seen: Peek | None = None
-        held = 0
+        held = front = 0
         fallbacks: tuple[str, ...] = ()
         kind = request.headers.get("Content-Type", "").split(";", 1)[0].strip().lower()
         by_model = relay.model_paths is None or (request.method == "POST" and path in relay.model_paths)
@@ -245,7 +245,6 @@ class Handler:
             check_json(request)
             body = await self._bodies.read(request, exchange)
             held = len(body)
-        front = 0
         recalled = None
         try:
             if body is not None:
@@ -282,6 +281,7 @@ class Handler:
                 asked = path, query, body if recalled is None else recalled.original
                 keeps = recalled is not None and recalled.keeps
                 share = await self._reuse.look(exchange, request, relay, state, routed, asked, fallbacks, keeps=keeps)
+                del asked
             asking = self._asking(exchange, relay, state, request, path, body if by_model else None, seen)
             routed = await asking.admitted(routed)
             exchange.admit()
@@ -350,11 +350,11 @@ class Handler:
             finally:
                 exchange.upstream_ns = time.monotonic_ns() - begun
                 exchange.waited += exchange.upstream_ns
-            call.body = call.stored = None
+            call.body, call.stored, call.memo = None, None, {}
             await asking.opened(opened)
             await self._affinity.watch(exchange, opened, state, relay, path, routed)
             if recalled is not None:
-                await recalled.watch(exchange, opened, state, shared=share is not None)
+                await recalled.watch(exchange, opened, state, self._bodies, shared=share is not None)
         finally:
             if body is not None:
                 self._bodies.free(held)

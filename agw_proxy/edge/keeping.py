@@ -38,6 +38,10 @@ class Keeper(Protocol):
         """Whether it is kept, if it is to be."""
         ...
 
+    def leave(self) -> None:
+        """The stream is over, whichever way; may be told more than once."""
+        ...
+
 
 class Whole(PassedOn):
     """A Reply of which everything has been read and is to be sent first."""
@@ -128,6 +132,11 @@ class Keeping(PassedOn):
             if whole or self._reply.ended:
                 return await self.see(whole)
             progress = False  # part of an event is nothing yet that would put the clock off
+
+    def close(self) -> None:
+        """See ``types.Reply``."""
+        super().close()
+        self._keeper.leave()
 
     async def see(self, chunk: bytes) -> bytes:
         """What goes to the caller for these bytes, once what they end is kept."""

@@ -160,6 +160,7 @@ class Recalled:
         self._rebuilt = self._once = False
         self._past = Past()
         self._asked: list[Item] = []
+        self._leave: Callable[[], None] | None = None
         self.told: Tree = {}
         self.body = self.original = b""
         """As it goes on, and as it came."""
@@ -218,10 +219,11 @@ class Recalled:
             return not_kept(shown(what), "Conversation")
         return PreviousNotFound(f"Previous response with id '{shown(what)}' not found.", param="previous_response_id")
 
-    async def watch(self, exchange: Exchange, opened: Opened, state: State, *, shared: bool) -> None:
+    async def watch(self, exchange: Exchange, opened: Opened, state: State, bodies: Bodies, *, shared: bool) -> None:
         """Have the answer kept on its way, where it is to be. Raises UpstreamError where it breaks before it has begun to go out.
 
-        ``shared``: others may get the same one, and each of them may be the only one who gets it whole.
+        ``bodies``: count what is held of the request until a stream has ended. ``shared``: others may get the same answer,
+        and each of them may be the only one who gets it whole.
         """
         self._once = shared
         service = state.services[opened.target.upstream]
@@ -238,6 +240,9 @@ class Recalled:
         try:
             if opened.stream is not None:
                 await Keeping(opened.reply, self).begin(opened, opened.stream)
+                held = sum(len(item.body) for item in self._asked)
+                bodies.held += held
+                self._leave = functools.partial(bodies.free, held)
             elif content_type(opened.reply) != b"application/json" or opened.reply.status != 200:
                 return
             elif not await keep_whole(opened, self):
@@ -245,6 +250,13 @@ class Recalled:
         except BaseException:
             opened.abandon()
             raise
+
+    def leave(self) -> None:
+        """See ``Keeper``."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            self._asked = []
+            leave()
 
     async def keep(self, response: Tree) -> bool:
         """See ``Keeper``."""

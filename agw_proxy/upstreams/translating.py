@@ -70,7 +70,7 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
         model=request.model,
         now=int(time.time()),
         include_usage=True,
-        request=request,
+        request=_outlines(request),
         told={} if stored is None else dict(stored.told),
         clock=time.time,
     )
@@ -132,6 +132,12 @@ def _read(form: Form, call: Call) -> Request:
         raise InvalidJSON(f"The body cannot be translated for the model's upstream: {error}") from None
     call.memo[_REQUEST] = request
     return request
+
+
+def _outlines(request: Request) -> Request:
+    """What answers tell of it. What has been said, but for the system's words in front, need not be held for so long."""
+    first = request.messages[:1]
+    return msgspec.structs.replace(request, messages=first if first and first[0].role == "system" else [])
 
 
 def _as_called(param: str | None, form: Form) -> str | None:

@@ -29,6 +29,7 @@ ROUNDS = 12  # between two looks
 STRAY_OBJECTS = 60  # of all types together, between two looks: timers and caches of the loop in another phase
 STRAY_BYTES = 96 * 1024
 WARM_ROUNDS = 2
+LARGE_BYTES = 4 << 20  # of a request
 MILLION = 1_000_000
 STRAIN_MS = 10_000
 STRAY_RSS_BYTES = 2 << 20  # under 3 bytes a request
@@ -155,6 +156,47 @@ async def test_a_failed_request_lets_go_of_its_body_at_once(
             assert census()["agw_proxy.types.Call"] - before <= 1  # the last one's task may not have ended yet
         finally:
             gc.enable()
+
+
+def begin(running: Running, path: str, words: str) -> Connection:
+    """A client that has the first words of a stream that goes on."""
+    said: Tree = {"input": words} if path == "responses" else {"messages": [{"role": "user", "content": words}]}
+    connection = running.connect()
+    connection.send("POST", f"/v1/{path}", {"model": "lasting", "stream": True, **said}, bearer(APP_KEY))
+    assert connection.head().status == 200
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [("chat/completions", False), ("responses", False), ("responses", True)],
+    ids=["as-it-is", "translated", "kept"],
+)
+async def test_what_a_stream_under_way_holds_of_its_request_counts_as_a_body(
+    config: Tree, tmp_path: Path, path: str, kept: bool
+) -> None:
+    config["server"]["lane"] = "full"
+    config["upstreams"][0]["speaks"] = ["chat"]
+    config["timeouts"] = {"first_byte": "60s", "between_bytes": "60s", "total": "120s"}
+    if kept:
+        config["store"] = {}
+    async with serving(config, tmp_path) as running:
+        (edge,) = running.gateway._edges
+        (await asyncio.to_thread(begin, running, path, "warm")).close()
+        await running.until(lambda: not running.gateway.active)
+        tracemalloc.start()
+        try:
+            connection = await asyncio.to_thread(begin, running, path, "x" * LARGE_BYTES)
+            gc.collect()
+            ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/agw_proxy/*")])
+        finally:
+            tracemalloc.stop()
+        large = [item for item in ours.statistics("lineno") if item.size > LARGE_BYTES // 2]
+        assert len(large) == int(kept), large
+        assert (edge.lane.held >= LARGE_BYTES) is kept
+        connection.close()
+        await running.until(lambda: not running.gateway.active)
+        assert edge.lane.held == 0
 
 
 @pytest.mark.full

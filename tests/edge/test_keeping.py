@@ -47,11 +47,15 @@ class Shelf:
     def __init__(self, *, keeps: bool = True, told: Tree | None = None) -> None:
         self.told: Tree = told or {}
         self.kept: list[Tree] = []
+        self.left = False
         self._keeps = keeps
 
     async def keep(self, response: Tree) -> bool:
         self.kept.append(response)
         return self._keeps
+
+    def leave(self) -> None:
+        self.left = True
 
 
 def event(name: str, end: bytes = b"\n", *, named: bool = True, **body: object) -> bytes:
