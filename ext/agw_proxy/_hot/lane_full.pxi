@@ -78,7 +78,7 @@ cdef int client_expired(Downstream d, uint64_t now) except -1:
 # -- the full lane
 
 cdef int expect_reading(Downstream d) except -1:
-    """aiohttp's answer waits for its client, which has so long to take some of it. A WebSocket has clocks of its own."""
+    """aiohttp's answer waits for its client, which has so long to take some of it. A WebSocket has its own clocks."""
     if d.tunnel:
         return 0
     d.taken = taken_of(d)
