@@ -120,8 +120,8 @@ class Chains:
 def items_of(given: object) -> tuple[bytes, ...]:
     """A request's ``input`` as items; what is none of it stays for the upstream's own judgement."""
     if isinstance(given, str):
-        return (orjson.dumps({"type": "message", "role": "user", "content": given}),)
-    return tuple(orjson.dumps(item) for item in given) if isinstance(given, list) else ()
+        return (_encoded({"type": "message", "role": "user", "content": given}),)
+    return tuple(map(_encoded, given)) if isinstance(given, list) else ()
 
 
 def answered(items: Sequence[object], *, native: bool, stored: bool) -> tuple[bytes, ...]:
@@ -141,4 +141,9 @@ def answered(items: Sequence[object], *, native: bool, stored: bool) -> tuple[by
                 else item
                 for item in found
             ]
-    return tuple(orjson.dumps(item) for item in found)
+    return tuple(map(_encoded, found))
+
+
+def _encoded(item: object) -> bytes:
+    """As JSON, to be kept: a copy, since what orjson gives goes on taking all that it has reserved, many times its size."""
+    return bytes(memoryview(orjson.dumps(item)))

@@ -1,5 +1,6 @@
 """What a connection remembers of its turns, and how it is put together again."""
 
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -138,3 +139,14 @@ def test_thoughts_that_only_a_store_would_know_do_not_go_back(native: bool, stor
 def test_encrypted_thoughts_go_back_as_they_are() -> None:
     thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
     assert [orjson.loads(text) for text in answered([thought], native=True, stored=False)] == [thought]
+
+
+def test_what_is_remembered_takes_hardly_more_memory_than_it_counts_for() -> None:
+    said = [{"type": "message", "role": "user", "content": "x" * 100}] * 500
+    tracemalloc.start()
+    try:
+        items = (*items_of(said), *answered(said, native=False, stored=True))
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken < 2 * sum(map(len, items))
