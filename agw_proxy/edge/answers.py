@@ -163,7 +163,8 @@ class Recording:
             self._add(self._stream.finish())
         if self._pieces is None:
             return None
-        body = b"".join(self._pieces)
+        # A copy, also of a single piece: it may take many times its size, since it was written in room to spare.
+        body = b"".join((*self._pieces, b""))
         good = self._good_stream(self._stream) if self._stream is not None else self._good_document(body)
         good = good and not (self._picky and ONE_NOT_GOOD.search(body))
         if not good:

@@ -1,6 +1,7 @@
 """Kept answers: whatever the chunks, the kept bytes are those that were relayed."""
 
 import itertools
+import tracemalloc
 from typing import cast
 
 import pytest
@@ -171,3 +172,15 @@ async def test_a_replayed_stream_is_read_as_a_stream() -> None:
     opened.stream.feed(await opened.reply.read())
     assert opened.stream.done
     opened.end(None)
+
+
+def test_a_kept_answer_takes_no_more_memory_than_it_counts_for() -> None:
+    text = "x" * 100_000
+    tracemalloc.start()
+    try:
+        entry = recorded([encode(completion(text))], JSON)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert entry is not None
+    assert taken < 2 * entry.size
