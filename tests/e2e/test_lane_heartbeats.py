@@ -56,12 +56,12 @@ def gateway(lane: str, shared_upstream: Upstream, mute: str) -> Iterator[Gateway
 
 
 def whole(connection: Connection, gateway: Gateway, form: str, model: str) -> bytes:
-    """The bytes of a stream that nobody waits for, on a connection that has been used before."""
+    """The bytes of a stream on a connection that has been used before, without what a slow machine may make it wait for."""
     connection.send("POST", PATHS[form], asked(form, model), gateway.headers())
     reply = connection.head()
     text = b"".join(connection.pieces(reply))
     assert reply.complete
-    return text
+    return text.replace(PING if form == "messages" else COMMENT, b"")
 
 
 @pytest.mark.parametrize("form", PATHS)
