@@ -114,7 +114,7 @@ class Handler:
             return self.refuse(exchange, request, exchange.cancelled())
         except Exception as defect:
             self._accounts.defect(exchange, defect)
-            if request.writer.output_size > 0:
+            if request.writer.output_size > 0 and exchange.fail is None:
                 exchange.error = InternalError("The gateway failed within an answer.")
                 raise  # aiohttp closes the connection: nothing more can be said on it
             return self.refuse(

@@ -12,6 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from agw_proxy._hot.route import Target
 from agw_proxy._hot.sse import Stream
+from agw_proxy.edge import handler
 from agw_proxy.edge.answers import Entry, Replay
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.heartbeat import Heartbeat
@@ -80,6 +81,32 @@ async def test_a_drain_ends_an_answer_of_nothing_but_heartbeats_as_a_broken_one(
     assert rest.count(b"event: error\n") == 1
     assert not rest.endswith(b"0\r\n\r\n")
     assert [(line["status"], line["outcome"]) for line in receipts] == [(200, "gateway_draining")]
+
+
+async def test_a_defect_behind_a_heartbeat_is_told_in_the_stream_too(
+    beating: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = asyncio.Event()
+
+    async def broken(*_: object, **__: object) -> Opened:
+        await heard.wait()
+        raise RuntimeError("inner words")
+
+    monkeypatch.setattr(handler, "open_first", broken)
+    async with serving(beating, tmp_path) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
+        writer.write(asking("1.1"))
+        async with asyncio.timeout(20):
+            await reader.readuntil(COMMENT)
+            heard.set()
+            rest = await reader.read()
+        writer.close()
+        line = await running.receipt()
+        running.log.lines.clear()
+    assert rest.count(b"event: error\n") == 1
+    assert b"inner words" not in rest
+    assert not rest.endswith(b"0\r\n\r\n")
+    assert (line["status"], line["outcome"]) == (200, "gateway_internal")
 
 
 async def test_an_http_1_0_client_gets_none_and_so_a_real_status(
