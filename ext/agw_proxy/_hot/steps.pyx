@@ -11,7 +11,6 @@ from collections.abc import Coroutine
 
 from cpython.contextvars cimport get_value
 from cpython.object cimport PyObject
-from libc.stdint cimport uint64_t
 
 cdef extern from "Python.h":
     int PyIter_Send(object iterator, object sent, PyObject** given) except -1   # 0: it has returned; 1: it goes on
@@ -43,12 +42,6 @@ cdef inline double _now() noexcept nogil:
 
 
 cdef class Step:
-    cdef public object run
-    cdef public object hears
-    cdef readonly double began
-    cdef readonly uint64_t number
-    cdef readonly double most
-
     def __cinit__(self):
         self.most = 0.2
 
@@ -58,9 +51,6 @@ cdef Step step = STEP
 
 
 cdef class Contained:
-    cdef object _inner
-    cdef object _run
-
     def __cinit__(self, inner, run=None):
         self._inner = inner
         self._run = run
@@ -122,9 +112,6 @@ Coroutine.register(Contained)
 
 
 cdef class Tasks:
-    cdef object _current
-    cdef object _serving
-
     def __cinit__(self, current, serving):
         self._current = current
         self._serving = serving
