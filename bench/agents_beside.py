@@ -99,9 +99,10 @@ class Busy:
         self._thread.join()
 
 
-def children(pid: int) -> list[int]:
-    """Of a process, the oldest first."""
-    return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+def workers(log: Path) -> list[int]:
+    """Their pids, by their numbers: those that relay come first."""
+    told = [json.loads(line) for line in log.read_text().splitlines() if '"worker.ready"' in line]
+    return [line["pid"] for line in sorted(told, key=lambda line: line["worker"])]
 
 
 def pin(pid: int, core: int, nice: int = 0) -> None:
@@ -140,7 +141,7 @@ def gateway(folder: Path, upstream: int) -> Iterator[tuple[int, int, int]]:
     sections = {"agents": {"paths": [str(agents.parent)], "workers": 1, "concurrent": RUNS}}
     made = rules.Gateway(folder, upstream, {"beside": {}}, sections)
     try:
-        relay, apart = children(made.process.pid)[:2]
+        relay, apart = workers(made.log)
         yield made.port, relay, apart
     finally:
         made.process.send_signal(signal.SIGTERM)

@@ -80,19 +80,19 @@ class Gateway:
         file.write_text(yaml.safe_dump(tree))
         file.chmod(0o600)
         env = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
-        self._log = folder / "log"
+        self.log = folder / "log"
         command = [*self.command, sys.executable, "-m", "agw_proxy", "serve", "--config", str(file)]
-        with self._log.open("wb") as log:
+        with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         self.port = self._ready()
 
     def _ready(self) -> int:
         while True:
-            for line in self._log.read_text().splitlines():
+            for line in self.log.read_text().splitlines():
                 if '"server.ready"' in line:
                     return int(json.loads(line)["url"].split(":")[2].split("/")[0])
             if self.process.poll() is not None:
-                raise RuntimeError(self._log.read_text())
+                raise RuntimeError(self.log.read_text())
             time.sleep(0.05)
 
     def turn(self, load: Path, request: Path, name: str, milliseconds: int) -> tuple[float, float] | None:

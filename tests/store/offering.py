@@ -1,6 +1,6 @@
 """A node as a process of its own: offers requests without pause and prints when each that passed did.
 
-python -m tests.store.offering URL NAME SECONDS ALGORITHM AMOUNT PERIOD_MS
+python -m tests.store.offering URL NAME SECONDS ALGORITHM AMOUNT PERIOD_MS TIMEOUT
 """
 
 import asyncio
@@ -15,20 +15,21 @@ from agw_proxy._hot.limit import PER_KEY, REQUESTS, Rule
 from agw_proxy.config.storage import Redis
 from tests.store.node import Node, running
 
-TIMEOUT = 0.1
 SHARE = 0.05
 LEASE_SECONDS = 0.3
 OFFERERS = 4
 
 
-def settings(url: str) -> Redis:
+def settings(url: str, timeout: float) -> Redis:
     lease = {"share": SHARE, "seconds": LEASE_SECONDS}
-    return Redis.model_validate({"url": SecretStr(url), "timeout": TIMEOUT, "replicas": 3, "lease": lease})
+    return Redis.model_validate({"url": SecretStr(url), "timeout": timeout, "replicas": 3, "lease": lease})
 
 
-async def offer(url: str, name: str, seconds: float, algorithm: int, amount: int, period_ms: int) -> list[int]:
+async def offer(
+    url: str, name: str, seconds: float, algorithm: int, amount: int, period_ms: int, timeout: float
+) -> list[int]:
     rule = Rule("offered", PER_KEY, REQUESTS, amount, period_ms * 1_000_000, algorithm=algorithm, leased=True)
-    node = Node(settings(url), [rule], name)
+    node = Node(settings(url, timeout), [rule], name)
     passed: list[int] = []
     async with running(node):
         sys.stdout.write("ready\n")
@@ -48,6 +49,7 @@ async def offer(url: str, name: str, seconds: float, algorithm: int, amount: int
 
 
 if __name__ == "__main__":
-    url, name, seconds, algorithm, amount, period_ms = sys.argv[1:]
-    found = uvloop.run(offer(url, name, float(seconds), int(algorithm), int(amount), int(period_ms)))
+    url, name, seconds, algorithm, amount, period_ms, timeout = sys.argv[1:]
+    told = float(seconds), int(algorithm), int(amount), int(period_ms), float(timeout)
+    found = uvloop.run(offer(url, name, *told))
     sys.stdout.write(json.dumps(found))

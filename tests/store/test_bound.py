@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agw_proxy._hot.limit import BUCKET, SLIDING
-from tests.store.offering import SHARE, TIMEOUT
+from tests.store.offering import SHARE
 from tests.support.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -21,14 +21,16 @@ NODES = 3
 AMOUNT = 200
 PERIOD_MS = 1000
 LEASE = round(AMOUNT * SHARE)
+TIMEOUT = 0.1
+NEVER = 20.0  # a machine that stalls makes no answer late: each node would go on by itself then
 NOTICED = 1.0  # seconds after its end in which an outage is over for the nodes: the probes' pause, and a busy machine's
 
 
 class Offering:
     """The nodes' processes."""
 
-    def __init__(self, server: RedisServer, seconds: float, algorithm: int) -> None:
-        words = [str(word) for word in (seconds, algorithm, AMOUNT, PERIOD_MS)]
+    def __init__(self, server: RedisServer, seconds: float, algorithm: int, timeout: float) -> None:
+        words = [str(word) for word in (seconds, algorithm, AMOUNT, PERIOD_MS, timeout)]
         self.processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "tests.store.offering", server.url, f"node{number}", *words],
@@ -86,7 +88,7 @@ def assert_bound(times: list[int], algorithm: int, beyond: int) -> None:
 
 @pytest.mark.parametrize("algorithm", [BUCKET, SLIDING], ids=["bucket", "sliding"])
 def test_nodes_stay_within_the_bound(server: RedisServer, algorithm: int) -> None:
-    offering = Offering(server, 2.5, algorithm)
+    offering = Offering(server, 2.5, algorithm, NEVER)
     try:
         found = offering.passed()
     finally:
@@ -101,7 +103,7 @@ def test_nodes_stay_within_the_bound(server: RedisServer, algorithm: int) -> Non
 def test_nodes_stay_within_the_bound_while_the_server_is_frozen_and_comes_back_empty(
     server: RedisServer, algorithm: int
 ) -> None:
-    offering = Offering(server, 4.0, algorithm)
+    offering = Offering(server, 4.0, algorithm, TIMEOUT)
     outages = []
     try:
         time.sleep(0.7)
