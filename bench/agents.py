@@ -1,4 +1,4 @@
-"""What a trivial agent costs as a model of the gateway, over the SDK's own Runner: CPU of one run, in turns.
+"""What a trivial agent costs as a model of the gateway, over the SDK's own Runner: CPU of one run, each way in turn.
 
     python -m bench.agents [runs]
 
@@ -8,6 +8,7 @@ streamed, since only events say that a model's answer was cut: what the SDK take
 """
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -19,13 +20,14 @@ from agents.testing import ModelStep, ScriptedModel, assistant_message
 
 from agw_proxy._hot.peek import peek
 from agw_proxy._hot.route import RouteTable
+from agw_proxy.commands.serve import GC_THRESHOLD
 from agw_proxy.sdk.entry import Entry
 from agw_proxy.sdk.runner import Runner
 from agw_proxy.types import Call
 from agw_proxy.upstreams.agent import Agents
 
 NAME = "default/trivial"
-ROUNDS = 7
+WARMUP = 50
 
 
 def answer() -> ModelStep:
@@ -34,7 +36,7 @@ def answer() -> ModelStep:
 
 
 async def measure(runs: int) -> dict[str, float]:
-    """Microseconds of CPU a run, the median of the rounds."""
+    """Microseconds of the loop's CPU, the median run."""
     model = ScriptedModel()
     agent = agents.Agent(name="trivial", instructions="Answer.", model=model)
     config = agents.RunConfig(tracing_disabled=True)
@@ -73,23 +75,30 @@ async def measure(runs: int) -> dict[str, float]:
         "stream": stream,
     }
     spent: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
+    for number in range(WARMUP + runs):
+        if number == WARMUP:  # as a gateway's worker does
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(GC_THRESHOLD, 50, 50)
         for name, way in ways.items():
-            model.extend([answer() for _ in range(runs)])
-            begun = time.process_time_ns()
-            for _ in range(runs):
-                await way()
-            spent[name].append((time.process_time_ns() - begun) / runs / 1000)
+            model.extend([answer()])
+            begun = time.thread_time_ns()
+            await way()
+            if number >= WARMUP:
+                spent[name].append((time.thread_time_ns() - begun) / 1000)
     await upstream.close()
     return {name: median(found) for name, found in spent.items()}
 
 
 def main() -> None:
     """Print the figures."""
-    found = asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 200))
+    found = asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))
     for name, spent in found.items():
         over, base = spent - found["direct"], spent - found["streamed"]
-        print(f"{name:9} {spent:8.0f} us a run {over:+8.0f} us over direct {base:+8.0f} us over streamed")
+        ratio = spent / found["streamed"]
+        print(
+            f"{name:9} {spent:8.0f} us a run {over:+8.0f} us over direct {base:+8.0f} us over streamed ({ratio:.2f} x)"
+        )
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ class Gateway:
             if running.stdout is None:
                 raise RuntimeError("no output")
             lines = iter(running.stdout)
-            next(line for line in lines if line.startswith("start"))
+            if next((line for line in lines if line.startswith("start")), None) is None:
+                return None  # the machine stood still until the turn was over
             before = cpu(self.process.pid)
             next(line for line in lines if line.startswith("end"))
             used = cpu(self.process.pid) - before
