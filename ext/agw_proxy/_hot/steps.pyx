@@ -2,8 +2,7 @@
 
 Theory of operation. A run of an agent makes some twenty tasks, which take some thirty steps. ``Tasks`` is the loop's
 task factory and puts a ``Contained`` around each coroutine of a run; the loop's Task asks that for the next step by its
-slot for ``next``, so that a step costs two looks at the clock and a few stores. As Python this was a quarter of what a
-run costs beside the SDK's own work.
+slot for ``next``, so that a step costs two looks at the clock and a few stores.
 """
 
 import asyncio
