@@ -84,6 +84,8 @@ class AgentState(msgspec.Struct, frozen=True):
     error: str | None = None
     """Why it, or its newest version, is not served."""
     error_at: str | None = None
+    waits: bool = False
+    """For what it needs (an MCP server): it is tried again without being asked for."""
 
 
 class SessionState(msgspec.Struct, frozen=True):

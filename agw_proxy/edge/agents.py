@@ -4,6 +4,7 @@ Where no folder has an agent, nothing of the SDK is imported, and there is no su
 """
 
 import asyncio
+import contextvars
 import gc
 import importlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from agw_proxy.sdk.entry import Entry
     from agw_proxy.tools.registry import Registry, Shared
 
+RETRY_SECONDS = 2.0  # until an agent that waits for an MCP server is tried again; then twice as long each time,
+RETRY_AT_MOST = 60.0  # up to this
 WATCH_SECONDS = 1.0  # between two looks at the files: an editor's save is taken up within two
 
 Find = Callable[[str], "Entry | None"]
@@ -95,15 +98,15 @@ def agents_for(
 ) -> "Agents":
     """Those that this process runs; where it is one of several, and some only run agents, those that they run.
 
-    ``make``: see ``Make``. ``keys``: those in force. ``on_change``: called where other workers have others than before.
+    ``make``: see ``Make``. ``keys``: those in force. ``on_change``: called where there are others than at the last look.
     ``registry``: makes that of their tools. ``tracer``: None where nothing is traced.
     """
     if link is None or link.inboxes is None:
-        return Agents(lambda: log.events, make, registry)
+        return Agents(lambda: log.events, make, registry, on_change)
     if link.apart:
         from agw_proxy.edge.agents_hosted import HostedAgents  # noqa: PLC0415  few gateways have workers for them
 
-        return HostedAgents(link, log, make, keys, registry, tracer)
+        return HostedAgents(link, log, make, keys, registry, tracer, on_change)
     from agw_proxy.edge.agents_placed import PlacedAgents  # noqa: PLC0415  likewise
 
     return PlacedAgents(link, log, on_change)
@@ -173,10 +176,20 @@ class Agents:
     """``upstream``: what is asked for them; None until the first is there."""
 
     def __init__(
-        self, events: Callable[[], "Events"], make: Make, registry: "Callable[[], Registry] | None" = None
+        self,
+        events: Callable[[], "Events"],
+        make: Make,
+        registry: "Callable[[], Registry] | None" = None,
+        on_change: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """``events``: the log's, asked for when there is something to say. ``registry``: makes that of their tools."""
-        self._events, self._make, self._registry = events, make, registry
+        """``events``: the log's, asked for when there is something to say. ``registry``: makes that of their tools.
+
+        ``on_change``: called when there are more than the last look has found.
+        """
+        self._events, self._make, self._registry, self._on_change = events, make, registry, on_change
+        self._turn = asyncio.Lock()
+        self._settings: Settings | None = None
+        self._retry: asyncio.Task[None] | None = None
         self._tools: Registry | None = None
         self.upstream: AgentUpstream | None = None
         self._catalog: Catalog | None = None
@@ -204,11 +217,36 @@ class Agents:
             if kind is None:
                 return False
             self._catalog = kind(self._events())
-        await self._bind(settings)
-        await self._catalog.refresh(agents, {model.name for model in settings.models})
-        if self._catalog.ids and self.upstream is None:
-            self.upstream = Hosted(await self._make(self._catalog.find), self._catalog)
+        async with self._turn:
+            self._settings = settings
+            await self._bind(settings)
+            await self._catalog.refresh(agents, {model.name for model in settings.models})
+            await self._host(self._catalog)
+        if self._catalog.waits and (self._retry is None or self._retry.done()):
+            work = self._retrying(self._catalog)
+            self._retry = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         return self.upstream is not None
+
+    async def _host(self, catalog: "Catalog") -> None:
+        if catalog.ids and self.upstream is None:
+            self.upstream = Hosted(await self._make(catalog.find), catalog)
+
+    async def _retrying(self, catalog: "Catalog") -> None:
+        """Try again, while there is any, what waits for something that may come."""
+        pause = RETRY_SECONDS
+        while catalog.waits:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RETRY_AT_MOST)
+            try:
+                async with self._turn:
+                    if self._settings is not None:
+                        await self._bind(self._settings)
+                    more = await catalog.retry()
+                    await self._host(catalog)
+                if more and self._on_change is not None:
+                    await self._on_change()
+            except Exception as error:  # noqa: BLE001  whatever it is: it is tried again, and the others go on
+                self._events().warning("agents.not_taken_up", error=f"{type(error).__name__}: {error}")
 
     async def _bind(self, settings: Settings) -> None:
         """From here on, what this task loads finds the tools as they are configured now."""
@@ -238,9 +276,10 @@ class Agents:
 
     async def close(self) -> None:
         """Watch no more. The agents end with their upstream."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        tasks = [task for task in (self._watch, self._retry) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watching(
         self, settings: Callable[[], Settings], reload: Callable[[], Coroutine[Any, Any, object]]

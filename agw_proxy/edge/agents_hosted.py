@@ -6,7 +6,7 @@ the Receipt. What a run asks models for is served here, on the account of the ke
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from agw_proxy._hot.peek import Peek
 from agw_proxy._hot.route import RouteTable, Target
@@ -51,9 +51,10 @@ class HostedAgents(Agents):
         keys: Callable[[], Keys],
         registry: Callable[[], Registry],
         tracer: Tracer | None = None,
+        on_change: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """``keys``: those in force; ``registry``: makes that of the agents' tools; ``tracer``: None where nothing is traced."""
-        super().__init__(lambda: log.events, make, registry)
+        super().__init__(lambda: log.events, make, registry, on_change)
         self._link, self._log, self._keys, self._tracer = link, log, keys, tracer
         self._runs: set[asyncio.Task[None]] = set()
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from agw_proxy.config.settings import Settings
-from agw_proxy.edge.agents import Agents, signature
+from agw_proxy.edge.agents import RETRY_SECONDS, Agents, signature
 from agw_proxy.edge.asking import SESSION
 from agw_proxy.edge.worker_link import TICK_SECONDS, WorkerLink
 from agw_proxy.errors import UpstreamUnreachable
@@ -71,7 +71,7 @@ class PlacedAgents(Agents):
     def __init__(self, link: WorkerLink, log: Log, on_change: Callable[[], Awaitable[None]]) -> None:
         """``on_change``: called when there are others than before."""
         super().__init__(lambda: log.events, _never)
-        self._link, self._on_change = link, on_change
+        self._link, self._changed = link, on_change
         self._crew = Crew(link)
         self._apart = AgentsApart(self._crew, SESSION.get)
         self._known: list[Known | None] = [None] * len(self._crew)
@@ -95,12 +95,12 @@ class PlacedAgents(Agents):
         """See ``Agents``."""
         await self._there(LOADS * settings.agents.load_seconds)
         if await self._ask():
-            await self._on_change()
+            await self._changed()
 
     async def look(self) -> list[AgentState]:
         """See ``Agents``: as all workers that run them have it."""
         if await self._ask():
-            await self._on_change()
+            await self._changed()
         there = [
             (known.states, self._crew.serves(place)) for place, known in enumerate(self._known) if known is not None
         ]
@@ -149,14 +149,19 @@ class PlacedAgents(Agents):
             return None  # what it had last is what is known of it
 
     async def _follow(self) -> None:
-        """Ask again whenever a worker has begun to serve, or was replaced."""
+        """Ask again whenever a worker has begun to serve, or was replaced; and now and then while an agent waits there."""
+        asked = 0.0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             now = self._crew.stands()
             new = any(stand[0] and stand != seen for stand, seen in zip(now, self._stands, strict=True))
+            waits = any(state.waits for known in self._known if known is not None for state in known.states)
+            new |= waits and time.monotonic() >= asked + RETRY_SECONDS
             try:
-                if new and await self._ask():
-                    await self._on_change()
+                if new:
+                    asked = time.monotonic()
+                    if await self._ask():
+                        await self._changed()
             except Exception as error:  # noqa: BLE001  whatever it is: the next change is looked for, too
                 self._events().warning("agents.not_taken_up", error=f"{type(error).__name__}: {error}")
 

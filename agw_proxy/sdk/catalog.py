@@ -19,7 +19,7 @@ from agw_proxy.config.agents import Agents
 from agw_proxy.sdk.declared import build, refers
 from agw_proxy.sdk.discovery import VERSION_DIGITS, Discovered, Found, discover
 from agw_proxy.sdk.entry import Bounds, Entry, Unconnected
-from agw_proxy.sdk.loading import Failed, Made, import_sdk, let_go, load, words
+from agw_proxy.sdk.loading import Failed, Made, Waits, import_sdk, let_go, load, words
 from agw_proxy.states import AgentState
 from agw_proxy.tools.threads import on_thread
 
@@ -91,6 +91,14 @@ class Catalog:
         self._failed: dict[str, tuple[Found, str, float]] = {}
         self._blocked: dict[tuple[str, str], str] = {}
         self._retiring: dict[asyncio.Task[None], _Kept] = {}
+        self._waiting: set[str] = set()
+        """Of those that have failed, who may only have to wait."""
+        self._wanted: tuple[Mapping[str, Found], Agents] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether ``retry`` may find more than there is."""
+        return bool(self._waiting)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -127,11 +135,12 @@ class Catalog:
         )
         wanted = self._named(seen, settings, taken)
         missing = await _sdk_missing() if wanted else None
+        self._waiting &= wanted.keys()
+        self._wanted = (wanted, settings) if missing is None else None
         if missing is None:
             modules = [self._module(name, found, settings) for name, found in wanted.items() if found.declared is None]
             await asyncio.gather(*modules)
-            declared = {name: found for name, found in wanted.items() if found.declared is not None}
-            await self._declared(declared, settings)
+            await self._declared(wanted, settings)
         else:
             for identity, found in wanted.items():
                 self._fails(identity, found, missing)
@@ -145,6 +154,16 @@ class Catalog:
             else:  # it may be there still, and cannot be read
                 self._fails(identity, kept.found, reason)
         self._failed = {name: told for name, told in self._failed.items() if name in wanted or name in self._kept}
+
+    async def retry(self) -> bool:
+        """Make those that had to wait, of what the last look has found. Whether there are more agents than before."""
+        if self._wanted is None:
+            return False
+        before, (wanted, settings), waiting = self.ids, self._wanted, set(self._waiting)
+        await asyncio.gather(*(self._module(name, wanted[name], settings) for name in waiting))
+        if self._waiting != waiting:  # others may have failed for want of it
+            await self._declared(wanted, settings)
+        return self.ids != before
 
     async def close(self) -> None:
         """Let go of all agents, whatever still runs."""
@@ -170,7 +189,8 @@ class Catalog:
         if kept is None:
             found = failed[0] if failed is not None else None
             source = str(found.file) if found is not None else ""
-            return AgentState(id=identity, status="failed", source=source, error=error, error_at=error_at)
+            state = AgentState(id=identity, status="failed", source=source, error=error, error_at=error_at)
+            return msgspec.structs.replace(state, waits=identity in self._waiting)
         agent, entry = kept.entry.agent, kept.entry
         return AgentState(
             id=identity,
@@ -189,6 +209,7 @@ class Catalog:
             bounds=msgspec.structs.asdict(entry.bounds),
             error=error,
             error_at=error_at,
+            waits=identity in self._waiting,
         )
 
     def _named(self, seen: Discovered, settings: Agents, taken: Collection[str]) -> dict[str, Found]:
@@ -217,7 +238,7 @@ class Catalog:
                 made = await load(found, identity)
             servers = await _servers(made, settings.load_seconds)
         except Failed as error:
-            self._fails(identity, found, str(error))
+            self._fails(identity, found, str(error), waits=isinstance(error, Waits))
         except TimeoutError:
             self._fails(identity, found, f"it was not there within {settings.load_seconds:g} s (agents.load_seconds)")
         else:
@@ -225,7 +246,8 @@ class Catalog:
             self._kept[identity].servers = servers
 
     async def _declared(self, wanted: Mapping[str, Found], settings: Agents) -> None:
-        """All of them together, where one has changed or what it names has."""
+        """All that are declared together, where one has changed or what it names has."""
+        wanted = {name: found for name, found in wanted.items() if found.declared is not None}
         known = {kept.found.id: kept for kept in self._kept.values() if kept.found.declared is None}
         now = {
             identity: msgspec.structs.replace(found, version=_version(found, wanted, known))
@@ -259,7 +281,7 @@ class Catalog:
         terms = _terms(found, settings)
         if any(getattr(kept.entry, name) != value for name, value in terms.items()):
             kept.entry = msgspec.structs.replace(kept.entry, **terms)
-        self._failed.pop(identity, None)
+        self._good(identity)
         return True
 
     def _take(self, identity: str, found: Found, made: Made, settings: Agents, holds: "Sequence[_Kept]" = ()) -> None:
@@ -267,12 +289,17 @@ class Catalog:
         version = _with_tools(found.version, made.agent)
         entry = Entry(identity, made.agent, version, str(found.file), made.description, **_terms(found, settings))
         self._kept[identity] = _Kept(found, made, entry, holds)
-        self._failed.pop(identity, None)
+        self._good(identity)
         self._events.info("agent.dropin.loaded", agent=identity, version=version, source=entry.source)
         if old is not None:
             self._retire(old)
 
-    def _fails(self, identity: str, found: Found, why: str) -> None:
+    def _good(self, identity: str) -> None:
+        self._failed.pop(identity, None)
+        self._waiting.discard(identity)
+
+    def _fails(self, identity: str, found: Found, why: str, *, waits: bool = False) -> None:
+        (self._waiting.add if waits else self._waiting.discard)(identity)
         kept = self._kept.get(identity)
         known = self._failed.get(identity)
         self._failed[identity] = (found, why, time.time())
@@ -346,7 +373,7 @@ async def _servers(made: Made, seconds: float) -> "Servers | None":
         with contextlib.suppress(Exception):
             await asyncio.shield(let_go(made))
         if isinstance(error, Exception) and not isinstance(error, TimeoutError):
-            raise Failed(str(error) if isinstance(error, Unconnected) else words(error)) from error
+            raise (Waits(str(error)) if isinstance(error, Unconnected) else Failed(words(error))) from error
         raise
 
 

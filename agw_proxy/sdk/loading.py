@@ -39,6 +39,10 @@ class Failed(Exception):
     """An agent cannot be made of what is there. The message is for whoever writes it: what was expected, and what came."""
 
 
+class Waits(Failed):
+    """Nothing is wrong with the agent itself: what it needs is elsewhere, and may come."""
+
+
 class Context(msgspec.Struct, frozen=True):
     """What a factory and the lifespan hooks are given, where they take an argument."""
 

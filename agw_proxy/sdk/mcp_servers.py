@@ -33,8 +33,11 @@ CLOSE_SECONDS = CLEANUP_SECONDS + 5.0
 PAUSE_SECONDS = 2.0
 """After an attempt to connect that has failed: until then runs are told of that one."""
 GONE = re.compile("connection closed|session", re.IGNORECASE)
+PING_SECONDS = 3.0
+"""For the server to answer a ping after a call that was not answered in time: then it was the call that was slow."""
 GONE_CODES = frozenset({-32000, -32600})
 """Of JSON-RPC errors which say, in the words of GONE, that the other side knows nothing of this connection any more."""
+LATE_CODE = -32001
 BROKEN = (ConnectionError, EOFError, anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
 SECRET_PARTS = re.compile(r"(https?://)(?:[^/@\s'\"]*@)?([^?#\s'\"]*)[^\s'\"]*")
 """Of an address: who asks, and the query."""
@@ -284,13 +287,28 @@ class Held(MCPServer):
         try:
             return await self._bounded(ask)
         except Exception as error:
-            if not is_lost(error):
+            if not (is_lost(error) or (is_late(error) and not await self._lives())):
                 raise
             self.line.lost(number)
             if not repeatable and not _refused(error):
                 raise
         await self.line.ready()
         return await self._bounded(ask)
+
+    async def _lives(self) -> bool:
+        """Whether it answers at all; True where that cannot be asked."""
+        ping = getattr(getattr(self._server, "session", None), "send_ping", None)
+        if ping is None:
+            return True
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                await ping()
+        except TimeoutError:
+            log.warning("MCP server '%s' answers nothing any more, and is begun anew", self.line.name)
+            return False
+        except Exception:  # noqa: BLE001  one that refuses a ping is there
+            return True
+        return True
 
     async def _bounded(self, ask: Callable[[], Awaitable[T]]) -> T:
         async with asyncio.timeout(self._seconds):
@@ -346,6 +364,12 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, UserError):
         return "not initialized" in str(error) or "Connection lost" in str(error)
     return _said(error, GONE_CODES)
+
+
+def is_late(error: BaseException) -> bool:
+    """It says that no answer came in time: by the bound of a call, or by the client's own for a request."""
+    told = getattr(error, "error", None)
+    return isinstance(error, TimeoutError) or getattr(told, "code", None) == LATE_CODE
 
 
 def _refused(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from agw_proxy.upstreams.unwrapped import lost_by
 from tests.edge.inprocess import serving
 from tests.sdk.folders import says, write
 from tests.support.gateway import configuration
+from tests.support.mcp_servers import Children
 
 CALL = Call("POST", "/responses", "", [], b"{}", None, "req_1")
 SECONDS = 60
@@ -159,6 +160,32 @@ async def test_files_that_change_are_taken_up_where_the_settings_say_so(
     write(tools, {"beside.py": "# seen by it"})
     await until(lambda: reloads == 4)
     await made.close()
+
+
+async def test_one_that_waits_for_a_server_is_served_when_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents, "RETRY_SECONDS", 0.05)
+    children = Children(tmp_path)
+    children.write("raise SystemExit(1)")
+    root = write(tmp_path / "agents", {"asks/agent.py": children.agent})
+    heard: list[int] = []
+
+    async def on_change() -> None:
+        heard.append(len(made.states()))
+        raise RuntimeError("and what is there stays")
+
+    made = Agents(Silent, answering, on_change=on_change)
+    assert not await made.start(settings(root))
+    assert [state.waits for state in made.states()] == [True]
+    children.write()
+    await until(lambda: bool(heard))
+    assert [state.status for state in made.states()] == ["ready"]
+    assert isinstance(made.upstream, Hosted)
+    assert made.upstream.ids == ("default/asks",)
+    await made.close()
+    await made.upstream.close()
+    assert not children.alive
 
 
 async def test_looking_for_them_never_blocks_the_loop(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agw_proxy.edge import agents_placed
+from agw_proxy.edge import agents, agents_placed
 from agw_proxy.edge.agents import Find
 from agw_proxy.edge.agents_placed import merged
 from agw_proxy.states import AgentState
@@ -14,6 +14,7 @@ from agw_proxy.types import Upstream
 from tests.edge.apart import apart
 from tests.edge.test_agents import Answering
 from tests.sdk.folders import says, write
+from tests.support.mcp_servers import Children
 
 
 async def answering(find: Find) -> Upstream:
@@ -65,6 +66,29 @@ async def test_another_process_in_a_workers_place_is_asked_anew(root: Path, monk
         await here.until(lambda: here.changes)
         upstream: Any = here.placed.upstream
         assert upstream.ids == ("default/late", "default/sky")
+
+
+async def test_an_agent_that_waits_there_is_asked_for_until_it_is_served(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((agents_placed, "LOOK_SECONDS"), (agents_placed, "RETRY_SECONDS"), (agents, "RETRY_SECONDS")):
+        monkeypatch.setattr(module, name, 0.05)
+    children = Children(tmp_path)
+    children.write("raise SystemExit(1)")
+    write(root, {"asks/agent.py": children.agent})
+    async with apart(root, answering) as here:
+        await here.hosted.start(here.settings)
+        here.stand()
+        assert await here.placed.start(here.settings)
+        upstream: Any = here.placed.upstream
+        assert upstream.ids == ("default/sky",)
+        children.write()
+        await here.until(lambda: here.changes)
+        assert upstream.ids == ("default/asks", "default/sky")
+        assert not any(state.waits for state in await here.placed.look())
+        hosted: Any = here.hosted.upstream
+        await hosted.close()
+    assert not children.alive
 
 
 async def test_a_look_that_sees_the_change_first_takes_it_up(root: Path) -> None:

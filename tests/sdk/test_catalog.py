@@ -236,10 +236,7 @@ async def test_one_that_never_comes_is_told_and_keeps_no_other_from_coming(tmp_p
 
 def asks(children: Children, name: str = "one") -> str:
     """The source of an agent with an MCP server; it says when it has ended."""
-    return (
-        "from agents import Agent\nfrom agents.mcp import MCPServerStdio\n"
-        f"agent = Agent(name={name!r}, mcp_servers=[{children.source}])\n{LIFE}"
-    )
+    return f"{children.agent}agent.name = {name!r}\n{LIFE}"
 
 
 async def until_alive(children: Children, pids: list[int]) -> None:
@@ -289,6 +286,26 @@ async def test_one_whose_server_does_not_begin_fails_alone_and_ends_what_it_had_
     assert len(children.alive) == 1, "the version before goes on"
     await folder.catalog.close()
     assert not children.alive
+
+
+async def test_one_whose_server_does_not_begin_may_have_to_wait_and_is_tried_alone(tmp_path: Path) -> None:
+    children = Children(tmp_path)
+    folder = Folder(tmp_path)
+    children.write("raise SystemExit(1)")
+    helper = HELPER.replace("weather", "asks")
+    await folder.refresh({"asks/agent.py": asks(children), "agents.yaml": helper, "bad/agent.py": "1 / 0"})
+    assert (folder.catalog.ids, folder.catalog.waits) == ((), True)
+    assert {name: state.waits for name, state in folder.states().items()} == {
+        "default/asks": True, "default/bad": False, "default/helper": False,
+    }  # fmt: skip
+    assert not await folder.catalog.retry()
+    assert folder.catalog.waits
+    children.write()
+    write(folder.root, {"bad/agent.py": says("good by now, but nobody has looked")})
+    assert await folder.catalog.retry()
+    assert (folder.catalog.ids, folder.catalog.waits) == (("default/asks", "default/helper"), False)
+    assert not folder.states()["default/asks"].waits
+    await folder.catalog.close()
 
 
 WITH_TOOL = "from agents import Agent\nfrom agw_proxy.sdk import gateway_tool\nagent = Agent(name='a', tools=[gateway_tool('add')])\n"

@@ -186,6 +186,27 @@ async def test_a_call_has_its_bound_and_one_that_is_given_up_harms_no_other(
     await servers.close()
 
 
+@pytest.mark.parametrize("bound", ["call", "client"])
+async def test_one_that_answers_nothing_any_more_is_begun_anew(
+    children: Children, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    children.write(PLAIN.replace('if name == "wait":', 'if name == "wait" and __import__("time").sleep(600) is None:'))
+    params: Any = children.params
+    server = MCPServerStdio(params, name="plain", client_session_timeout_seconds=None if bound == "call" else 1.0)
+    held, servers = await held_by(Agent(name="a", mcp_servers=[server]))
+    assert text(await held.call_tool("echo", {"text": "there"})) == "there"
+    held._seconds = 0.2 if bound == "call" else SECONDS
+    monkeypatch.setattr(mcp_servers, "PING_SECONDS", 0.2)
+    with pytest.raises((TimeoutError, MCPError)):
+        await held.call_tool("wait", {})
+    held._seconds = SECONDS
+    children.write()
+    assert text(await held.call_tool("echo", {"text": "back"})) == "back"
+    assert len(children.pids) == 2
+    assert children.alive == children.pids[1:], "the one that hung is gone"
+    await servers.close()
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "told"),
     [

@@ -95,6 +95,14 @@ class Children:
         return f'MCPServerStdio({self.params!r}, name="plain", client_session_timeout_seconds={SECONDS})'
 
     @property
+    def agent(self) -> str:
+        """The module of an agent that has it."""
+        return (
+            "from agents import Agent\nfrom agents.mcp import MCPServerStdio\n"
+            f"agent = Agent('asks', mcp_servers=[{self.source}])\n"
+        )
+
+    @property
     def pids(self) -> list[int]:
         return [int(line) for line in self.notes.read_text().split()] if self.notes.exists() else []
 

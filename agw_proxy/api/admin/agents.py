@@ -47,6 +47,10 @@ _AGENT: Schema = {
         },
         "error": {**_TEXT, "description": "Why it, or its newest version, is not served."},
         "error_at": _TEXT,
+        "waits": {
+            "type": "boolean",
+            "description": "For an MCP server that it needs: it is tried again without being asked for.",
+        },
     },
 }
 
