@@ -24,11 +24,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from bench import rules
+from bench import mixed, rules
+from bench import redis as shared
 from bench.load.build import program
 from bench.proxies.request import build
-from bench.redis import TWO
 from tests.support.redis_server import RedisServer
 
 EVENTS = 100
@@ -40,9 +41,9 @@ IDLE_SECONDS = 3.0
 BASE = "no rules"
 LEASED = {
     BASE: {},
-    "one shared limit, in requests": {"limits": TWO[:1]},
-    "two, one in tokens": {"limits": TWO},
-    "three": {"limits": [*TWO, {**TWO[0], "per": "user"}]},
+    "one shared limit, in requests": shared.limits(1, "1s", 1),
+    "two, one in tokens": shared.limits(2, "1s", 1),
+    "three": shared.limits(3, "1s", 1),
 }
 QUERY = "?api-version=2024-10-21-preview"
 TOTAL = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
@@ -63,7 +64,7 @@ class Case:
 class Counted(rules.Gateway):
     """A gateway under callgrind."""
 
-    def __init__(self, folder: Path, upstream: int, cases: rules.Cases, sections: Mapping[str, object]) -> None:
+    def __init__(self, folder: Path, upstream: int, cases: rules.Cases, sections: Mapping[str, Any]) -> None:
         """See ``rules.Gateway``."""
         self._folder = folder
         self.command = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counted")
@@ -145,7 +146,7 @@ def table(
     title: str,
     cases: list[Case],
     keys: rules.Cases,
-    sections: Mapping[str, object],
+    sections: Mapping[str, Any],
     turns: int,
     requests: int = REQUESTS,
 ) -> None:
@@ -182,13 +183,15 @@ def main() -> None:
     table("Plain", plain, {BASE: {}}, {}, given.turns)
     silent = {"server": {"port": 0, "ping_seconds": 0}}
     table("Without heartbeats", [plain[0], plain[2]], {BASE: {}}, silent, given.turns)
+    others = {"upstreams": mixed.OTHERS}
+    table("Upstreams of other forms beside it", [plain[0], plain[2]], {BASE: {}}, others, given.turns)
     local = [Case(name, key=name) for name in rules.CASES if not name.endswith("once more")]
     table("Rules", local, rules.CASES, {}, given.turns)
     with RedisServer() as redis:
-        shared = [Case(name, key=name) for name in LEASED]
+        leased = [Case(name, key=name) for name in LEASED]
         # callgrind is slow: at the usual pace no part of a limit that is in use grows as old as its lease.
         kept = {"redis": {"url": redis.url, "lease": {"seconds": 60}}}
-        table("Shared through Redis", shared, LEASED, kept, given.turns, MANY)
+        table("Shared through Redis", leased, LEASED, kept, given.turns, MANY)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,30 @@ from pathlib import Path
 from bench import rules
 from tests.support.redis_server import RedisServer
 
-REQUESTS = 100_000  # a second: three times what passes
-TOKENS = 100_000_000
+REQUESTS = 100_000  # a second: twice what passes
+TOKENS = 1000  # a request
 REST = 60  # seconds
-ONE = {"per": "key", "requests": REQUESTS, "period": "1s"}
-TWO = [ONE, {"per": "key", "tokens": TOKENS, "period": "1s"}]
+
+
+def limits(count: int, period: str, seconds: int) -> dict[str, list[dict[str, object]]]:
+    """So many of the three, over a period: parts are a twentieth of it, so a second's are taken sixty times as often."""
+    amount = REQUESTS * seconds
+    three = [
+        {"per": "key", "requests": amount},
+        {"per": "key", "tokens": amount * TOKENS},
+        {"per": "user", "requests": amount},
+    ]
+    return {"limits": [{**limit, "period": period} for limit in three[:count]]}
+
+
 CASES: rules.Cases = {
     "no limits": {},
     "no limits, once more": {},
-    "one shared limit, in requests": {"limits": [ONE]},
-    "two, one in tokens": {"limits": TWO},
-    "three": {"limits": [*TWO, {"per": "user", "requests": REQUESTS, "period": "1s"}]},
+    "one shared limit a minute, in requests": limits(1, "1m", 60),
+    "two, one in tokens": limits(2, "1m", 60),
+    "three": limits(3, "1m", 60),
+    "one shared limit a second, in requests": limits(1, "1s", 1),
+    "three a second": limits(3, "1s", 1),
 }
 
 

@@ -10,6 +10,7 @@ what the others may be off, too.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -20,9 +21,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from bench.awake import awake
 from bench.load.build import program
 from bench.proxies.request import build
 
@@ -63,18 +66,18 @@ class Gateway:
     command: tuple[str, ...] = ()
     """What it is run by."""
 
-    def __init__(self, folder: Path, upstream: int, cases: Cases, sections: Mapping[str, object]) -> None:
-        """``upstream``: its port. ``sections``: what the configuration has beside these."""
+    def __init__(self, folder: Path, upstream: int, cases: Cases, sections: Mapping[str, Any]) -> None:
+        """``upstream``: its port. ``sections``: what the configuration has beside these; its upstreams are added."""
         entry = {"name": "mock", "base_url": f"http://127.0.0.1:{upstream}/v1", "api_key": "none", "models": ["gpt-*"]}
         tree = {
             "server": {"port": 0},
-            "upstreams": [entry],
             "keys": [
                 {"name": f"app{number}", "key": key_of(name), **more}
                 for number, (name, more) in enumerate(cases.items())
             ],
             "prices": [{"model": "gpt-*", "input": 1, "output": 1, "max_output": 1000}],
             **sections,
+            "upstreams": [entry, *sections.get("upstreams", ())],
         }
         file = folder / "gateway.yaml"
         file.write_text(yaml.safe_dump(tree))
@@ -117,22 +120,28 @@ class Gateway:
         return told["requests"] / milliseconds * 1000, used / told["requests"] * 1e6
 
 
+def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.wait()
+
+
 Turns = dict[str, list[tuple[float, float]]]
 
 
-def measure(given: argparse.Namespace, folder: Path, cases: Cases, sections: Mapping[str, object]) -> Turns:
+def measure(given: argparse.Namespace, folder: Path, cases: Cases, sections: Mapping[str, Any]) -> Turns:
     """All turns by case. The gateway has the first core, everything else the second."""
     load, cores = program("load"), given.cores
     found: Turns = {name: [] for name in cases}
     os.sched_setaffinity(0, {cores[1]})
-    upstream = subprocess.Popen([program("upstream"), "--port", "0"], stdout=subprocess.PIPE, text=True)
-    processes: list[subprocess.Popen[str] | subprocess.Popen[bytes]] = [upstream]
-    try:
+    with contextlib.ExitStack() as stack:
+        upstream = subprocess.Popen([program("upstream"), "--port", "0"], stdout=subprocess.PIPE, text=True)
+        stack.callback(_end, upstream)
         line = upstream.stdout.readline() if upstream.stdout is not None else ""
         gateway = Gateway(folder, int(line.split()[1]), cases, sections)
-        processes.append(gateway.process)
+        stack.callback(_end, gateway.process)
         for task in Path(f"/proc/{gateway.process.pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {cores[0]})
+        stack.enter_context(awake(cores))
         for number in range(given.rounds + 1):
             for name in random.Random(number).sample(list(cases), len(cases)):
                 turn = None
@@ -140,10 +149,6 @@ def measure(given: argparse.Namespace, folder: Path, cases: Cases, sections: Map
                     turn = gateway.turn(load, folder / "request", name, given.ms)
                 if number:  # the first round warms up
                     found[name].append(turn)
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait()
     return found
 
 
@@ -161,12 +166,14 @@ def table(found: Turns) -> list[str]:
     return lines
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """Rounds, ``ms`` of a turn, and the two cores, off the command line."""
+def arguments(description: str, **more: int) -> argparse.Namespace:
+    """Rounds, ``ms`` of a turn, the two cores, and ``more`` numbers, off the command line."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--ms", type=int, default=200)
     parser.add_argument("--cores", type=lambda text: [int(core) for core in text.split(",")], default=[0, 1])
+    for name, default in more.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     return parser.parse_args()
 
 

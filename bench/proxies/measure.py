@@ -11,6 +11,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from bench.awake import awake
 from bench.load.build import program
 from bench.proxies import processes, request
 from bench.proxies.peer import Peer, Setting
@@ -61,7 +62,7 @@ class Bench:
         self._kept: dict[str, Running] = {}
         self._tls: tuple[int, Path] | None = None
         self._upstream_port = 0
-        self._helpers: list[int] = []  # processes on the load's side
+        self._helpers: list[int] = []  # processes on the load's side, and those that keep the cores awake
         self._folder = Path()
 
     def __enter__(self) -> Self:
@@ -73,6 +74,7 @@ class Bench:
         os.sched_setaffinity(upstream.pid, {self.cores.load})
         os.sched_setaffinity(0, {self.cores.load})
         self._upstream_port = int(upstream.stdout.readline().split()[1])
+        self._helpers += self._stack.enter_context(awake(self.cores))
         return self
 
     def __exit__(self, *_: object) -> None:
