@@ -7,7 +7,6 @@
 streamed, since only events say that a model's answer was cut: what the SDK takes for that is not the gateway's.
 """
 
-import asyncio
 import gc
 import sys
 import time
@@ -16,6 +15,7 @@ from statistics import median
 
 import agents
 import orjson
+import uvloop
 from agents.testing import ModelStep, ScriptedModel, assistant_message
 
 from agw_proxy._hot.peek import peek
@@ -92,7 +92,7 @@ async def measure(runs: int) -> dict[str, float]:
 
 def main() -> None:
     """Print the figures."""
-    found = asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))
+    found = uvloop.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))
     for name, spent in found.items():
         over, base = spent - found["direct"], spent - found["streamed"]
         ratio = spent / found["streamed"]

@@ -1,7 +1,7 @@
 """Cold start and idle memory of the whole process: ``python -m bench.startup [--rounds N]``.
 
 A start is from ``exec`` to the last byte of the first answered request, in an empty folder with no configuration.
-The gateway runs beside two others in one interleaved run, so that the machine's mood falls on all alike: the bare
+The gateway runs beside two others in one interleaved run, on cores that are kept awake: the bare
 interpreter (what no Python program can go below) and an aiohttp server that answers one word.
 Memory is PSS one second after the first answer (proc(5), smaps_rollup). It counts a shared page by its share: nothing
 else of the same Python should run meanwhile, or the figures flatter.
@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import NamedTuple
+
+from bench.awake import awake
 
 TARGET_SECONDS = 0.35
 TARGET_MB = 55.0
@@ -185,7 +187,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Cold start and idle memory, gateway beside others.")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     rounds = parser.parse_args().rounds
-    found = measure(rounds)
+    with awake(sorted(os.sched_getaffinity(0))):
+        found = measure(rounds)
     ours = found["**`agw serve`**"]
     seconds = statistics.median(start.seconds for start in ours)
     memory = statistics.median(start.pss_mb for start in ours)
@@ -195,7 +198,7 @@ def main() -> int:
         "# Cold start and idle memory",
         "",
         f"`python -m bench.startup --rounds {rounds}` repeats this: {rounds} interleaved starts each, with warm files,",
-        f"to the first answered request, in an empty folder. Python {platform.python_version()}, {os.cpu_count()} CPUs.",
+        f"to the first answered request, in an empty folder; cores kept awake. Python {platform.python_version()}, {os.cpu_count()} CPUs.",
         "",
         *table(found),
         "",
