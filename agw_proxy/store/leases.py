@@ -270,6 +270,8 @@ class Leases:
     def _unanswered(self, lines: dict[int, _Asked]) -> None:
         """Debts are kept. Perhaps one was charged and the answer lost: then it is charged twice, on the strict side."""
         for tag, asked in lines.items():
+            if asked.answer.done():  # what came after it has failed
+                continue
             if asked.owed:
                 self._owed[tag] = (asked.rule, asked.owed + self._owed.get(tag, (asked.rule, 0))[1])
             asked.answer.set_result(None)

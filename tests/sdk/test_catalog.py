@@ -365,8 +365,14 @@ async def test_what_no_run_could_use_and_what_ends_the_process_fails_alone(tmp_p
     assert told["team/quits"] == "SystemExit: set X"
 
 
+def begun_here() -> set[str]:
+    """The pids of this process' children, those that have ended and were not waited for among them."""
+    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
 async def test_a_server_that_cannot_be_looked_at_fails_its_agent_alone_and_leaves_nothing(tmp_path: Path) -> None:
     folder, children = Folder(tmp_path), Children(tmp_path)
+    before = begun_here()
     source = f"""\
 from agents import Agent
 from agents.mcp import MCPServerStdio
@@ -381,3 +387,6 @@ agent = Agent(name="a", mcp_servers=[{children.source}, Odd({children.params!r})
     assert folder.states()["default/weather"].status == "ready"
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("mcp ")]
     assert not children.alive
+    async with asyncio.timeout(SECONDS):  # one that was given up as it began is reaped in a turn of the loop
+        while begun_here() - before:
+            await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,30 @@ async def test_waiters_for_one_subject_share_one_question(server: RedisServer) -
         answers = await asyncio.gather(*(node.ask() for _ in range(40)))
         assert all(grant.granted for grant in answers)
         assert node.told.leases["taken"] == 1
+
+
+async def test_a_defect_in_the_midst_of_answers_keeps_nobody_waiting(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    more = Rule("key/more", PER_KEY, REQUESTS, 500, HOUR_NS, leased=True)
+    node = Node(redis_settings(server, timeout=20), [requests(1000), more])
+    lend, lent = node.leases._lend, 0
+
+    def fails_once(*given: Any) -> bool:
+        nonlocal lent
+        lent += 1
+        if lent == 2:
+            raise ValueError("a defect")
+        return lend(*given)
+
+    monkeypatch.setattr(node.leases, "_lend", fails_once)
+    async with running(node):
+        async with asyncio.timeout(10):
+            await node.ask()
+            assert (await node.ask()).granted
+    assert told == []
 
 
 async def test_what_is_left_goes_back_when_a_node_leaves(server: RedisServer) -> None:
