@@ -124,6 +124,24 @@ def test_a_limit_survives_the_reload_of_its_rule(reloading: Gateway, config: Tre
     assert reloading.chat(key=NEW_KEY).status == 429
 
 
+@pytest.mark.parametrize("period", ["1s", "1d"])
+def test_a_limit_of_another_period_begins_anew(reloading: Gateway, config: Tree, period: str) -> None:
+    """What an hour has used up is not in the way of a new rule of the same name for the rest of that hour."""
+    limited = with_new_key(config)
+
+    def limit(every: str) -> None:
+        rule = {"requests": 2, "period": every, "name": f"hour-to-{period}"}
+        limited["keys"][-1]["limits"] = [rule]
+        reloading.write(limited)
+        assert reloading.post("/security/refresh", key=reloading.admin_key).status == 200
+
+    limit("1h")
+    assert [reloading.chat(key=NEW_KEY).status for _ in range(3)] == [200, 200, 429]
+    limit(period)
+    reply = reloading.chat(key=NEW_KEY)
+    assert (reply.status, reply.value("x-ratelimit-remaining-requests")) == (200, "1")
+
+
 def test_a_shorter_deadline_cuts_nothing_that_runs(upstream: Upstream) -> None:
     """Connections of a replaced upstream last as long as its own exchanges may."""
     config = configuration(provider(upstream.url), retries={"attempts": 1})
