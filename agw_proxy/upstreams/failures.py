@@ -79,7 +79,7 @@ def error_of(
             f"Upstream '{name}' refused the gateway's own credentials (401). Set its api_key in the gateway's configuration."
         )
     tree = _error_tree(body)
-    payload = scrubbed(body, secrets) if tree is not None else None
+    payload = scrubbed(_enclosed(body, tree), secrets) if tree is not None else None
     code = str((tree or {}).get("code") or (tree or {}).get("type") or "")
     return UpstreamRejected(
         f"Upstream '{name}' refused the request ({status}).",
@@ -166,12 +166,45 @@ def scrubbed(data: bytes, secrets: Sequence[str]) -> bytes:
 
 
 def _error_tree(body: bytes) -> dict[str, object] | None:
-    """The ``error`` object of an OpenAI or Anthropic error body, or None."""
+    """What an error body tells of it, or None.
+
+    Known forms: OpenAI's and Anthropic's ``error``, with only words instead of the object (Ollama), in a list (Google),
+    flat (Mistral, vLLM), and FastAPI's ``detail``.
+    """
     try:
         tree = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    found = tree.get("error") if isinstance(tree, dict) else None
+    if isinstance(tree, list) and tree:
+        tree = tree[0]
+    if not isinstance(tree, dict):
+        return None
+    found = tree.get("error")
     if isinstance(found, str):
         return {"message": found}
+    if found is None:
+        return _flat(tree)
     return found if isinstance(found, dict) else None
+
+
+def _flat(tree: dict[str, object]) -> dict[str, object] | None:
+    words = tree.get("message") or tree.get("detail")
+    if not words:
+        return None
+    if not isinstance(words, str):
+        try:
+            words = orjson.dumps(words).decode()
+        except orjson.JSONEncodeError:
+            return None
+    return {"message": words, **{name: tree.get(name) for name in ("type", "param", "code")}}
+
+
+def _enclosed(body: bytes, tree: dict[str, object]) -> bytes:
+    """The body, or what it tells as the member ``error`` that clients look for."""
+    whole = orjson.loads(body)
+    if isinstance(whole, dict) and "error" in whole:
+        return body
+    try:
+        return orjson.dumps({"error": tree})
+    except orjson.JSONEncodeError:
+        return TOO_DEEP

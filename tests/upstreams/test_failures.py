@@ -19,7 +19,16 @@ from agw_proxy.errors import (
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
-from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, again, elsewhere, error_of, error_of_event, refused, verdict
+from agw_proxy.upstreams.failures import (
+    MAX_ERROR_BYTES,
+    TOO_DEEP,
+    again,
+    elsewhere,
+    error_of,
+    error_of_event,
+    refused,
+    verdict,
+)
 from tests.upstreams.scripted import Answered, call
 
 SECRET = "upstream-key-of-the-test/with+signs"
@@ -68,7 +77,8 @@ def test_a_4xx_keeps_the_upstreams_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>upstream-internal.example</html>", b"[1]", b'{"detail":"no"}', b'{"error":7}', b'"x"']
+    "body",
+    [b"", b"<html>upstream-internal.example</html>", b"[1]", b"[]", b"{}", b'{"status":"no"}', b'{"error":7}', b'"x"'],
 )
 def test_what_is_no_error_object_is_not_passed_on(body: bytes) -> None:
     found = error_of(400, body, (), "up", [SECRET], ours=True)
@@ -81,6 +91,42 @@ def test_an_error_that_is_a_text_is_passed_on() -> None:
     found = error(400, {"error": "model is loading"})
     assert isinstance(found, UpstreamRejected)
     assert found.payload == b'{"error":"model is loading"}'
+
+
+@pytest.mark.parametrize(
+    ("tree", "told"),
+    [
+        (
+            {"object": "error", "message": "too long", "type": "BadRequestError", "param": None, "code": 400},
+            {"message": "too long", "type": "BadRequestError", "param": None, "code": 400},
+        ),
+        ([{"error": {"code": 400, "message": "too long"}}], {"code": 400, "message": "too long"}),
+        ({"detail": "too long"}, {"message": "too long", "type": None, "param": None, "code": None}),
+        (
+            {"detail": [{"loc": ["body"], "msg": "too long"}]},
+            {"message": '[{"loc":["body"],"msg":"too long"}]', "type": None, "param": None, "code": None},
+        ),
+    ],
+    ids=["flat", "in a list", "detail", "details"],
+)
+def test_an_error_in_another_form_keeps_its_words(tree: object, told: dict[str, object]) -> None:
+    found = error(400, tree)
+    assert isinstance(found, UpstreamRejected)
+    assert found.payload is not None
+    assert orjson.loads(found.payload) == {"error": told}
+
+
+def test_an_error_in_another_form_tells_no_key_and_no_depth() -> None:
+    found = error(400, {"message": f"bad key {SECRET}"})
+    assert isinstance(found, UpstreamRejected)
+    assert found.payload is not None
+    assert SECRET.encode() not in found.payload
+    deep = error_of(400, b'{"detail":' + b"[" * 400 + b"]" * 400 + b"}", (), "up", (), ours=True)
+    assert isinstance(deep, UpstreamRejected)
+    assert deep.payload is None
+    listed = error_of(400, b'[{"error":{"x":' + b"[" * 400 + b"]" * 400 + b"}}]", (), "up", (), ours=True)
+    assert isinstance(listed, UpstreamRejected)
+    assert listed.payload == TOO_DEEP
 
 
 @pytest.mark.parametrize("escaped", [SECRET, SECRET.replace("/", "\\/"), SECRET.replace("+", "\\u002b")])
