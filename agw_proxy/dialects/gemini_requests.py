@@ -3,6 +3,8 @@
 Gemini API reference, "Generating content" and "Counting tokens". The model, and whether to stream, stand in the path.
 """
 
+from itertools import count, groupby
+
 import msgspec
 
 from agw_proxy.dialects import members
@@ -255,7 +257,7 @@ def _write_messages(request: Request, losses: Losses) -> tuple[list[Tree], list[
     contents: list[Tree] = []
     names: dict[str, str] = {}
     answers: dict[int, int] = {}
-    for at, message in enumerate(request.messages):
+    for at, message in enumerate(_in_order(request.messages)):
         path = f"messages[{at}]"
         if message.name is not None:
             losses.of("message_name")
@@ -281,6 +283,31 @@ def _write_messages(request: Request, losses: Losses) -> tuple[list[Tree], list[
     contents = [content for content in contents if content["parts"]]
     _sign(request.model, contents)
     return system, contents
+
+
+def _in_order(messages: list[Message]) -> list[Message]:
+    """The conversation with the results of each step in the order of its calls: without ids Google knows them by it alone."""
+    ordered: list[Message] = []
+    ranks: dict[str, int] = {}
+    number = count()
+    for called, step in groupby(messages, lambda message: message.role == "assistant"):
+        turns = list(step)
+        blocks = [block for message in turns for block in message.blocks]
+        if called:
+            ranks |= {block.id: next(number) for block in blocks if isinstance(block, ToolUse)}
+        results = [block for block in blocks if isinstance(block, ToolResult)]
+        if len(results) > 1 and all(result.id in ranks for result in results):
+            due = iter(sorted(results, key=lambda result: ranks[result.id]))
+            turns = [
+                Message(
+                    turn.role,
+                    [next(due) if isinstance(block, ToolResult) else block for block in turn.blocks],
+                    turn.name,
+                )
+                for turn in turns
+            ]
+        ordered += turns
+    return ordered
 
 
 def _write_system(message: Message, losses: Losses) -> list[Tree]:

@@ -75,6 +75,23 @@ def test_neighbours_of_a_role_are_one_content_with_the_results_first() -> None:
     ]
 
 
+def test_results_stand_in_the_order_of_their_calls() -> None:
+    tree, _ = written(
+        [
+            Message("assistant", [ToolUse("call_agw_r_0", "f", '{"x":1}'), ToolUse("call_agw_r_1", "f", '{"x":2}')]),
+            Message("user", [ToolResult("call_agw_r_1", [Text("two"), Image(data="BBBB", media_type="image/png")])]),
+            Message("system", [Text("Be brief")]),
+            Message("user", [Text("both"), ToolResult("call_agw_r_0", [Text("one"), Image(data="AAAA")])]),
+            Message("assistant", [ToolUse("call_agw_s_0", "f"), ToolUse("c", "g")]),
+            Message("user", [ToolResult("c", [Text("four")]), ToolResult("call_agw_s_0", [Text("three")])]),
+        ]
+    )
+    parts = [part for content in tree["contents"] for part in content["parts"]]
+    said = [part["functionResponse"]["response"]["output"] for part in parts if "functionResponse" in part]
+    assert said == ["one", "two", "three", "four"]
+    assert [part["inlineData"]["data"] for part in parts if "inlineData" in part] == ["AAAA", "BBBB"]
+
+
 def test_a_failed_result_is_an_error_and_its_name_may_be_its_own() -> None:
     call = Message("assistant", [ToolUse("y", "f")])
     tree, _ = written([call, Message("user", [ToolResult("x", [Text("boom")], failed=True, name="f")])])
