@@ -5,11 +5,12 @@ Anthropic API reference, "Messages". Nothing is written that the API refuses: wh
 """
 
 from agw_proxy.dialects.anthropic_messages_models import takes_sampling, takes_schemas
-from agw_proxy.dialects.anthropic_messages_schemas import arguments_schema, strict_schema
+from agw_proxy.dialects.anthropic_messages_schemas import arguments_schema, is_open, strict_schema
 from agw_proxy.dialects.anthropic_messages_thinking import Thought, thought
 from agw_proxy.dialects.anthropic_messages_writing import Conversation, plain_name
 from agw_proxy.dialects.base import Losses, Request, Tool, Tree, Untranslatable
 from agw_proxy.dialects.custom_tools import wrapped
+from agw_proxy.dialects.json_words import in_words
 
 MAX_NAME_LETTERS = 128
 MAX_USER_LETTERS = 256
@@ -104,7 +105,7 @@ def _tool(tool: Tool, position: int, model: str, losses: Losses) -> Tree:
     schema, words = arguments_schema(offered.schema)
     made: Tree = {"name": offered.name, "input_schema": schema}
     if offered.strict:
-        if takes_schemas(model):
+        if takes_schemas(model) and not is_open(schema):
             made["input_schema"] = strict_schema(schema, where)
             made["strict"] = True
         else:
@@ -130,6 +131,9 @@ def _write_output(tree: Tree, request: Request, made: Thought, losses: Losses) -
             losses.of("json_schema", "response_format")
         elif tree["messages"][-1]["role"] == "assistant":
             losses.of("json_schema", "response_format")  # refused together with a prefill
+        elif is_open(asked.schema):
+            losses.of("json_schema", "response_format")
+            tree["system"] = [*tree.get("system", []), {"type": "text", "text": in_words(asked)}]
         else:
             schema = strict_schema(asked.schema, "response_format")
             if asked.description is not None:

@@ -68,6 +68,22 @@ def strict_schema(schema: Tree, where: str, depth: int = 0) -> Tree:
     return made
 
 
+def is_open(schema: Any, depth: int = 0) -> bool:
+    """Some object in it has members of any name (a map): in the subset it could only be an empty one."""
+    if isinstance(schema, list):
+        return any(is_open(each, depth + 1) for each in schema)
+    if not isinstance(schema, dict) or depth > MAX_DEPTH:
+        return False
+    more = schema.get("additionalProperties")
+    if schema.get("patternProperties") or (isinstance(more, dict) and more):
+        return True
+    if schema.get("type") == "object" and more is not False and not schema.keys() & {"properties", "$ref", *_BRANCHES}:
+        return True
+    named = [schema[name] for name in ("properties", "$defs", "definitions") if isinstance(schema.get(name), dict)]
+    inner = [value for members in named for value in members.values()]
+    return is_open([*inner, *(schema.get(name) for name in ("items", *_BRANCHES))], depth)
+
+
 def _told(tree: Tree, where: str) -> str:
     try:
         return orjson.dumps(tree).decode()

@@ -1,5 +1,6 @@
 from typing import Any
 
+import orjson
 import pytest
 
 from agw_proxy.dialects.base import (
@@ -242,3 +243,35 @@ def test_structured_output() -> None:
     written(asking(format=Format()), "json_object")
     written(asking(format=Format(schema), model="claude-3-5-haiku-20241022"), "json_schema")
     written(talk(user(Text("a")), model(Text("{")), format=Format(schema)), "json_schema")
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"type": "object", "additionalProperties": {"type": "integer"}},
+        {"type": "object", "additionalProperties": True},
+        {"type": "object"},
+        {"type": "array", "items": {"type": "object", "properties": {}, "patternProperties": {"^x": {}}}},
+        {"anyOf": [{"type": "null"}, {"type": "object"}]},
+    ],
+)
+def test_a_schema_with_a_map_is_told_in_words(inner: Tree) -> None:
+    schema = {"type": "object", "properties": {"a": inner}, "required": ["a"]}
+    tree = written(asking(format=Format(schema)), "json_schema")
+    assert "output_config" not in tree
+    assert orjson.dumps(schema).decode() in tree["system"][-1]["text"]
+    tool = written(talk(user(Text("a")), tools=[Tool("f", schema=schema, strict=True)]), "strict_tools")["tools"][0]
+    assert tool == {"name": "f", "input_schema": schema}
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"type": "object", "additionalProperties": False},
+        {"type": "object", "properties": {"b": {}}, "additionalProperties": True},
+        {"type": "object", "anyOf": [{"properties": {"b": {}}}]},
+    ],
+)
+def test_a_schema_that_names_its_members_is_structured_output(inner: Tree) -> None:
+    tree = written(asking(format=Format({"type": "object", "properties": {"a": inner}})))
+    assert tree["output_config"]["format"]["type"] == "json_schema"

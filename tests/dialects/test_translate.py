@@ -33,7 +33,7 @@ CROWDED: dict[str, tuple[Form, dict[str, Any]]] = {
 
 
 def test_a_schema_with_a_format_that_is_no_word_is_described() -> None:
-    schema = {"type": "object", "format": {"type": "grammar"}}
+    schema = {"type": "object", "properties": {}, "format": {"type": "grammar"}}
     form = {"type": "json_schema", "name": "n", "schema": schema}
     request = translate.read_request("responses", orjson.dumps({"model": "m", "input": "q", "text": {"format": form}}))
     written = orjson.loads(translate.write_request(request, "messages", "claude-sonnet-4-5", Quirks()).body)
