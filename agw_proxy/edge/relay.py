@@ -80,7 +80,7 @@ class Pump:
             if isinstance(error, CallerGone):
                 raise
             return await self._break(error)
-        except UpstreamError as error:
+        except GatewayError as error:  # the upstream's, or what a policy has stopped an agent with
             return await self._break(error)
         except EventTooLong:
             return await self._break(UpstreamBroken("The upstream sent an event over 16 MB."))

@@ -21,6 +21,17 @@ START = {
     "bad/agent.py": "raise RuntimeError('not today')",
     "denied/agent.py": says("never"),
 }
+FORBIDS = """\
+from agents import Agent, GuardrailFunctionOutput, output_guardrail
+from agw_proxy.sdk import FunctionModel
+
+@output_guardrail(name="polite")
+async def forbid(context, agent, output):
+    return GuardrailFunctionOutput(output_info=None, tripwire_triggered=True)
+
+last = Agent(name="Last", model=FunctionModel(lambda turn: "Rude."), output_guardrails=[forbid])
+agent = Agent(name="First", model=FunctionModel(lambda turn: ["I ask.", turn.hand_to("Last")]), handoffs=[last])
+"""
 SECONDS = 40.0  # until a change of files has been taken up
 
 
@@ -134,6 +145,27 @@ def test_a_refresh_takes_up_what_is_new_and_keeps_what_the_new_one_broke(gateway
     assert chat(gateway, "default/sky") == "grey"
     with pytest.raises(openai.NotFoundError):
         chat(gateway, "default/late")
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses", "messages"])
+def test_a_guardrail_that_trips_behind_the_first_words_ends_the_stream_with_an_error(
+    gateway: Gateway, path: str
+) -> None:
+    write(folder(gateway), {"forbids/agent.py": FORBIDS})
+    refreshed(gateway)
+    said = {"input": "hi"} if path == "responses" else {"messages": [{"role": "user", "content": "hi"}]}
+    body = {"model": "default/forbids", "stream": True, "max_tokens": 99, **said}
+    try:
+        reply = gateway.post(f"/v1/{path}", body)
+    finally:
+        (folder(gateway) / "forbids" / "agent.py").unlink()
+    assert reply.status == 200
+    assert b"I ask." in reply.body
+    assert b"Rude." not in reply.body
+    assert b"HTTP/1.1" not in reply.body
+    assert reply.body.count(b"event: error\ndata: ") == 1
+    assert b"guardrail 'polite' has stopped this" in reply.body.partition(b"event: error")[2]
+    assert gateway.receipt(reply.request_id)["outcome"] == "policy_guardrail_tripped"
 
 
 def test_settings_of_agents_are_taken_up_and_a_configured_model_keeps_its_name(gateway: Gateway) -> None:
