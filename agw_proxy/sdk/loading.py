@@ -159,8 +159,15 @@ async def called(function: Callable[..., Any], context: Context) -> Any:
 
 
 async def _on_loop(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
-    """In a task of its own, whose steps are known as that agent's."""
-    return await asyncio.get_running_loop().create_task(Contained(coroutine, Run("", None, context.id)))
+    """In a task of its own, whose steps are known as that agent's. Raises Failed where it has cancelled itself."""
+    task = asyncio.get_running_loop().create_task(Contained(coroutine, Run("", None, context.id)))
+    try:
+        return await task
+    except asyncio.CancelledError:
+        here = asyncio.current_task()
+        if here is not None and here.cancelling():
+            raise
+        raise Failed("it was cancelled, by what it has begun itself") from None
 
 
 def _import(package: str, found: Found) -> ModuleType:

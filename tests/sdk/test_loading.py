@@ -68,6 +68,11 @@ async def test_what_it_may_export(tmp_path: Path, source: str) -> None:
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("def agent():\n    return 1 / 0", "ZeroDivisionError: division by zero (My-Agent/agent.py:3)"),
         ("agent = Agent(name='x')\ndef on_startup(): raise StopIteration", "StopIteration"),
+        ("import asyncio\nasync def agent(): raise asyncio.CancelledError", "it was cancelled"),
+        (
+            "agent = Agent(name='x')\nasync def on_startup(): raise asyncio.CancelledError\nimport asyncio",
+            "it was cancelled",
+        ),
         ("agent = Agent(name='x')\non_startup = 7", "'on_startup' is to be a function"),
     ],
 )
@@ -155,6 +160,15 @@ async def test_what_has_started_ends_where_no_agent_comes_of_it(tmp_path: Path) 
         await loaded(tmp_path, source)
     assert (tmp_path / "My-Agent" / "up").exists()
     assert (tmp_path / "My-Agent" / "down").exists()
+
+
+async def test_whoever_does_not_wait_for_it_any_more_is_not_told_that_it_failed(tmp_path: Path) -> None:
+    source = "import asyncio\nasync def agent(): await asyncio.sleep(99)"
+    task = asyncio.create_task(loaded(tmp_path, source))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_what_blocks_keeps_nobody_waiting_but_itself(tmp_path: Path) -> None:
