@@ -35,6 +35,8 @@ PAUSE_SECONDS = 2.0
 GONE = re.compile("connection closed|session", re.IGNORECASE)
 PING_SECONDS = 3.0
 """For the server to answer a ping after a call that was not answered in time: then it was the call that was slow."""
+PING_PAUSE_SECONDS = 0.05
+"""Until it is asked again, where its client has waited less than that."""
 GONE_CODES = frozenset({-32000, -32600})
 """Of JSON-RPC errors which say, in the words of GONE, that the other side knows nothing of this connection any more."""
 LATE_CODE = -32001
@@ -302,12 +304,11 @@ class Held(MCPServer):
             return True
         try:
             async with asyncio.timeout(PING_SECONDS):
-                await ping()
+                while not await _answered(ping):  # noqa: ASYNC110  it is the server that is waited for
+                    await asyncio.sleep(PING_PAUSE_SECONDS)
         except TimeoutError:
             log.warning("MCP server '%s' answers nothing any more, and is begun anew", self.line.name)
             return False
-        except Exception:  # noqa: BLE001  one that refuses a ping is there
-            return True
         return True
 
     async def _bounded(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -370,6 +371,15 @@ def is_late(error: BaseException) -> bool:
     """It says that no answer came in time: by the bound of a call, or by the client's own for a request."""
     told = getattr(error, "error", None)
     return isinstance(error, TimeoutError) or getattr(told, "code", None) == LATE_CODE
+
+
+async def _answered(ping: Callable[[], Awaitable[object]]) -> bool:
+    """Whether something came, be it that it knows no ping; the client's own bound may be too short for an answer."""
+    try:
+        await ping()
+    except Exception as error:  # noqa: BLE001  as said
+        return not (is_late(error) or is_lost(error))
+    return True
 
 
 def _refused(error: BaseException) -> bool:

@@ -186,9 +186,9 @@ async def test_a_call_has_its_bound_and_one_that_is_given_up_harms_no_other(
     await servers.close()
 
 
-@pytest.mark.parametrize("bound", ["call", "client"])
+@pytest.mark.parametrize(("bound", "ping"), [("call", 0.2), ("client", 0.2), ("client", 1.5)])
 async def test_one_that_answers_nothing_any_more_is_begun_anew(
-    children: Children, monkeypatch: pytest.MonkeyPatch, bound: str
+    children: Children, monkeypatch: pytest.MonkeyPatch, bound: str, ping: float
 ) -> None:
     children.write(PLAIN.replace('if name == "wait":', 'if name == "wait" and __import__("time").sleep(600) is None:'))
     params: Any = children.params
@@ -196,7 +196,7 @@ async def test_one_that_answers_nothing_any_more_is_begun_anew(
     held, servers = await held_by(Agent(name="a", mcp_servers=[server]))
     assert text(await held.call_tool("echo", {"text": "there"})) == "there"
     held._seconds = 0.2 if bound == "call" else SECONDS
-    monkeypatch.setattr(mcp_servers, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(mcp_servers, "PING_SECONDS", ping)
     with pytest.raises((TimeoutError, MCPError)):
         await held.call_tool("wait", {})
     held._seconds = SECONDS
@@ -204,6 +204,20 @@ async def test_one_that_answers_nothing_any_more_is_begun_anew(
     assert text(await held.call_tool("echo", {"text": "back"})) == "back"
     assert len(children.pids) == 2
     assert children.alive == children.pids[1:], "the one that hung is gone"
+    await servers.close()
+
+
+async def test_one_that_is_only_slow_stays_however_short_its_clients_bound_is(children: Children) -> None:
+    children.write(PLAIN.replace('if name == "wait":', 'if name == "wait" and __import__("time").sleep(0.6) is None:'))
+    params: Any = children.params
+    server: Any = MCPServerStdio(params, name="plain", client_session_timeout_seconds=SECONDS)
+    held, servers = await held_by(Agent(name="a", mcp_servers=[server]))
+    server.session._session_read_timeout_seconds = 0.2
+    with pytest.raises(MCPError):
+        await held.call_tool("wait", {})
+    server.session._session_read_timeout_seconds = SECONDS
+    assert text(await held.call_tool("echo", {"text": "still there"})) == "still there"
+    assert len(children.pids) == 1
     await servers.close()
 
 
