@@ -4,6 +4,7 @@ Where no folder has an agent, nothing of the SDK is imported, and there is no su
 """
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import importlib
@@ -190,6 +191,7 @@ class Agents:
         self._turn = asyncio.Lock()
         self._settings: Settings | None = None
         self._retry: asyncio.Task[None] | None = None
+        self._looked = asyncio.Event()
         self._tools: Registry | None = None
         self.upstream: AgentUpstream | None = None
         self._catalog: Catalog | None = None
@@ -221,6 +223,7 @@ class Agents:
             await self._bind(settings)
             await self._catalog.refresh(agents, {model.name for model in settings.models})
             await self._host(self._catalog)
+        self._looked.set()
         if self._catalog.waits and (self._retry is None or self._retry.done()):
             work = self._retrying(self._catalog)
             self._retry = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
@@ -231,10 +234,16 @@ class Agents:
             self.upstream = Hosted(await self._make(catalog.find), catalog)
 
     async def _retrying(self, catalog: "Catalog") -> None:
-        """Try again, while there is any, what waits for something that may come."""
+        """Try again, while there is any, what waits for something that may come; soon again after each look."""
         pause = RETRY_SECONDS
         while catalog.waits:
-            await asyncio.sleep(pause)
+            self._looked.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._looked.wait()
+            if self._looked.is_set():
+                pause = RETRY_SECONDS
+                continue
             pause = min(pause * 2, RETRY_AT_MOST)
             try:
                 async with self._turn:

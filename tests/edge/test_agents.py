@@ -188,6 +188,24 @@ async def test_one_that_waits_for_a_server_is_served_when_it_is_there(
     assert not children.alive
 
 
+async def test_after_a_look_one_that_waits_is_tried_again_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "RETRY_SECONDS", 3600.0)
+    children = Children(tmp_path)
+    children.write("raise SystemExit(1)")
+    root = write(tmp_path / "agents", {"asks/agent.py": children.agent})
+    made = Agents(Silent, answering)
+    assert not await made.start(settings(root))
+    await asyncio.sleep(0.05)  # it waits now, for an hour
+    monkeypatch.setattr(agents, "RETRY_SECONDS", 0.05)
+    write(root, {"too/agent.py": children.agent})
+    await made.refresh(settings(root))
+    children.write()
+    await until(lambda: [state.status for state in made.states()] == ["ready", "ready"])
+    await made.close()
+    assert made.upstream is not None
+    await made.upstream.close()
+
+
 async def test_looking_for_them_never_blocks_the_loop(tmp_path: Path) -> None:
     root = write(tmp_path / "agents", {"sky/agent.py": says("blue")})
     config = configuration(agents={"paths": [str(root)], "auto_reload": True})
