@@ -94,6 +94,8 @@ class Exchange:
         """Why the gateway has ended the stream before its upstream did."""
         self.owes_all = False
         """Others have got all of its answer: it pays for that, though it has left."""
+        self._taken_over = Usage(), 0, 0
+        """What those had of its answer who would have paid for it and have left: it pays for no less."""
         self.bytes_out = 0
         self.first_token = 0
         self.last_token = 0
@@ -160,6 +162,19 @@ class Exchange:
         if self.cache == "joined":
             self.cache = "miss"
 
+    def pays_for(self, other: "Exchange") -> None:
+        """The other one leaves an answer that both read, and this one pays in its place: for no less than the other has had."""
+        self.pays()
+        self.asked = self.asked or other.asked
+        if other.ended_by is None:
+            self._taken_over = other.had()
+            other.reuse = "joined"
+
+    def had(self) -> tuple[Usage, int, int]:
+        """What it pays for: usage as told, content events and bytes."""
+        told, tokens, size = self._taken_over
+        return self.usage if self.usage.total >= 0 else told, max(self.tokens_seen, tokens), max(self.bytes_out, size)
+
     def owes(self, usage: Usage) -> None:
         """It leaves an answer that others have got whole, for nothing. ``usage``: of all of it."""
         self.usage, self.owes_all = usage, True
@@ -189,14 +204,15 @@ class Exchange:
         if self.reuse is not None:  # somebody else's answer
             grant.settle(0, 0, 0, time.monotonic_ns())
             return
+        usage, tokens, size = self.had()
         self.reserve.settle(
             grant,
             self.ending_kind(),
             self.learner,
             self.tariff if self.uses_tokens else None,
-            self.usage if self.uses_tokens else NOTHING,
-            self.tokens_seen,
-            self.bytes_out,
+            usage if self.uses_tokens else NOTHING,
+            tokens,
+            size,
             time.monotonic_ns(),
         )
 
@@ -204,7 +220,7 @@ class Exchange:
         """How it has ended for whoever pays for it: SERVED, PARTED, UNSERVED or REJECTED."""
         if self.error is None or self.complete or self.owes_all:
             return SERVED
-        if self.bytes_out:
+        if self.bytes_out or self._taken_over[2]:
             return PARTED
         if isinstance(self.error, UpstreamRejected):
             return REJECTED  # else who sends nothing but bad requests would have no limit
@@ -258,7 +274,7 @@ class Exchange:
         gaps = self.tokens_seen - 1
         last = self.trail[-1] if self.trail else None
         # What no upstream has used anything for counts nothing, and nothing counts twice.
-        used = self.usage if self.reuse is None and not self.delegated else Usage()
+        used = self.had()[0] if self.reuse is None and not self.delegated else Usage()
         told = self.reuse is None or self.reuse == "joined"  # else its events say nothing about an upstream's pace
         return Receipt(
             event="request",
@@ -317,7 +333,7 @@ class Exchange:
         unserved = how in {UNSERVED, REJECTED}
         if unserved or not self.uses_tokens:
             return 0, 0, -1 if unserved else 0
-        read, written, cost = self.reserve.spent(how, self.tariff, self.usage, self.tokens_seen, self.bytes_out)
+        read, written, cost = self.reserve.spent(how, self.tariff, *self.had())
         return read, written, cost if self.tariff is not None else -1
 
 

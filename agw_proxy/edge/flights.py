@@ -92,7 +92,7 @@ class Flight:
         """Who pays in place of one who leaves early: somebody who still reads, else itself for what others have got of it."""
         for other in self._taps:
             if not other.exchange.complete:
-                other.exchange.pays()
+                other.exchange.pays_for(tap.exchange)
                 return other
         if self._recording is not None and (self._taps or self._given):
             tap.exchange.owes(self._recording.usage)

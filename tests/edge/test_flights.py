@@ -10,9 +10,10 @@ from agw_proxy._hot.route import Target
 from agw_proxy._hot.sse import Stream
 from agw_proxy.edge.answers import Entry
 from agw_proxy.edge.exchange import Exchange
+from agw_proxy.edge.finishing import Ending
 from agw_proxy.edge.flights import Flight, Tap
 from agw_proxy.errors import CallerGone, UpstreamBroken
-from agw_proxy.types import RawHeaders
+from agw_proxy.types import RawHeaders, Usage
 from agw_proxy.upstreams.opening import Opened
 from tests.support.fake_openai import spoken
 
@@ -104,8 +105,35 @@ async def test_who_still_reads_pays_although_the_upstream_has_ended() -> None:
     await read_out(second)
     left = gone(first)
     assert (slow.exchange.reuse, left.owes_all) == (None, False)
+    assert (left.reuse, left.charged()) == ("joined", (0, 0, 0))
     await read_out(slow)
     assert second.exchange.reuse == "joined"
+
+
+async def test_the_last_to_leave_pays_for_what_those_before_it_had() -> None:
+    """Else one that reads nothing could be sent along with each, and take the bill away with it."""
+    flight = flight_of(Source(spoken()[:3], UpstreamBroken("cut")))
+    first, second, third = payer(flight), follower(flight), follower(flight)
+    await first.open()
+    first.exchange.usage, first.exchange.tokens_seen, first.exchange.bytes_out = Usage(11, -1), 9, 900
+    first.exchange.asked = True
+    second.exchange.tokens_seen, second.exchange.bytes_out = 2, 200
+    assert gone(first).charged() == (0, 0, 0)
+    assert gone(second).charged() == (0, 0, 0)
+    last = gone(third)
+    assert (last.reuse, last.ending_kind(), last.tokens_seen, last.bytes_out) == (None, PARTED, 0, 0)
+    assert last.charged()[:2] == (11, 9)
+
+
+async def test_what_a_budget_has_ended_is_paid_for_by_its_own_though_another_goes_on() -> None:
+    flight = flight_of(Source(spoken(usage=True)))
+    first, other = payer(flight), follower(flight)
+    await first.open()
+    first.exchange.end_by(Ending(rule="daily", reason="budget", prompt_tokens=11, completion_tokens=3))
+    first.exchange.bytes_out = 100
+    first.close()
+    assert (first.exchange.reuse, other.exchange.reuse) == (None, None)
+    assert first.exchange.charged()[:2] == (11, 3)
 
 
 async def test_what_is_paid_for_is_not_paid_for_again() -> None:
