@@ -29,7 +29,7 @@ from agw_proxy.store.memory import Memory
 from agw_proxy.types import Routed
 from agw_proxy.upstreams.opening import Opened
 
-Way = Literal["use", "refresh", "only", "off"]
+Way = Literal["use", "refresh", "only", "off", "none"]
 MAX_WRITES = 256  # answers on their way to a store; beyond them an answer is not kept
 MAX_AGE_DIGITS = 9
 MAX_SPELLINGS = 8  # of one answer's requests that the fast lane knows
@@ -71,20 +71,20 @@ def wish_of(cache_control: Sequence[str], own: str | None) -> Wish:
         raise InvalidParameter("The header x-agw-cache is one of off, refresh and only.", param="x-agw-cache")
     if not cache_control:
         return AS_CONFIGURED
-    way: Way = "use"
-    stores, age = True, None
-    for directive in ",".join(cache_control).lower().split(","):
-        name, _, value = directive.strip().partition("=")
-        if name == "no-store":
-            return Wish("off", stores=False)
-        if name == "no-cache":
-            way = "refresh"
-        elif name == "only-if-cached" and way == "use":
-            way = "only"
-        elif name == "max-age":
+    directives = [directive.strip().partition("=") for directive in ",".join(cache_control).lower().split(",")]
+    names = {name for name, _, _ in directives}
+    if "only-if-cached" in names:
+        way: Way = "none" if names & {"no-cache", "no-store"} else "only"
+    elif "no-store" in names:
+        return Wish("off", stores=False)
+    else:
+        way = "refresh" if "no-cache" in names else "use"
+    age = None
+    for name, _, value in directives:
+        if name == "max-age":
             digits = value.strip('" ')
             age = float(digits) if digits.isdecimal() and len(digits) <= MAX_AGE_DIGITS else 0.0
-    return Wish(way, stores, age)
+    return Wish(way, max_age=age)
 
 
 class Spelt(msgspec.Struct, frozen=True):
@@ -215,10 +215,10 @@ class Caching:
         """How the request gets its answer; None: as if there were no cache. Raises NotCached, InvalidParameter."""
         wish = wish_of(request.headers.getall("Cache-Control", ()), request.headers.get("x-agw-cache"))
         key = None
-        if wish.way != "off":
+        if wish.way not in {"off", "none"}:
             key = self._key(exchange, request, path, query, body, routed)
         if key is None:
-            if wish.way == "only":
+            if wish.way in {"only", "none"}:
                 raise NotCached("There is no kept answer to this request, and it asks for none but a kept one.")
             exchange.cache = "bypass"
             return None

@@ -194,6 +194,7 @@ def test_a_model_can_say_no_for_itself(gateway: Gateway, upstream: Upstream) -> 
         ({"cache-control": "max-age=1000"}, ["hit", "hit", "hit"], 0),
         ({"cache-control": "only-if-cached"}, ["hit", "hit", "hit"], 0),
         ({"x-agw-cache": "only"}, ["hit", "hit", "hit"], 0),
+        ({"cache-control": "only-if-cached, no-store", "x-agw-cache": "only"}, ["hit", "hit", "hit"], 0),
     ],
 )
 def test_callers_have_a_say(
@@ -209,11 +210,23 @@ def test_callers_have_a_say(
     assert len(upstream.requests) == asked_upstream
 
 
-@pytest.mark.parametrize("headers", [{"cache-control": "only-if-cached"}, {"x-agw-cache": "only"}])
+@pytest.mark.parametrize(
+    ("headers", "kept"),
+    [
+        ({"cache-control": "only-if-cached"}, False),
+        ({"x-agw-cache": "only"}, False),
+        ({"cache-control": "no-cache, only-if-cached"}, True),
+        ({"cache-control": "only-if-cached, no-store"}, True),
+    ],
+)
 def test_who_wants_a_kept_answer_only_is_told_that_there_is_none(
-    gateway: Gateway, upstream: Upstream, headers: dict[str, str]
+    gateway: Gateway, upstream: Upstream, headers: dict[str, str], kept: bool
 ) -> None:
-    reply = gateway.chat(messages=fresh(), headers=headers)
+    asked = fresh()
+    if kept:
+        assert gateway.chat(messages=asked).status == 200
+        upstream.reset()
+    reply = gateway.chat(messages=asked, headers=headers)
     assert (reply.status, reply.error["code"], reply.value("x-should-retry")) == (504, "not_cached", "false")
     assert upstream.requests == []
 
