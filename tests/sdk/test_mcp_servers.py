@@ -8,20 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from agents import Agent, function_tool, handoff
-from agents.exceptions import UserError
-from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp
+from agents.mcp import MCPServerStdio, MCPServerStreamableHttp
 from mcp.shared.exceptions import MCPError
 from mcp.types import Tool
 
-from agw_proxy import spans
 from agw_proxy.sdk import mcp_servers
 from agw_proxy.sdk.entry import CURRENT, Run, Unconnected
 from agw_proxy.sdk.equipped import own_names, reached
-from agw_proxy.sdk.mcp_servers import Held, Line, Servers, connect, is_lost, shown, words
+from agw_proxy.sdk.mcp_servers import Held, Line, Servers, connect
 from agw_proxy.spans import Tracer, enter
+from tests.sdk.own_server import Own
 from tests.support.mcp_servers import LIBRARY, PLAIN, SECONDS, Children, OverHTTP
 from tests.test_spans import Kept
 
@@ -299,100 +297,6 @@ async def test_one_of_the_official_package_over_pipes_and_over_http(tmp_path: Pa
     assert not lines_left()
 
 
-class Own(MCPServer):
-    """A server of an author's own: what it holds has to be left by the task that has entered it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scope: anyio.CancelScope | None = None
-        self.tasks: list[object] = []
-        self.breaks = False
-        self.quits = False
-        self.ends: asyncio.Event | None = None
-        self.there: list[Any] = []
-        self.spans: list[object] = []
-
-    @property
-    def name(self) -> str:
-        return "http://user:secret@own.example/mcp?token=secret"
-
-    async def connect(self) -> None:
-        self.spans.append(spans.CURRENT.get())
-        if self.quits:
-            raise SystemExit(3)
-        self.scope = anyio.CancelScope().__enter__()
-        self.tasks.append(asyncio.current_task())
-
-    async def cleanup(self) -> None:
-        self.tasks.append(asyncio.current_task())
-        if self.ends is not None:
-            await self.ends.wait()
-        if self.scope is not None:
-            self.scope.__exit__(None, None, None)
-            self.scope = None
-        if self.breaks:
-            raise BaseExceptionGroup("odd", [RuntimeError("of its own")])
-
-    async def list_tools(self, run_context: Any = None, agent: Any = None) -> list[Any]:
-        if self.breaks:
-            raise ConnectionResetError("gone")
-        return self.there
-
-    async def call_tool(self, tool_name: str, arguments: Any) -> Any:  # type: ignore[override]  # as it was once
-        raise UserError("Server not initialized. Make sure you call `connect()` first.")
-
-    async def list_prompts(self) -> Any:
-        return "prompts"
-
-    async def get_prompt(self, name: str, arguments: Any = None) -> Any:
-        return name
-
-    async def list_resources(self, cursor: str | None = None) -> Any:
-        return cursor
-
-    async def list_resource_templates(self, cursor: str | None = None) -> Any:
-        return cursor
-
-    async def read_resource(self, uri: str) -> Any:
-        return uri
-
-
-async def test_one_task_connects_and_closes_it_whoever_asks(caplog: pytest.LogCaptureFixture) -> None:
-    own = Own()
-    enter(Tracer(Kept()).begin("refresh", "server", None))
-    held, servers = await held_by(Agent(name="a", mcp_servers=[own]))
-    assert own.spans == [None], "it is not part of the request that has made it be loaded"
-    assert held.line.name == "http://own.example/mcp"
-    assert (await held.list_prompts(), await held.get_prompt("p"), await held.read_resource("r")) == (
-        "prompts",
-        "p",
-        "r",
-    )
-    assert (await held.list_resources("1"), await held.list_resource_templates("2")) == ("1", "2")
-    assert held.use_structured_content is False
-    assert held.cached_tools is None
-    token = CURRENT.set(Run("req_1", None, "default/a", trace=TRACE))
-    for _ in range(2):
-        with pytest.raises(UserError):
-            await held.call_tool("any", {})
-    CURRENT.reset(token)
-    own.breaks = True
-    with pytest.raises(Unconnected, match="cannot be reached: ConnectionResetError: gone"):
-        await held.list_tools()
-    await servers.close()
-    assert len(set(map(id, own.tasks))) == 1
-    assert "did not end as it should: RuntimeError: of its own" in caplog.text
-    assert "secret" not in caplog.text
-
-
-async def test_one_that_asks_for_the_end_of_the_process_fails_like_any_other() -> None:
-    own = Own()
-    own.quits = True
-    with pytest.raises(Unconnected, match="cannot be reached: SystemExit: 3"):
-        await connect(Agent(name="a", mcp_servers=[own]), SECONDS)
-    assert not lines_left()
-
-
 async def test_what_an_author_has_connected_himself_is_his(children: Children) -> None:
     server: Any = stdio(children)
     await server.connect()
@@ -402,27 +306,3 @@ async def test_what_an_author_has_connected_himself_is_his(children: Children) -
     await servers.close()
     assert children.alive
     await server.cleanup()
-
-
-def test_what_is_told_holds_no_secret_of_an_address() -> None:
-    assert shown("at 'https://me:pw@host/p?key=1' or http://a/b#c") == "at 'https://host/p' or http://a/b"
-    assert words(BaseExceptionGroup("", [ValueError("x"), ValueError("y")])) == "ValueError: x"
-    assert words(UserError("as it is")) == "as it is"
-    assert words(OSError()) == "OSError: it gave no reason"
-
-
-@pytest.mark.parametrize(
-    ("error", "lost"),
-    [
-        (MCPError(-32000, "Connection closed"), True),
-        (MCPError(-32600, "Session terminated"), True),
-        (MCPError(-32000, "out of stock"), False),
-        (MCPError(-32602, "no such session"), False),
-        (anyio.ClosedResourceError(), True),
-        (TimeoutError(), False),
-        (UserError("Failed: Connection lost. The server may have disconnected."), True),
-        (UserError("missing required parameters"), False),
-    ],
-)
-def test_what_says_that_a_connection_is_lost(error: Exception, lost: bool) -> None:
-    assert is_lost(error) is lost
