@@ -39,6 +39,7 @@ POLLS = 10  # each asks one of the gateway's workers, which counts its own excha
 MOST_SILENCES = (
     3  # as long as so many of the longest silences may an answer take: heartbeats are none, and may go on for ever
 )
+TRIES = 3  # to see an exchange in flight: a fast model's answer may be over before it is looked for
 WINDOW_BYTES = 16 * 1024  # of a stream that is not to be over before its client leaves
 LINE_BYTES = 16 * 1024 * 1024  # of one event in a stream
 BODY_BYTES = 64 * 1024 * 1024
@@ -190,21 +191,13 @@ class Examination:
     def cancelled(self) -> str | None:
         """A client that leaves in the middle: its exchange ends, and the next one is served."""
         before = self._resting()
-        connection, response = self._open(Ask(COUNT, streamed=True), self._model, window=WINDOW_BYTES)
-        try:
-            until = self._until()
-            if response.status != HTTPStatus.OK:
-                self._stream(_read(response, until))
-            if next(events(_lines(response, until)), None) is None:
-                raise _Verdict("broken", "the stream has no event")
-            during = self._active()
-        except (OSError, http.client.HTTPException):
-            raise _Verdict("failed", "no event of the stream came: it broke off, or was silent for too long") from None
-        finally:
-            connection.close()
-        if before is None or during is None:
-            raise _Verdict("skipped", "the gateway does not tell how many exchanges are in flight")
-        if during <= before:
+        for _ in range(TRIES):
+            during = self._begun()
+            if before is None or during is None:
+                raise _Verdict("skipped", "the gateway does not tell how many exchanges are in flight")
+            if during > before:
+                break
+        else:
             raise _Verdict(
                 "skipped",
                 "the exchange was not seen in flight: the answer was over at once, or one of many workers has it",
@@ -219,6 +212,21 @@ class Examination:
             time.sleep(POLL_SECONDS)
         self._whole(self._send(Ask(HELLO)))
         return None
+
+    def _begun(self) -> int | None:
+        """How many exchanges are in flight while a long answer has just begun, of which no more is read."""
+        connection, response = self._open(Ask(COUNT, streamed=True), self._model, window=WINDOW_BYTES)
+        try:
+            until = self._until()
+            if response.status != HTTPStatus.OK:
+                self._stream(_read(response, until))
+            if next(events(_lines(response, until)), None) is None:
+                raise _Verdict("broken", "the stream has no event")
+            return self._active()
+        except (OSError, http.client.HTTPException):
+            raise _Verdict("failed", "no event of the stream came: it broke off, or was silent for too long") from None
+        finally:
+            connection.close()
 
     def _resting(self) -> int | None:
         """How many exchanges are in flight once those before have ended: the least of some readings in a row."""
