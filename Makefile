@@ -144,7 +144,8 @@ test-trace: $(DEV) $(TRACED)
 # Measuring coverage doubles what a test costs. It is left out where many cases take one way through the code (a corpus,
 # a fault for each pair), and for the compiled modules, which are measured above.
 UNMEASURED := tests/hot tests/faults tests/upstreams/test_adaptive.py $(addprefix tests/e2e/test_,$(addsuffix .py,\
-	breaker edge_corpus egress lane_memory lane_parity raw_memory timeouts translation_faults upstream_corpus))
+	adaptive breaker edge_corpus egress lane_memory lane_parity raw_memory sdk_streams timeouts translation translation_faults \
+	translation_policy upstream_corpus))
 QUICK := -m "not full and not clients" -n $(MORE) --dist loadfile $(PYTEST_ARGS)
 
 # Four processes on two cores make others late: what fails beside them is run again by itself, and named (.ci/alone).
