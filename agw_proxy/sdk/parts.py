@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, get_args, get_origin
 
 from agents import Agent, Handoff, InputGuardrail, OutputGuardrail, Tool
+from agents.sandbox import SandboxAgent
 
-from agw_proxy.sdk.equipped import reached
+from agw_proxy.sdk.equipped import known, reached
 
 TOOLS = tuple(get_origin(kind) or kind for kind in get_args(Tool))
 WORDS = 80
@@ -45,6 +46,9 @@ PARTS = (
 
 def misfit(agent: Agent[Any]) -> str | None:
     """What the agent, or one that a run of it may come to, cannot run with; None: there is nothing of the kind."""
+    boxed = next((each for each in known(agent) if isinstance(each, SandboxAgent)), None)
+    if boxed is not None:  # as a tool one brings a RunConfig of its own
+        return f"'{boxed.name}' is a SandboxAgent, and runs here have no sandbox: expected an agents.Agent"
     for each in reached(agent):
         for part in PARTS:
             for value in getattr(each, part.member):

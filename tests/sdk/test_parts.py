@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from agents import Agent, GuardrailFunctionOutput, WebSearchTool, function_tool, handoff, input_guardrail
 from agents.mcp import MCPServerStdio
+from agents.sandbox import SandboxAgent
 
 from agw_proxy.sdk.parts import misfit
 
@@ -49,3 +50,10 @@ def test_what_cannot_be_run_is_named(member: str, value: Any, words: str) -> Non
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(misfit(wrong))
     assert misfit(Agent(name="outer", handoffs=[wrong])) == misfit(wrong), "one that it leads to is looked at, too"
+
+
+def test_one_that_wants_a_sandbox_is_refused_but_for_one_that_is_a_tool() -> None:
+    boxed: Any = SandboxAgent(name="boxed")
+    for agent in (boxed, Agent(name="outer", handoffs=[boxed]), Agent(name="outer", handoffs=[handoff(boxed)])):
+        assert "'boxed' is a SandboxAgent" in str(misfit(agent))
+    assert misfit(Agent(name="outer", tools=[boxed.as_tool("ask", "Ask.")])) is None
