@@ -32,7 +32,7 @@ from agw_proxy.dialects.openai_responses_streams import Reader
 from agw_proxy.sdk.entry import Shows
 
 BREAK = "\n\n"
-"""Between the words of two turns."""
+"""Between the words of two turns, and of two messages of one."""
 NOTE_LENGTH = 300
 """Characters of a call's arguments or result in a note: it is for people."""
 DELTAS = frozenset(
@@ -81,6 +81,8 @@ class Bridge:
         out = self._begin() if kind == "response.created" or self._reader is None else []
         reader = self._reader
         tree = self._tree(kind, data)
+        if kind == "response.output_item.added" and data.item.type == "message":
+            self._breaks = self.said
         if reader is not None and tree is not None:
             for event in reader.take(tree):
                 self._take(event, out)

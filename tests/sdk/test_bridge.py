@@ -7,7 +7,9 @@ import httpx2
 import orjson
 import pytest
 from agents import Agent, Model, OpenAIChatCompletionsModel, OpenAIResponsesModel, function_tool
+from agents.testing import ScriptedModel, assistant_message
 from openai import AsyncOpenAI
+from openai.types.responses import ResponseOutputMessage
 
 from agw_proxy.config.values import Form
 from agw_proxy.dialects import translate
@@ -26,7 +28,7 @@ from agw_proxy.dialects.base import (
 )
 from agw_proxy.dialects.played import played
 from agw_proxy.sdk.bridge import Bridge, added, gathered
-from tests.sdk.agents_served import Served
+from tests.sdk.agents_served import Served, words_of
 
 
 @function_tool
@@ -150,6 +152,26 @@ def test_words_that_begin_with_a_space_need_no_break() -> None:
     out += bridge.raw(Said("response.completed", response=Whole(message("\nTwo."))))
     out += bridge.finish("stop", Tokens())
     assert [block.text for block in gathered(out, "", "m").blocks if isinstance(block, Text)] == ["One.", "\nTwo."]
+
+
+@pytest.mark.parametrize("form", ["chat", "messages", "responses"])
+async def test_messages_of_one_turn_are_apart(form: Form) -> None:
+    model = ScriptedModel([[assistant_message("First."), assistant_message("Then."), assistant_message(" Last.")]])
+    answer = await Served(Agent(name="helper", model=model)).answer("Hello", form)
+    assert words_of(answer, form) == "First.\n\nThen. Last."
+
+
+def test_parts_of_one_message_are_not_torn_apart() -> None:
+    bridge = Bridge({}, "hidden")
+    begun = ResponseOutputMessage(id="m", type="message", role="assistant", status="in_progress", content=[])
+    parts: list[dict[str, Any]] = [{"type": "output_text", "text": text, "annotations": []} for text in ("Gra", "ss.")]
+    out = bridge.raw(Said("response.output_item.added", output_index=0, item=begun))
+    for index, part in enumerate(parts):
+        told = {"output_index": 0, "content_index": index, "item_id": "m"}
+        out += bridge.raw(Said("response.output_text.delta", delta=part["text"], **told))
+    out += bridge.raw(Said("response.completed", response=Whole({**message(""), "content": parts})))
+    out += bridge.finish("stop", Tokens())
+    assert [block.text for block in gathered(out, "", "m").blocks if isinstance(block, Text)] == ["Gra", "ss."]
 
 
 def test_a_callers_call_is_named_as_the_caller_names_it() -> None:
