@@ -143,6 +143,8 @@ class _Look:
             here = (*parts, name)
             if not self._within(inner):
                 yield Blocked(self._id(here), str(inner), "a link leads out of the folder of agents")
+            elif folder.resolve().is_relative_to(inner.resolve()):
+                yield Blocked(self._id(here), str(inner), "a link leads round in a circle")
             elif not os.path.exists(inner / MODULE_FILE):  # noqa: PTH110  likewise
                 yield from self._enter(here, shared)
             else:

@@ -72,12 +72,14 @@ def test_links_that_lead_out_are_refused_and_those_within_are_not(tmp_path: Path
     assert all("link" in reason for reason in blocked(found).values())
 
 
-def test_a_circle_of_links_ends(tmp_path: Path) -> None:
-    root = write(tmp_path / "agents", {"a/b/Agent/agent.py": ""})
+def test_a_link_that_leads_round_in_a_circle_serves_no_agent_twice(tmp_path: Path) -> None:
+    root = write(tmp_path / "agents", {"a/b/Agent/agent.py": "", "Top/agent.py": ""})
     (root / "a" / "again").symlink_to(root / "a")
+    (root / "a" / "b" / "up").symlink_to(root)
     found = look(root)
-    assert "a/b/agent" in ids(found)
-    assert any("deep" in each.reason for each in found.blocked)
+    assert ids(found) == ["a/b/agent", "default/top"]
+    assert set(blocked(found)) == {"a/again", "a/b/up"}
+    assert all("circle" in reason for reason in blocked(found).values())
 
 
 @pytest.mark.parametrize("name", ["wet her", "we.ather", "-x", "wetter\u00e4"])
