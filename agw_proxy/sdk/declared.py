@@ -19,9 +19,11 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
+import pydantic
 
 from agw_proxy.sdk.discovery import Found
 from agw_proxy.sdk.loading import Context, Failed, Made, import_sdk, words
@@ -36,7 +38,7 @@ class Guardrail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on: Literal["input", "output"] = "input"
     refuse: tuple[str, ...] = ()
     """Regular expressions, as Python has them."""
-    max_characters: int = MAX_CHARACTERS
+    max_characters: Annotated[int, msgspec.Meta(ge=0)] = MAX_CHARACTERS
     name: str | None = None
 
 
@@ -67,21 +69,51 @@ class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read(found: Found) -> Declared:
-    """What was declared. Raises Failed."""
-    try:
-        declared = msgspec.convert(found.declared, Declared)
-    except msgspec.ValidationError as error:
-        raise Failed(str(error)) from None
-    for tool in declared.tools:
-        if isinstance(tool, NamedTool) and (tool.agent is None) == (tool.tool is None):
-            raise Failed("tools: expected FILE.py:NAME, {agent: NAME} or {tool: NAME}")
-    for guardrail in declared.guardrails:
-        for pattern in guardrail.refuse:
+    """What was declared. Raises Failed, with all that is wrong with it."""
+    problems = [*misfits(found.declared, Declared), *_odd(found.declared or {})]
+    if problems:
+        raise Failed("; ".join(problems))
+    return msgspec.convert(found.declared, Declared)
+
+
+def misfits(value: object, kind: Any, place: str = "") -> Iterator[str]:
+    """All that is not of its type, or is no member at all, each with its place."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    struct = next((each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)), None)
+    if isinstance(value, dict) and struct is not None:
+        fields = {field.name: field for field in msgspec.structs.fields(struct)}
+        for name in [name for name in value if name not in fields]:
+            yield f"{place}{name}: there is no such member; there are {', '.join(fields)}"
+        for name, field in fields.items():
+            if name in value:
+                yield from misfits(value[name], field.type, f"{place}{name}.")
+            elif field.required:
+                yield f"{place}{name}: it is missing"
+    elif isinstance(value, list) and get_origin(kind) is tuple:
+        for at, each in enumerate(value):
+            yield from misfits(each, get_args(kind)[0], f"{place.removesuffix('.')}[{at}].")
+    else:
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            yield f"{place.removesuffix('.')}: {error}"
+
+
+def _odd(item: Mapping[str, Any]) -> Iterator[str]:
+    """What is of its type, and means nothing."""
+    for at, tool in enumerate(_listed(item.get("tools"))):
+        if isinstance(tool, dict) and (tool.get("agent") is None) == (tool.get("tool") is None):
+            yield f"tools[{at}]: expected FILE.py:NAME, {{agent: NAME}} or {{tool: NAME}}"
+    for at, guardrail in enumerate(_listed(item.get("guardrails"))):
+        for pattern in _listed(guardrail.get("refuse") if isinstance(guardrail, dict) else None):
             try:
-                re.compile(pattern)
+                re.compile(pattern if isinstance(pattern, str) else "")
             except re.error as error:
-                raise Failed(f"guardrails: {pattern!r} is no regular expression: {error}") from None
-    return declared
+                yield f"guardrails[{at}].refuse: {pattern!r} is no regular expression: {error}"
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def refers(found: Found) -> tuple[str, ...]:
@@ -137,9 +169,9 @@ class _Half(NamedTuple):
 
 def _failing(made: Mapping[str, _Half], known: Mapping[str, Any]) -> Iterator[tuple[str, Failed]]:
     for identity, half in made.items():
-        missing = next((name for name in refers(half.found) if name not in made and name not in known), None)
-        if missing is not None:
-            yield identity, Failed(f"it names the agent {missing}, and there is none that could be loaded")
+        missing = [name for name in refers(half.found) if name not in made and name not in known]
+        if missing:
+            yield identity, Failed(f"it names {', '.join(missing)}, and no such agent could be loaded")
 
 
 def _full(name: str, identity: str) -> str:
@@ -154,7 +186,11 @@ def _agent(sdk: Any, declared: Declared) -> Any:
     known = {field.name for field in dataclasses.fields(sdk.ModelSettings)}
     if unknown := sorted(set(declared.settings) - known):
         raise Failed(f"settings: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    settings = {"model_settings": sdk.ModelSettings(**declared.settings)} if declared.settings else {}
+    try:
+        settings = {"model_settings": sdk.ModelSettings(**declared.settings)} if declared.settings else {}
+    except pydantic.ValidationError as error:
+        told = (f"settings.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise Failed("; ".join(told)) from None
     return sdk.Agent(
         name=declared.name,
         instructions=declared.instructions,

@@ -112,6 +112,10 @@ async def test_output_is_of_the_schema(tmp_path: Path) -> None:
         ({"name": "a", "instructions": "x", "handoffs": ["nobody"]}, "team/nobody"),
         ({"name": "a", "instructions": "x", "guardrails": [{"refuse": ["("]}]}, "regular expression"),
         ({"name": "a", "instructions": "x", "settings": {"warmth": 1}}, "warmth"),
+        (
+            {"name": "a", "instructions": "x", "settings": {"temperature": "hot", "max_tokens": "many"}},
+            "settings.temperature: Input should be a valid number, unable to parse string as a number; settings.max_tokens:",
+        ),
     ],
 )
 def test_what_is_wrong_with_one_is_told_and_the_others_are_there(
@@ -126,6 +130,24 @@ def test_what_is_wrong_with_one_is_told_and_the_others_are_there(
     assert words in str(agents["team/a"])
     assert agents["team/fine"].name == "fine"
     assert "team/a" in str(agents["team/hangs_on"]), "who names it cannot be made either"
+
+
+def test_all_that_is_wrong_with_one_is_told_at_once(tmp_path: Path) -> None:
+    rails = [{"on": "both", "refuse": ["("], "loud": 1}, {"refuse": "x", "max_characters": -1}]
+    tools = [5, {"name": "z"}, {"agent": 3}]
+    item = {"name": "a", "model": [], "tool": [], "tools": tools, "handoffs": "b", "guardrails": rails, "output": []}
+    told = str(built(tmp_path, item)["team/a"]).split("; ")
+    places = ["tool", "instructions", "model", "tools[0]", "tools[2].agent", "handoffs", "output", "tools[1]"]
+    places += [
+        f"guardrails{place}" for place in ("[0].loud", "[0].on", "[0].refuse", "[1].refuse", "[1].max_characters")
+    ]
+    for place in places:
+        assert any(line.startswith(f"{place}: ") for line in told), (place, told)
+
+
+def test_all_agents_that_are_missing_are_told(tmp_path: Path) -> None:
+    item = {"name": "a", "instructions": "x", "handoffs": ["b"], "tools": [{"agent": "other/c"}]}
+    assert "team/b, other/c" in str(built(tmp_path, item)["team/a"])
 
 
 def test_it_may_name_agents_that_are_modules(tmp_path: Path) -> None:
