@@ -111,7 +111,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Load all agents and tools; 0 where each could be, 1 where one could not or the configuration is not valid."""
+    """Load all agents and tools; 0 where each could be that is not denied, 1 where one could not or the configuration is not valid."""
     from agw_proxy.config.loader import load  # noqa: PLC0415  the other parts do without
     from agw_proxy.config.tree import ConfigError  # noqa: PLC0415  likewise
 
@@ -125,6 +125,7 @@ def run_check(args: argparse.Namespace) -> int:
     import msgspec  # noqa: PLC0415  likewise
 
     from agw_proxy.sdk.catalog import Catalog, Silent  # noqa: PLC0415  likewise
+    from agw_proxy.sdk.discovery import discover  # noqa: PLC0415  likewise
     from agw_proxy.tools.registry import REGISTRY, Registry, Uncounted  # noqa: PLC0415  likewise
 
     async def look() -> "tuple[list[AgentState], dict[str, str]]":
@@ -144,7 +145,10 @@ def run_check(args: argparse.Namespace) -> int:
     if not states:
         print(f"no agents in {', '.join(map(str, settings.agents.paths))}")
     _print([msgspec.to_builtins(state) for state in states])
-    return int(bool(broken) or any(state.status == "failed" for state in states))
+    wanted = settings.agents
+    seen = discover(wanted.paths, wanted.namespace, wanted.allow, wanted.deny)
+    denied = {(each.id, each.source) for each in seen.blocked if each.denied}
+    return int(bool(broken) or any(state.error and (state.id, state.source) not in denied for state in states))
 
 
 def run_asked(args: argparse.Namespace) -> int:

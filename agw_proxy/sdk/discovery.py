@@ -60,6 +60,8 @@ class Blocked(msgspec.Struct, frozen=True):
     reason: str
     broken: bool = False
     """It cannot be read: what was made of it before may go on."""
+    denied: bool = False
+    """The settings leave it out; nothing is known to be wrong with it."""
 
 
 class Discovered(msgspec.Struct, frozen=True):
@@ -87,10 +89,11 @@ def discover(
             refusal = next((f"it is denied by {denied.patterns}" for name in names if denied.match(name)), None)
             if refusal is None and not any(allowed.match(name) for name in names):
                 refusal = "no pattern of the list of allowed agents covers it"
+            left_out = refusal is not None
             if refusal is None and each.id in found:
                 refusal = f"the name is taken already, by {found[each.id].file}"
             if refusal is not None:
-                blocked.append(Blocked(each.id, str(each.file), refusal))
+                blocked.append(Blocked(each.id, str(each.file), refusal, denied=left_out))
             else:
                 found[each.id] = each
     return Discovered(tuple(found[name] for name in sorted(found)), tuple(blocked))

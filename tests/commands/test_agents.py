@@ -46,6 +46,18 @@ def test_what_cannot_be_loaded_is_told_and_fails_the_check(
     assert out.startswith("failed   tool math.add\n    there is no file math.py\nready    default/bad"), out
 
 
+def test_what_is_blocked_fails_the_check_but_for_what_is_denied(agw: Run, tmp_path: Path) -> None:
+    root = write(tmp_path / "agents", {"good/agent.py": "from agents import Agent\nagent = Agent(name='good')"})
+    write(root, {"draft/agent.py": "not yet", "old/agents.yaml": "agents: [{name: a}]"})
+    write(tmp_path, {"gateway.yaml": "agents: {deny: [default/draft, old/*]}"})
+    assert agw("agents", "check") == 0
+    write(root, {"team/agents.yaml": "agents: 5"})
+    assert agw("agents", "check") == 1, "no agent of that file can be loaded"
+    (root / "team/agents.yaml").unlink()
+    write(root, {"a name/agent.py": ""})
+    assert agw("agents", "check") == 1
+
+
 def test_the_running_gateways_are_listed(agw: Run, gateway: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     sky = {
         "id": "default/sky",
