@@ -88,5 +88,6 @@ def estimate(
 def crossings(grant: Grant, now_ns: int) -> list[tuple[Rule, float, int, int, tuple[int, ...]]]:
     """Of ``grant.crossed``, after the settlement, what is crossed still: what was only reserved is not.
 
-    (rule, mark, what remains, nanoseconds until it begins anew, the subjects it counts). A refusal tells all of its.
+    (rule, mark, what remains, nanoseconds until it begins anew, the subjects it counts). A rule that has refused what
+    it has room for when it is new is at its end: all of its marks are told.
     """

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from agw_proxy._hot.limit import CALENDAR, COST, MONTH, PER_KEY, Grant, Limits, Rule, Table
+from agw_proxy._hot.limit import CALENDAR, COST, HOUR, MONTH, PER_KEY, Grant, Limits, Rule, Table
 from agw_proxy._hot.route import Globs
 from agw_proxy.config.allowances import Alerts as Settings
 from agw_proxy.observe import alerts as module
@@ -83,6 +83,25 @@ def test_a_mark_is_told_once_and_what_was_only_reserved_is_not(limits: Limits) -
     assert (said[0]["key"], said[0]["team"], said[0]["user"], said[0]["usd"]) == ("a", "red", "ann", 0.001)
     alerts.crossed(limits.admit(1, key=1, cost=900), principal(limits), None)
     assert [line["share"] for line in said] == [0.5, 1.0]
+
+
+def test_a_request_that_never_fits_does_not_bring_a_budget_to_its_end(limits: Limits) -> None:
+    said: list[dict[str, Any]] = []
+    alerts = made(said, [])
+    spend(limits, 100)
+    alerts.crossed(limits.admit(1, key=1, cost=1001), principal(limits), None)
+    assert said == []
+    alerts.crossed(spend(limits, 450), principal(limits), None)
+    assert [(line["share"], line["used_usd"]) for line in said] == [(0.5, 0.00055)]
+
+
+def test_a_budget_is_not_at_its_end_where_another_rule_refuses() -> None:
+    hourly = Rule("keys.a/hourly", PER_KEY, COST, 500, algorithm=CALENDAR, calendar=HOUR)
+    limits = Limits(Table(), [RULE, hourly])
+    said: list[dict[str, Any]] = []
+    alerts = made(said, [])
+    alerts.crossed(limits.admit(1, key=1, cost=600), principal(limits), None)
+    assert said == []
 
 
 def test_of_a_shared_budget_all_that_is_left_counts() -> None:

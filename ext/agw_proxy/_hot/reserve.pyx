@@ -148,6 +148,7 @@ def estimate(
 def crossings(Grant grant not None, int64_t now_ns):
     cdef dict standings
     cdef list found = []
+    cdef bint ended
     cdef int i
     if grant.crossings == 0:
         return found
@@ -163,7 +164,8 @@ def crossings(Grant grant not None, int64_t now_ns):
         if standing is None:
             continue
         left = standing.remaining + standing.elsewhere
-        if grant.granted and rule.amount - left < share * rule.amount:
+        ended = not grant.granted and rule is grant.rule and grant.ask.cost <= rule.amount
+        if not ended and rule.amount - left < share * rule.amount:
             continue
         subjects = tuple([grant.ask.subjects[i] if rule.per >> i & 1 else 0 for i in range(SUBJECTS)])
         found.append((rule, share, left, standing.reset_ns, subjects))
