@@ -14,6 +14,7 @@ from agw_proxy.types import Answer, Asked, Control, UsageWanted
 GROUPS = ("day", "key", "team", "model", "upstream")
 DEFAULT_GROUP = "day,key,model"
 DEFAULT_DAYS = 30
+EARLIEST = date.min + timedelta(days=DEFAULT_DAYS - 1)  # that has so many days before it
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 SEPARATOR = "|"  # between the parts of a row's id; in a part it is escaped
@@ -102,7 +103,7 @@ def _wanted(asked: Asked) -> UsageWanted:
         only["key"] = key_label(principal.name)
     today = datetime.now(UTC).date()
     until = _day("to", query.get("to"), today)
-    since = _day("from", query.get("from"), until - timedelta(days=DEFAULT_DAYS - 1))
+    since = _day("from", query.get("from"), max(until, EARLIEST) - timedelta(days=DEFAULT_DAYS - 1))
     named = query.get("group", DEFAULT_GROUP).split(",")
     if not set(named) <= set(GROUPS) or len(set(named)) < len(named):
         raise InvalidParameter(

@@ -65,6 +65,11 @@ async def test_thirty_days_until_today_are_meant() -> None:
     assert asked.group == ("day", "key", "model")
 
 
+async def test_the_first_of_all_days_has_none_before_it() -> None:
+    asked = await wanted(to="0001-01-01")
+    assert (asked.since, asked.until) == ("0001-01-01", "0001-01-01")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
