@@ -49,8 +49,9 @@ from agw_proxy.edge.asking import of_upstream
 from agw_proxy.edge.counting import COUNTING
 from agw_proxy.edge.fallbacks import named, planned, same_dialect, without
 from agw_proxy.edge.gemini import shaped, usual
-from agw_proxy.edge.headers import label
+from agw_proxy.edge.headers import idempotency_key, label
 from agw_proxy.edge.lane import full_lane_reason, serves
+from agw_proxy.edge.own_timeouts import own_timeouts
 from agw_proxy.edge.reading import look_into, sticky_of
 from agw_proxy.edge.state import State
 from agw_proxy.errors import (
@@ -154,6 +155,10 @@ def _explain(
     }
     reason = made.lane_reason(route, chosen)
     told["lane"] = {"lane": "full" if reason else "fast", "reason": reason}
+    if "x-agw-timeout" in wanted.headers:
+        own_timeouts(wanted.headers["x-agw-timeout"])
+    if "idempotency-key" in wanted.headers:
+        idempotency_key([wanted.headers["idempotency-key"]])
     told["cache"] = _cache(state, model, routed.plan, bool(fallbacks), wanted.headers)
     told["limits"] = rules
     if tariff is None and principal.needs_price:

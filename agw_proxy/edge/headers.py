@@ -2,10 +2,11 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from multidict import CIMultiDictProxy
 
+from agw_proxy.errors import InvalidParameter
 from agw_proxy.spans import CURRENT, PARENT
 from agw_proxy.types import RawHeaders
 
@@ -58,6 +59,7 @@ SAFE_OUT_PREFIXES = (b"x-codex-", b"x-openrouter-", b"x-groq-", b"x-vllm-", *LIM
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 TRACEPARENT = "traceparent"
 SURROGATE = re.compile("[\ud800-\udfff]")
+IDEMPOTENCY_KEY = "Idempotency-Key"
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,256}")
 
 
@@ -77,6 +79,15 @@ def label(headers: Mapping[str, str], name: str) -> str | None:
     """A header that names a subject (user, channel): printable ASCII of at most 256 characters, else None."""
     sent = headers.get(name, "")
     return sent if PRINTABLE.fullmatch(sent) else None
+
+
+def idempotency_key(values: Sequence[str]) -> str:
+    """The request's one Idempotency-Key, which may have come several times. Raises InvalidParameter."""
+    if len(values) > 1 or not PRINTABLE.fullmatch(values[0]):
+        raise InvalidParameter(
+            f"The header {IDEMPOTENCY_KEY} is one key of 1 to 256 printable characters.", param=IDEMPOTENCY_KEY
+        )
+    return values[0]
 
 
 def towards_upstream(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:

@@ -18,12 +18,12 @@ from agw_proxy.edge.answers import ENCODER, Entry, decode, replayed
 from agw_proxy.edge.canonical import digest, varying
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.flights import Ask, Flight
-from agw_proxy.edge.headers import PRINTABLE, own_credentials
-from agw_proxy.errors import IdempotencyConflict, InvalidParameter, UpstreamError
+from agw_proxy.edge.headers import IDEMPOTENCY_KEY, idempotency_key, own_credentials
+from agw_proxy.errors import IdempotencyConflict, UpstreamError
 from agw_proxy.store.base import Store
 from agw_proxy.upstreams.opening import Opened
 
-HEADER = "Idempotency-Key"
+HEADER = IDEMPOTENCY_KEY
 MAX_ANSWER_BYTES = 4194304  # of a body that is given again; a longer one is relayed only
 RESERVED_BYTES = 65536  # counted for a request under way
 MARK_SECONDS = 15.0  # how long a worker that has died seems to be at it
@@ -146,10 +146,10 @@ class Orders:
         keys = request.headers.getall(HEADER, ())
         if not keys or exchange.principal is None:
             return None
-        if len(keys) > 1 or not PRINTABLE.fullmatch(keys[0]):
-            raise InvalidParameter(f"The header {HEADER} is one key of 1 to 256 printable characters.", param=HEADER)
         path, query, content = asked
-        name = digest(exchange.principal.name.encode(), path.encode("utf-8", "surrogateescape"), keys[0].encode())
+        name = digest(
+            exchange.principal.name.encode(), path.encode("utf-8", "surrogateescape"), idempotency_key(keys).encode()
+        )
         own = own_credentials(request.headers) if credentials else []
         body = digest(
             query.encode("utf-8", "surrogateescape"),

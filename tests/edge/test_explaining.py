@@ -269,8 +269,11 @@ def test_the_cache_is_asked_as_the_caller_wishes(
     assert told(state, "gpt-4o", members, key="free", headers=headers)["cache"]["looked_up"] == looked_up
 
 
-def test_a_wish_that_is_none_is_refused() -> None:
-    found = told(compiled(cache={}), "gpt-4o", key="free", headers={"x-agw-cache": "bypass"})
+@pytest.mark.parametrize(
+    ("header", "value"), [("x-agw-cache", "bypass"), ("x-agw-timeout", "soon"), ("idempotency-key", "x" * 257)]
+)
+def test_a_header_that_is_not_understood_is_refused(header: str, value: str) -> None:
+    found = told(compiled(cache={}), "gpt-4o", key="free", headers={header: value})
     assert found["outcome"]["status"] == 400
 
 
