@@ -193,3 +193,14 @@ def test_a_disk_that_cannot_be_written_stops_nobody(upstream: Upstream) -> None:
         text = gateway.get("/metrics/prometheus", key=ADMIN_KEY).body
         assert b'agw_dropped_total{what="usage"}' in text
         assert len(said()) == 1
+
+
+def test_a_count_beyond_all_reason_is_none(running: Gateway, upstream: Upstream) -> None:
+    most = 2**63 - 1
+    absurd = {**completion(), "usage": {"prompt_tokens": most, "completion_tokens": most, "total_tokens": most}}
+    upstream.script(answer(absurd), answer(absurd))
+    assert [running.chat().status for _ in range(2)] == [200, 200]
+    before = usage(running)["total"]
+    assert before["output_tokens"] < 10_000, "what was charged for is the estimate"
+    assert running.chat().status == 200
+    running.until(lambda: usage(running)["total"]["output_tokens"] == before["output_tokens"] + 7, "it counts no more")

@@ -32,6 +32,9 @@ class Followed:
     ended: set[int] = field(default_factory=set, compare=False)
 
 
+MOST = 10**15  # tokens; a number above it is none
+
+
 def parse(data: bytes) -> Any:
     """The JSON value, or None."""
     try:
@@ -43,7 +46,7 @@ def parse(data: bytes) -> Any:
 def _count(tree: Any, *path: str) -> int:
     for name in path:
         tree = tree.get(name) if isinstance(tree, dict) else None
-    return tree if type(tree) is int and 0 <= tree < 1 << 63 else -1
+    return tree if type(tree) is int and 0 <= tree <= MOST else -1
 
 
 def tokens(usage: dict[str, Any]) -> tuple[int, int, int]:
@@ -52,7 +55,6 @@ def tokens(usage: dict[str, Any]) -> tuple[int, int, int]:
     if prompt < 0 <= _count(usage, "input_tokens"):
         names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
         prompt = sum(max(_count(usage, name), 0) for name in names)
-        prompt = prompt if prompt < 1 << 63 else -1
     details = [_count(usage, name, "cached_tokens") for name in ("prompt_tokens_details", "input_tokens_details")]
     cached = max(_first(details), *(_count(usage, name) for name in ("prompt_cache_hit_tokens", "cached_tokens")))
     completion = _first([_count(usage, name) for name in ("completion_tokens", "output_tokens")])
@@ -67,7 +69,7 @@ def _beside(usage: dict[str, Any]) -> int:
     """Thoughts that are no part of the answer's tokens."""
     made, total = _count(usage, "completion_tokens"), _count(usage, "total_tokens")
     thought = _count(usage, "completion_tokens_details", "reasoning_tokens")
-    if made < 0 or thought <= 0 or made + thought >= 1 << 63:
+    if made < 0 or thought <= 0:
         return 0
     beside = thought > made if total <= 0 else total == max(_count(usage, "prompt_tokens"), 0) + made + thought
     return thought if beside else 0

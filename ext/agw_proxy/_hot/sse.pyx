@@ -8,7 +8,6 @@ passed on up to the last boundary; the rest is held, so that on a break an error
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.limits cimport LLONG_MAX
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp, memcpy
 

@@ -4,6 +4,8 @@
 cdef enum State:
     WANT_VALUE, WANT_NAME, WANT_COLON, WANT_NEXT, IN_STRING, IN_ESCAPE, IN_SCALAR, CLOSED, LOST
 
+cdef uint64_t MOST = 10 ** 15           # of tokens: no answer has more, and sums of it fit 64 bits
+
 cdef enum Kind:
     ABSENT, NULL_, OBJECT, OTHER
 
@@ -66,7 +68,7 @@ cdef void unescape(Json *json) noexcept nogil:
 
 
 cdef long long count_of(const Json *json) noexcept nogil:
-    """The token as a non-negative integer of 63 bits, or -1."""
+    """The token as a non-negative integer up to MOST, or -1."""
     cdef uint64_t value = 0
     cdef Py_ssize_t i
     if json.length > 19 or (json.token[0] == b"0" and json.length > 1):
@@ -75,7 +77,7 @@ cdef long long count_of(const Json *json) noexcept nogil:
         if not b"0" <= json.token[i] <= b"9":
             return -1
         value = value * 10 + (json.token[i] - 0x30)
-    return -1 if value >> 63 else <long long>value
+    return <long long>value if value <= MOST else -1
 
 
 cdef inline void after_value(Json *json) noexcept nogil:

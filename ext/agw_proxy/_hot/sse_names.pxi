@@ -235,7 +235,7 @@ cdef long long completion_of(const Json *json) noexcept nogil:
     cdef long long found = count(json, COMPLETION_TOKENS, OUTPUT_TOKENS), thought = number(json, THOUGHT_TOKENS)
     if thought_beside(json):
         thought = number(json, REASONING_TOKENS)
-    if thought <= 0 or max(found, 0) > LLONG_MAX - thought:
+    if thought <= 0:
         return found
     return max(found, 0) + thought
 
@@ -249,15 +249,12 @@ cdef long long prompt_of(const Json *json) noexcept nogil:
     cdef long long more = max(number(json, TOOL_PROMPT_TOKENS), 0)
     cdef int role
     if total >= 0:
-        return total + more if more <= LLONG_MAX - total else total
+        return total + more
     if number(json, INPUT_TOKENS) < 0:
         return total
     total = number(json, INPUT_TOKENS)
     for role in range(CACHE_READ, CACHE_CREATED + 1):
-        more = max(number(json, role), 0)
-        if more > LLONG_MAX - total:
-            return -1
-        total += more
+        total += max(number(json, role), 0)
     return total
 
 
