@@ -5,6 +5,7 @@ and alternatives (``response_schema=list[Recipe]`` is how Google's own guide beg
 """
 
 import re
+from typing import Any
 
 import msgspec
 import orjson
@@ -29,20 +30,58 @@ MAX_FRONT = 1024
 _ELSE = ("anyOf", "oneOf", "allOf", "enum", "const", "items", "prefixItems")
 """What a schema without a ``type`` has that is no object's."""
 _DEFINITIONS = ("$defs", "definitions")
+_NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", *_DEFINITIONS})
+"""Members whose own members are schemas, whatever those are called."""
+_LITERAL = frozenset({"enum", "const", "default", "examples"})
 _FRONT = f'{{"{MEMBER}":'
 _BEGUN = re.compile(rf'\s*\{{\s*"{MEMBER}"\s*:\s*')
 _ROOTED = re.compile(rb'"\$ref":"#(?!/(?:\$defs|definitions)/)')
 """A reference that means another schema once that stands elsewhere."""
+_UPWARD = re.compile(r"#(?:/(?!(?:\$defs|definitions)/)|$)")
+"""The same in itself; a name (``#node``) means the same wherever it stands."""
 
 
 def boxed(request: Request, target: Spoken) -> Request:
     """The request as the target takes it; itself where there is nothing to be done."""
     if request.format is None or request.format.schema is None or not boxes(request, target):
         return request
-    inner = dict(request.format.schema)
-    schema: Tree = {name: inner.pop(name) for name in _DEFINITIONS if name in inner}
+    schema, inner = _apart(request.format.schema)
     schema |= {"type": "object", "properties": {MEMBER: inner}, "required": [MEMBER], "additionalProperties": False}
     return msgspec.structs.replace(request, format=msgspec.structs.replace(request.format, schema=schema))
+
+
+def _apart(whole: Tree) -> tuple[Tree, Tree]:
+    """(the box's definitions, what stands in it). A schema that refers to itself becomes one of them: it is no longer the top."""
+    inner = dict(whole)
+    if _ROOTED.search(orjson.dumps(whole)) is None:
+        return {name: inner.pop(name) for name in _DEFINITIONS if name in inner}, inner
+    known = whole.get("$defs")
+    name = MEMBER
+    while isinstance(known, dict) and name in known:
+        name += "_"
+    inner = _redirected(whole, f"#/$defs/{name}")
+    box: Tree = {each: inner.pop(each) for each in _DEFINITIONS if each in inner}
+    box["$defs"] = {**(box.get("$defs") or {}), name: inner}
+    return box, {"$ref": f"#/$defs/{name}"}
+
+
+def _redirected(schema: Any, top: str) -> Any:
+    """The schema with references to its top, and to what is below it, going to ``top``."""
+    if isinstance(schema, list):
+        return [_redirected(each, top) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made: Tree = {}
+    for name, value in schema.items():
+        if name in _LITERAL:
+            made[name] = value
+        elif name in _NAMED and isinstance(value, dict):
+            made[name] = {each: _redirected(inner, top) for each, inner in value.items()}
+        elif name == "$ref" and isinstance(value, str) and _UPWARD.match(value):
+            made[name] = top + value[1:]
+        else:
+            made[name] = _redirected(value, top)
+    return made
 
 
 def boxes(request: Request | None, target: Spoken) -> bool:
@@ -54,9 +93,10 @@ def boxes(request: Request | None, target: Spoken) -> bool:
     if kind == "object" if kind is not None else not any(name in form.schema for name in _ELSE):
         return False
     try:
-        return _ROOTED.search(orjson.dumps(form.schema)) is None
+        orjson.dumps(form.schema)
     except orjson.JSONEncodeError:  # too deep to be sent at all
         return False
+    return True
 
 
 def opened(answer: Answer) -> Answer:

@@ -55,6 +55,37 @@ def test_a_list_stands_in_an_object_for_openai(spoken: Spoken, path: tuple[str, 
     }
 
 
+def test_what_refers_to_itself_is_a_definition_in_the_object() -> None:
+    literal = {"const": {"$ref": "#"}}
+    tree = {
+        "type": "array",
+        "items": {"anyOf": [{"$ref": "#"}, {"$ref": "#/items/anyOf/2"}, {"$ref": "#/$defs/answer"}, literal]},
+        "$defs": {"answer": {"type": "object", "properties": {"const": {"$ref": "#"}}}},
+    }
+    made = boxed(request(tree), "chat").format
+    assert made is not None
+    assert made.schema == {
+        "type": "object",
+        "properties": {"answer": {"$ref": "#/$defs/answer_"}},
+        "required": ["answer"],
+        "additionalProperties": False,
+        "$defs": {
+            "answer": {"type": "object", "properties": {"const": {"$ref": "#/$defs/answer_"}}},
+            "answer_": {
+                "type": "array",
+                "items": {
+                    "anyOf": [
+                        {"$ref": "#/$defs/answer_"},
+                        {"$ref": "#/$defs/answer_/items/anyOf/2"},
+                        {"$ref": "#/$defs/answer"},
+                        literal,
+                    ]
+                },
+            },
+        },
+    }
+
+
 @pytest.mark.parametrize("spoken", ["chat", "responses"])
 def test_what_was_in_the_object_is_the_answer(spoken: Spoken) -> None:
     whole = f'{{"answer": {SAID}}}'
@@ -104,7 +135,7 @@ def test_what_was_cut_is_what_there_is() -> None:
         ({}, False),
         ({"properties": {}}, False),
         ({"$ref": "#/$defs/Recipe", "$defs": {"Recipe": RECIPE}}, False),
-        ({"type": "array", "items": {"$ref": "#"}}, False),
+        ({"type": "array", "items": {"$ref": "#"}}, True),
         (LIST, True),
         ({"type": ["object", "null"]}, True),
         ({"enum": ["a", "b"]}, True),
