@@ -1,7 +1,9 @@
 """How to generate: ``generationConfig`` of the Gemini API (reference, ``GenerationConfig``), into a Request and out of it."""
 
+import orjson
+
 from agw_proxy.dialects import members
-from agw_proxy.dialects.base import Format, Losses, Malformed, Reasoning, Request, Tree, Untranslatable
+from agw_proxy.dialects.base import Format, Losses, Malformed, Message, Reasoning, Request, Text, Tree, Untranslatable
 from agw_proxy.dialects.efforts import budget_of, effort_of
 from agw_proxy.dialects.gemini_names import branch, integer
 from agw_proxy.dialects.gemini_schemas import json_schema
@@ -10,6 +12,7 @@ STOPS = 5
 """Stop sequences; Google refuses more."""
 SEED_LIMIT = 2**31
 PATH = "generationConfig"
+ONE_OF = "Answer with one of the following, without the quotes and with nothing around it:"
 CARRIED = frozenset({
     "responseModalities", "speechConfig", "imageConfig", "mediaResolution", "audioTimestamp", "enableEnhancedCivicAnswers",
 })  # fmt: skip
@@ -56,7 +59,9 @@ def _read_format(config: Tree, request: Request) -> Format | None:
     kind = members.text(config, "responseMimeType", PATH)
     if kind is not None and kind not in {"application/json", "text/plain"}:
         request.extra["responseMimeType"] = kind
-        return None  # ``text/x.enum`` has a schema for what is no JSON
+        if kind == "text/x.enum":
+            _tell_words(config, request)
+        return None
     schema = config.get("responseSchema")
     if schema is not None:
         return Format(json_schema(schema, f"{PATH}.responseSchema"))
@@ -64,6 +69,16 @@ def _read_format(config: Tree, request: Request) -> Format | None:
     if whole is not None:
         return Format(whole)
     return Format() if kind == "application/json" else None
+
+
+def _tell_words(config: Tree, request: Request) -> None:
+    """Say which: one of them, as it is and not in JSON, is what no other dialect can be asked for by a schema."""
+    name = "responseSchema" if config.get("responseSchema") is not None else "responseJsonSchema"
+    words = members.words(branch(config, name, PATH) or {}, "enum", f"{PATH}.{name}")
+    if words:
+        told = f"{ONE_OF} {', '.join(orjson.dumps(word).decode() for word in words)}."
+        front = next((at for at, each in enumerate(request.messages) if each.role != "system"), len(request.messages))
+        request.messages.insert(front, Message("system", [Text(told)]))
 
 
 def _read_thinking(config: Tree) -> Reasoning | None:

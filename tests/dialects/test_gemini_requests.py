@@ -104,6 +104,16 @@ def test_an_enumeration_is_no_json() -> None:
     assert (request.format, request.extra) == (None, {"responseMimeType": "text/x.enum"})
 
 
+@pytest.mark.parametrize("name", ["responseSchema", "responseJsonSchema"])
+def test_the_words_of_an_enumeration_are_told_behind_the_instructions(name: str) -> None:
+    config = {"responseMimeType": "text/x.enum", name: {"type": "STRING", "enum": ["a", 'b "c"']}}
+    request = ask(generationConfig=config, systemInstruction={"parts": [{"text": "Be brief"}]})
+    told = [block.text for message in request.messages[:2] for block in message.blocks if isinstance(block, Text)]
+    assert [message.role for message in request.messages] == ["system", "system", "user"]
+    assert told[0] == "Be brief"
+    assert told[1].endswith(r': "a", "b \"c\"".')
+
+
 def test_pictures_of_an_instruction_are_told_as_lost() -> None:
     picture = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
     request = ask(systemInstruction={"parts": [{"text": "Be brief"}, picture]})
