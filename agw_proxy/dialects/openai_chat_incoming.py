@@ -41,7 +41,9 @@ class Reader:
     An answer is whole when a ``finish_reason`` or ``[DONE]`` has come. Its Finish waits for the usage, which may come behind.
     """
 
-    __slots__ = ("_calls", "_ending", "_json", "_last", "_order", "_over", "_started", "_tier", "_tokens")
+    __slots__ = (
+        "_calls", "_ending", "_in_messages", "_json", "_last", "_order", "_over", "_started", "_tier", "_tokens",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._json = Halves()
@@ -51,6 +53,7 @@ class Reader:
         self._tokens = Tokens()
         self._tier: str | None = None
         self._ending: Tree | None = None
+        self._in_messages = False
         self._started = False
         self._over = False
 
@@ -110,6 +113,8 @@ class Reader:
             if not self._started:
                 self._start(tree, out)
             delta = choice.get("delta")
+            if not isinstance(delta, dict):
+                delta = self._message(choice)
             if isinstance(delta, dict):
                 self._delta(delta, choice, out)
             if choice.get("finish_reason") and self._ending is None:
@@ -123,6 +128,14 @@ class Reader:
         self._order.begin(identity)
         model = model if isinstance(model, str) else ""
         out.append(Start(identity, model, count(tree.get("created")), service_tier=self._tier))
+
+    def _message(self, choice: Tree) -> Any:
+        """What some servers have in place of a delta; None where deltas have spoken: it says their words once more."""
+        if not self._in_messages and self._order.begun:
+            return None
+        message = choice.get("message")
+        self._in_messages = isinstance(message, dict)
+        return message
 
     def _delta(self, delta: Tree, choice: Tree, out: list[Event]) -> None:
         thoughts = words_of(delta)
@@ -214,6 +227,9 @@ class Reader:
         self._over = True
         if not self._started:
             out.append(Fault("The upstream's stream ended without an answer.", "api_error"))
+            return
+        if self._ending is None and self._order.amid_call:
+            out.append(Fault("The upstream's stream ended amid the arguments of a tool call.", "api_error"))
             return
         self._order.settle(out)
         stop, sequence = read_stop(self._ending or {}, called=self._order.called, refused=self._order.refused)

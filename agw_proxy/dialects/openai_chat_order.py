@@ -56,6 +56,10 @@ class Lane:
         if isinstance(self.block, ToolUse) and not self.may_open():
             self.block.id, self.block.name = self.block.id or identity, self.block.name or name
 
+    def is_function(self) -> bool:
+        """Whether it is a tool call whose arguments are JSON."""
+        return isinstance(self.block, ToolUse) and not self.block.custom
+
     def may_open(self) -> bool:
         """Whether all is known that its first event says."""
         return not isinstance(self.block, ToolUse) or bool(self.block.id and self.block.name)
@@ -98,6 +102,17 @@ class Order:
     def begin(self, identity: str) -> None:
         """``identity``: of the answer; ids of calls that have none are made of it."""
         self._identity = identity
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been said."""
+        return self._next > 0 or bool(self._waiting)
+
+    @property
+    def amid_call(self) -> bool:
+        """Whether the arguments of a call have begun, and are not whole."""
+        lanes = self._waiting if self._live is None else (self._live, *self._waiting)
+        return any(lane.pieces and not _is_object("".join(lane.pieces)) for lane in lanes if lane.is_function())
 
     def is_live(self, kind: type) -> bool:
         """Whether words of this kind can go out at once."""

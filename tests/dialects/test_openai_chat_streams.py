@@ -65,6 +65,30 @@ def test_done_alone_is_a_fault_and_done_without_a_reason_is_an_end() -> None:
     assert read(chunk({"content": "x"}))[-1] == Finish("stop", Tokens())
 
 
+def test_done_amid_the_arguments_of_a_call_is_no_end() -> None:
+    assert isinstance(read(chunk(call(0, "a", "f", '{"x":')))[-1], Fault)
+    assert isinstance(read(chunk(call(0, "a", "f", '{"x":1}')))[-1], Finish)
+    assert isinstance(read(chunk(call(0, "a", "f", '{"x":')), chunk(reason="length"))[-1], Finish)
+
+
+def spoken(message: object, reason: str | None = None, **members: object) -> bytes:
+    return orjson.dumps({"choices": [{"index": 0, "message": message, "finish_reason": reason, **members}]})
+
+
+@pytest.mark.parametrize("delta", [{}, {"delta": None}])
+def test_a_message_in_place_of_a_delta_is_read(delta: dict[str, None]) -> None:
+    pieces = spoken({"role": "assistant", "content": "a"}, **delta), spoken({"content": "b"}, "stop", **delta)
+    assert read(*pieces)[1:-1] == [BlockStart(0, Text("")), Part("a"), Part("b"), STOP]
+    whole = {"content": None, "tool_calls": [{"id": i, "function": {"name": "f", "arguments": "{}"}} for i in "ab"]}
+    begun = [event.block for event in read(spoken(whole, "tool_calls", **delta)) if isinstance(event, BlockStart)]
+    assert begun == [ToolUse("a", "f"), ToolUse("b", "f")]
+
+
+def test_a_message_behind_the_deltas_says_nothing_new() -> None:
+    events = read(chunk({"role": "assistant"}), chunk({"content": "ab"}), spoken({"content": "ab"}, "stop"))
+    assert events[1:-1] == [BlockStart(0, Text("")), Part("ab"), STOP]
+
+
 def test_nothing_comes_after_the_end() -> None:
     reader = Reader()
     for data in (chunk({"content": "x"}, "stop"), b"[DONE]"):
