@@ -2,20 +2,22 @@
 
 from collections import deque
 
-from agw_proxy.dialects.base import Block, BlockStart, BlockStop, Event, Refusal, ToolUse
+import orjson
+
+from agw_proxy.dialects.base import Block, BlockStart, BlockStop, Event, Malformed, Part, Refusal, ToolUse
 
 
 class Told:
     """A block, and what of it waits until the blocks before it are whole. ``cited``: how many citations it has had."""
 
-    __slots__ = ("block", "cited", "fed", "open", "waiting")
+    __slots__ = ("block", "cited", "open", "said", "waiting")
 
     def __init__(self, block: Block) -> None:
         """``block``: as far as it is known at its beginning."""
         self.block = block
         self.cited = 0
-        self.fed = False
         self.open = True
+        self.said: list[str] = []
         self.waiting: list[Event] = []
 
 
@@ -44,8 +46,18 @@ class Blocks:
 
     def say(self, told: Told, event: Event, out: list[Event]) -> None:
         """Something of an open block."""
-        told.fed = True
+        if type(event) is Part:
+            told.said.append(event.text)
         (out if self._queue[0] is told else told.waiting).append(event)
+
+    def complete(self, told: Told, whole: str, out: list[Event]) -> None:
+        """Say what of ``whole``, all the words of an open block, has not come in pieces. Raises Malformed."""
+        said = "".join(told.said)
+        if whole.startswith(said):
+            if len(whole) > len(said):
+                self.say(told, Part(whole[len(said) :]), out)
+        elif isinstance(told.block, ToolUse) and not told.block.custom and not _is_json(said) and _is_json(whole):
+            raise Malformed("The pieces of a tool call's arguments are not what it came to.", "item.arguments")
 
     def close(self, told: Told, out: list[Event]) -> None:
         """A block is whole; those behind it that are whole too follow."""
@@ -61,3 +73,11 @@ class Blocks:
         self._index += 1
         out += told.waiting
         told.waiting = []
+
+
+def _is_json(words: str) -> bool:
+    try:
+        orjson.loads(words)
+    except orjson.JSONDecodeError:
+        return False
+    return True

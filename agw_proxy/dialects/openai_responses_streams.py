@@ -168,7 +168,10 @@ class Reader:
     def _added(self, tree: Tree, out: list[Event]) -> None:
         item = _wanted(tree, "item")
         kind = members.wanted(item, "type", "item")
-        made = self._add(kind, tree.get("output_index"), item)
+        at = tree.get("output_index")
+        made = self._by_index.get(at) if type(at) is int else None
+        if made is None or (made.kind, made.id) != (kind, item.get("id")):  # else it is said twice
+            made = self._add(kind, at, item)
         if kind in CALLS:
             self._name_call(made, item, out)
 
@@ -245,6 +248,8 @@ class Reader:
         if told is None and words:
             told = self._part(item, index, Refusal if refusal else Text, out)
             self._blocks.say(told, Part(words, logprobs_tree(members.branches(part, "logprobs", "part")) or None), out)
+        elif told is not None and told.open and words:
+            self._blocks.complete(told, words, out)
         if told is not None and told.open and not refusal:
             for citation in citations_of(part.get("annotations"))[told.cited :]:
                 told.cited += 1
@@ -336,9 +341,7 @@ class Reader:
         told = item.blocks.get(0)
         if told is None:
             raise Malformed("A call of a tool has no name or no id.", "item.call_id")
-        words = members.text(given, CALLS[item.kind], "item")
-        if not told.fed and words:
-            self._blocks.say(told, Part(words), out)
+        self._blocks.complete(told, members.text(given, CALLS[item.kind], "item") or "", out)
 
     # -- the end
 
