@@ -163,8 +163,8 @@ class Reader:
     def _start_block(self, tree: Tree) -> list[Event]:
         index = self._index(tree, max(self._blocks, default=-1) + 1)
         given = tree.get("content_block")
-        if not isinstance(given, dict):
-            raise _Unreadable("a content_block_start without its block.")
+        if not isinstance(given, dict) or not _string(given, "type"):
+            raise _Unreadable("a content_block_start without its block, or the block's type.")
         if index in self._blocks:
             return []
         return self._begun() + self._open(index, _string(given, "type"), given)

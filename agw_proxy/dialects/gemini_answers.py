@@ -102,7 +102,8 @@ def read_tokens(tree: Tree) -> Tokens | None:
     usage = branch(tree, "usageMetadata")
     if usage is None:
         return None
-    counts = {name: integer(usage, name, "usageMetadata") for name in usage if name.endswith("TokenCount")}
+    read = {name: integer(usage, name, "usageMetadata") for name in usage if name.endswith("TokenCount")}
+    counts = {name: count for name, count in read.items() if count is not None and count >= 0}
     prompt = counts.get("promptTokenCount")
     thoughts = counts.get("thoughtsTokenCount") or 0
     written = counts.get("candidatesTokenCount")

@@ -57,10 +57,13 @@ def _call(part: Tree, path: str, answer_id: str, position: int) -> ToolUse:
     call = branch(part, "functionCall", path)
     if call is None:
         raise Malformed(f"'{path}.functionCall' has to be an object.", f"{path}.functionCall")
+    name = members.wanted(call, "name", f"{path}.functionCall")
+    if not name:
+        raise Malformed(f"'{path}.functionCall.name' is empty.", f"{path}.functionCall.name")
     arguments = dumped(members.branch(call, "args", f"{path}.functionCall") or {}, f"{path}.functionCall.args")
     return ToolUse(
         id=members.text(call, "id", f"{path}.functionCall") or made_id(answer_id, arguments, position),
-        name=members.wanted(call, "name", f"{path}.functionCall"),
+        name=name,
         arguments=arguments.decode(),
         signature=signature_of(part, path),
     )

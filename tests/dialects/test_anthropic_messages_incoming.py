@@ -210,3 +210,10 @@ GOOD = st.sampled_from(WHOLE)
 @given(st.lists(GOOD | st.builds(lambda kind, tree: {**tree, "type": kind}, st.sampled_from(KINDS), ODD), max_size=15))
 def test_whatever_comes_the_events_keep_to_the_grammar(stream: list[Any]) -> None:
     read(*stream)
+
+
+@pytest.mark.parametrize("kind", ["", None, 1])
+def test_a_block_without_a_type_is_not_passed_over(kind: object) -> None:
+    block = {"type": kind, "id": "a", "name": "f", "input": {}}
+    found = read(message_start(), {"type": "content_block_start", "index": 0, "content_block": block})
+    assert isinstance(found[-1], Fault)

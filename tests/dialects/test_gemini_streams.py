@@ -394,3 +394,12 @@ def test_whatever_comes_is_read_into_the_grammar(chunks: Any) -> None:
     written = write(*events)
     if events and isinstance(events[-1], Finish | Fault):
         check(frames_of(written))
+
+
+def test_a_call_of_nothing_is_a_fault() -> None:
+    assert isinstance(read(chunk({"functionCall": {"name": "", "args": {}}}, reason="STOP"))[-1], Fault)
+
+
+def test_counts_below_zero_are_none() -> None:
+    usage = {"promptTokenCount": 10, "candidatesTokenCount": 5, "cachedContentTokenCount": -1}
+    assert read(chunk({"text": "x"}, reason="STOP", usage=usage))[-1] == Finish("stop", Tokens(10, 5))
