@@ -280,9 +280,20 @@ def _write_messages(request: Request, losses: Losses) -> tuple[list[Tree], list[
             part = write_part(block, losses, path)
             if part is not None:
                 parts.append(part)
-    contents = [content for content in contents if content["parts"]]
+    contents = _joined(contents)
     _sign(request.model, contents)
     return system, contents
+
+
+def _joined(contents: list[Tree]) -> list[Tree]:
+    """Without those of which nothing is left; what stood on both sides of one is one role's, and one content."""
+    made: list[Tree] = []
+    for content in contents:
+        if made and content["role"] == made[-1]["role"]:
+            made[-1]["parts"] += content["parts"]
+        elif content["parts"]:
+            made.append(content)
+    return made
 
 
 def _in_order(messages: list[Message]) -> list[Message]:

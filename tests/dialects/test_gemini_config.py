@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from agw_proxy.dialects.base import Format, Reasoning, Tool, ToolChoice, Untranslatable
+from agw_proxy.dialects.base import Format, Message, Reasoning, Text, Thinking, Tool, ToolChoice, Untranslatable, sealed
 from tests.dialects.test_gemini_requests_written import GEMINI_3, SCHEMA, written
 
 
@@ -68,3 +68,14 @@ def test_a_format_beside_functions_is_told_in_words_to_models_that_refuse_both()
         deep = {"items": deep}
     with pytest.raises(Untranslatable):
         written(model="gemini-2.5-pro", tools=tools, format=Format(deep))
+
+
+def test_what_stood_around_a_turn_of_which_nothing_is_left_is_one_content() -> None:
+    tree, _ = written(
+        [
+            Message("user", [Text("a")]),
+            Message("assistant", [Thinking("hm", sealed("messages", "x"))]),
+            Message("user", [Text("b")]),
+        ]
+    )
+    assert tree["contents"] == [{"role": "user", "parts": [{"text": "a"}, {"text": "b"}]}]
