@@ -246,6 +246,8 @@ class Reader:
             pending.signature += _string(delta, "signature")
         elif kind == "citations_delta" and pending.kind == "text" and isinstance(delta.get("citation"), dict):
             events += self._tell(pending, Citation(delta["citation"]))
+        elif not kind:
+            raise _Unreadable("a part without its type.")
         return events
 
     def _stop_block(self, tree: Tree) -> list[Event]:

@@ -213,6 +213,13 @@ def test_whatever_comes_the_events_keep_to_the_grammar(stream: list[Any]) -> Non
 
 
 @pytest.mark.parametrize("kind", ["", None, 1])
+def test_a_part_without_a_type_is_not_passed_over(kind: object) -> None:
+    part = {"type": "content_block_delta", "index": 0, "delta": {"type": kind, "partial_json": "{}"}}
+    found = read(message_start(), begin(0, "tool_use", id="a", name="f", input={}), part)
+    assert isinstance(found[-1], Fault)
+
+
+@pytest.mark.parametrize("kind", ["", None, 1])
 def test_a_block_without_a_type_is_not_passed_over(kind: object) -> None:
     block = {"type": kind, "id": "a", "name": "f", "input": {}}
     found = read(message_start(), {"type": "content_block_start", "index": 0, "content_block": block})
