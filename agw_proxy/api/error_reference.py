@@ -26,7 +26,7 @@ In a stream that has begun, an error is an event and the end of the connection, 
 
 ```
 event: error
-data: {"error": {"message": "...", "type": "api_error", "param": null, "code": "upstream_stream_broken"}}
+data: {"type": "error", "error": {"message": "...", "type": "api_error", "param": null, "code": "upstream_stream_broken"}}
 ```
 
 | Code (`x-agw-error`) | Status | `type` | `code` | What it means |

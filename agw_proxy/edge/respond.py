@@ -84,10 +84,12 @@ def error_body(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
 def error_event(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
     """What ends a broken stream: only ``event: error`` with the dialect's error makes every official SDK raise.
 
-    Google's SDKs know no names of events, and raise on the error alone.
+    Google's SDKs know no names of events, and raise on the error alone. Clients of Responses go by ``type``.
     """
-    name = b"" if dialect == "gemini" else b"event: error\n"
-    return name + b"data: " + orjson.dumps(error_tree(error, dialect, request_id)) + b"\n\n"
+    tree = error_tree(error, dialect, request_id)
+    if dialect == "gemini":
+        return b"data: " + orjson.dumps(tree) + b"\n\n"
+    return b"event: error\ndata: " + orjson.dumps({"type": "error", **tree}) + b"\n\n"
 
 
 def common_headers(exchange: Exchange) -> list[tuple[str, str]]:

@@ -317,6 +317,13 @@ def test_a_stream_that_breaks_off_has_failed(gateway: Gateway, shared_upstream: 
         assert (found["outcome"], found["detail"][:29]) == ("failed", "the stream ended in an error:")
 
 
+def test_a_relayed_stream_that_breaks_off_has_failed(gateway: Gateway, shared_upstream: Upstream) -> None:
+    shared_upstream.default = capable(lambda whole: whole[:-1])
+    for only in ("messages", "responses"):
+        found = doctor(gateway, "--model", f"{only}-1", "--only", only, "--json").checks[only, "streamed answer"]
+        assert (found["outcome"], found["detail"][:29]) == ("failed", "the stream ended in an error:")
+
+
 # --- nothing to examine
 
 
