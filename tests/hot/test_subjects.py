@@ -150,6 +150,7 @@ def test_money_is_reserved_for_the_longest_answer_and_all_choices() -> None:
     [
         (SERVED, Usage(20, 5, 4), 3, 900, (20, 5)),
         (SERVED, Usage(20, -1, -1), 0, 900, (20, 0)),
+        (SERVED, Usage(20, -1, -1), 3, 900, (20, 3)),
         (SERVED, Usage(), 3, 900, (10, 3)),
         (SERVED, Usage(), 0, 40, (10, 10)),
         (SERVED, Usage(), 0, 4000, (10, 100)),

@@ -49,17 +49,18 @@ cdef void spent_(
     Spent *spent, int how, const Estimate *made, Tariff tariff, int64_t prompt, int64_t completion, int64_t cached,
     int64_t content, int64_t bytes_out
 ) noexcept:
-    cdef bint told = prompt >= 0 or completion >= 0
     spent.input = spent.output = spent.cost = 0
     if how >= UNSERVED:
         return
     spent.input = prompt if prompt >= 0 else made.prompt
     if how == PARTED:
         spent.output = max(max(completion, content), 0)
-    elif told:
-        spent.output = max(completion, 0)
+    elif completion >= 0:
+        spent.output = completion
     elif content:
         spent.output = content
+    elif prompt >= 0:
+        spent.output = 0
     else:
         spent.output = min(made.output, bytes_out // BYTES_PER_TOKEN)
     if tariff is not None:
