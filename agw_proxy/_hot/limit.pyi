@@ -299,6 +299,9 @@ class Grant:
         After ``extend`` and ``move``: of the rule that they gave.
         """
     @property
+    def cost(self) -> int:
+        """What it asks of rules in COST, in micro-dollars."""
+    @property
     def crossed(self) -> tuple[tuple[Rule, float], ...]:
         """(rule, mark) of what this exchange made the counts reach, by its taking, being refused or settling.
 

@@ -61,6 +61,7 @@ UNITS = {
 NANOSECONDS = 1_000_000_000
 MICRO = 1_000_000  # micro-dollars in a dollar
 WAIT_MS = 1000  # for a place among requests at the same time: nobody knows when one is free
+NEVER_MS = 3_600_000  # for what no waiting helps: by then the settings may be others
 
 
 class Place(NamedTuple):
@@ -243,10 +244,12 @@ def refusal(
         return SessionSpent(message, rule=rule.name, retry_after_ms=wait_ms)
     if budget:
         period = f"a {PERIODS[rule.calendar]}" if rule.algorithm == CALENDAR else f"in {duration(rule.period_ns)}"
-        message = (
-            f"Budget '{rule.name}' does not allow this request: {amount} {period}. "
-            f"What is spent or reserved leaves too little until {stamp(wait_ns)}."
-        )
+        message = f"Budget '{rule.name}' does not allow this request: {amount} {period}. "
+        if grant.cost > rule.amount:
+            message += f"It alone may cost up to {dollars(grant.cost)}. Ask for a shorter answer."
+            wait_ms = max(wait_ms, NEVER_MS)
+        else:
+            message += f"What is spent or reserved leaves too little until {stamp(wait_ns)}."
         return BudgetSpent(message, rule=rule.name, retry_after_ms=wait_ms, dialect=dialect)
     message = (
         f"Limit '{rule.name}' reached: {amount} per {duration(rule.period_ns)}. "

@@ -193,6 +193,18 @@ def test_a_budget_is_a_window_over_money() -> None:
     assert "$0.25 in 720h" in said
 
 
+def test_what_a_whole_budget_is_too_small_for_is_told_so() -> None:
+    place = Place("keys.app", "key")
+    ((rule, _),) = compile_budgets([Budget.model_validate({"usd": "0.0012", "period": "day"})], place, Names(place))
+    limits = Limits(Table(), [rule])
+    error = refusal(limits.admit(SECOND, key=1, cost=10_240), budget=True)
+    assert "It alone may cost up to $0.01024." in error.message
+    assert error.retry_after_ms is not None
+    assert error.retry_after_ms >= 3_600_000
+    assert limits.admit(SECOND, key=1, cost=1000).granted
+    assert "What is spent or reserved" in refusal(limits.admit(SECOND, key=1, cost=1000), budget=True).message
+
+
 def test_anthropics_headers_tell_each_unit_apart() -> None:
     rules = [
         Rule("r", PER_KEY, REQUESTS, 10, 60 * SECOND),

@@ -25,6 +25,11 @@ cdef class Grant:
         return () if self.shortages is None else self.shortages
 
     @property
+    def cost(self):
+        """What it has asked for, in micro-dollars."""
+        return self.ask.cost
+
+    @property
     def crossed(self):
         """What was crossed: (rule, share of its amount)."""
         cdef int i
