@@ -68,8 +68,8 @@ cdef class Rule:
             if per >> place & 1:
                 terms.part[terms.parts] = <uint8_t>place
                 terms.parts += 1
-        # The unit is part of it: a bucket of requests says nothing about tokens. So is the period: buckets keep the time
-        # until they are full, which of an hour is for ever to one of a second. And so is how a window counts.
+        # The unit is part of it: a bucket of requests says nothing about tokens. So is the period: buckets keep the
+        # time until they are full, which of an hour is for ever to one of a second. And so is how a window counts.
         terms.identity = joined(hash_of(<const unsigned char*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)), unit)
         terms.kind = 0
         if algorithm == BUCKET:
