@@ -173,7 +173,12 @@ class Exchange:
     def had(self) -> tuple[Usage, int, int]:
         """What it pays for: usage as told, content events and bytes."""
         told, tokens, size = self._taken_over
-        return self.usage if self.usage.total >= 0 else told, max(self.tokens_seen, tokens), max(self.bytes_out, size)
+        used = self.usage
+        if told.total >= 0:
+            used = Usage(
+                max(used.prompt, told.prompt), max(used.completion, told.completion), max(used.cached, told.cached)
+            )
+        return used, max(self.tokens_seen, tokens), max(self.bytes_out, size)
 
     def owes(self, usage: Usage) -> None:
         """It leaves an answer that others have got whole, for nothing. ``usage``: of all of it."""
@@ -205,16 +210,9 @@ class Exchange:
             grant.settle(0, 0, 0, time.monotonic_ns())
             return
         usage, tokens, size = self.had()
-        self.reserve.settle(
-            grant,
-            self.ending_kind(),
-            self.learner,
-            self.tariff if self.uses_tokens else None,
-            usage if self.uses_tokens else NOTHING,
-            tokens,
-            size,
-            time.monotonic_ns(),
-        )
+        tariff, usage = (self.tariff, usage) if self.uses_tokens else (None, NOTHING)
+        how, now = self.ending_kind(), time.monotonic_ns()
+        self.reserve.settle(grant, how, self.learner, tariff, usage, tokens, size, now)
 
     def ending_kind(self) -> int:
         """How it has ended for whoever pays for it: SERVED, PARTED, UNSERVED or REJECTED."""

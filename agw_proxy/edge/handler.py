@@ -381,7 +381,6 @@ class Handler:
             opened.end(exchange.error)
             if isinstance(exchange.error, UpstreamError) and verdict(exchange.error) == BAD:
                 service.health.broke(exchange.error)
-            pump.note_usage()
             self._metrics.streams(-1 if exchange.streaming else 0)
 
     def _session(self, exchange: Exchange, request: web.BaseRequest, state: State) -> Session:

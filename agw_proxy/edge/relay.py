@@ -91,6 +91,7 @@ class Pump:
             return self._response
         finally:
             self._timer.cancel()
+            self.note_usage()  # who shares the answer may pay for this one from here on
             self._reply.close()
 
     def _watch(self) -> None:

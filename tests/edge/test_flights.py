@@ -125,6 +125,17 @@ async def test_the_last_to_leave_pays_for_what_those_before_it_had() -> None:
     assert last.charged()[:2] == (11, 9)
 
 
+async def test_who_goes_on_pays_for_no_less_than_was_told_to_the_one_who_left() -> None:
+    """Some tell the usage so far in each event: who has read one of them knows less."""
+    flight = flight_of(Source(spoken()[:3], UpstreamBroken("cut")))
+    first, slow = payer(flight), follower(flight)
+    await first.open()
+    first.exchange.usage, first.exchange.bytes_out, first.exchange.asked = Usage(11, 500, 4), 900, True
+    gone(first)
+    slow.exchange.usage, slow.exchange.tokens_seen = Usage(11, 3), 1
+    assert gone(slow).charged()[:2] == (11, 500)
+
+
 async def test_what_a_budget_has_ended_is_paid_for_by_its_own_though_another_goes_on() -> None:
     flight = flight_of(Source(spoken(usage=True)))
     first, other = payer(flight), follower(flight)

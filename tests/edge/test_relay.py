@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.respond import event_start
+from agw_proxy.types import Usage
 from tests.edge.inprocess import Running, serving
 from tests.support.behaviours import answer, event, raw, stream
-from tests.support.client import Reply
-from tests.support.fake_openai import chunk, completion, spoken, words
+from tests.support.client import Connection, Reply, bearer
+from tests.support.fake_openai import USAGE, chunk, completion, spoken, words
 from tests.support.gateway import APP_KEY, Tree, chat_body
 from tests.support.upstream import Behaviour, Upstream
 
@@ -179,3 +181,34 @@ async def test_a_client_that_leaves_has_its_tokens_accounted(config: Tree, upstr
         await asyncio.to_thread(upstream.wait_gone, upstream.last)
     assert (line["status"], line["outcome"]) == (200, "caller_gone")
     assert line["bytes_out"] > 0
+
+
+async def test_who_pays_for_another_that_leaves_hears_what_that_one_was_told(
+    config: Tree, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[Usage] = []
+    pays_for = Exchange.pays_for
+
+    def noted(payer: Exchange, other: Exchange) -> None:
+        left.append(other.usage)
+        pays_for(payer, other)
+
+    monkeypatch.setattr(Exchange, "pays_for", noted)
+    config["cache"] = {"models": ["*"]}
+    told = {"choices": [{"index": 0, "delta": {"content": "so far"}}], "usage": {**USAGE, "completion_tokens": 500}}
+    upstream.script(stream([words()[0], event(told)], ending="hang"))
+    body = chat_body(stream=True)
+    async with serving(config, tmp_path) as running:
+        with running.connect() as leader, running.connect() as follower:
+
+            def read(client: Connection) -> None:
+                client.send("POST", "/v1/chat/completions", body, bearer(APP_KEY))
+                pieces, seen = client.pieces(client.head()), b""
+                while b"so far" not in seen:
+                    seen += next(pieces)
+
+            for client in (leader, follower):
+                await asyncio.to_thread(read, client)
+            leader.close()
+            await running.until(lambda: left)
+    assert [(usage.prompt, usage.completion) for usage in left] == [(11, 500)]
