@@ -202,7 +202,7 @@ def _flat(tree: dict[str, object]) -> dict[str, object] | None:
 def _enclosed(body: bytes, tree: dict[str, object]) -> bytes:
     """The body, or what it tells as the member ``error`` that clients look for."""
     whole = orjson.loads(body)
-    if isinstance(whole, dict) and "error" in whole:
+    if isinstance(whole, dict) and whole.get("error") is not None:
         return body
     try:
         return orjson.dumps({"error": tree})

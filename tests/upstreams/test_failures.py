@@ -100,6 +100,10 @@ def test_an_error_that_is_a_text_is_passed_on() -> None:
             {"object": "error", "message": "too long", "type": "BadRequestError", "param": None, "code": 400},
             {"message": "too long", "type": "BadRequestError", "param": None, "code": 400},
         ),
+        (
+            {"error": None, "message": "too long", "code": 7},
+            {"message": "too long", "type": None, "param": None, "code": 7},
+        ),
         ([{"error": {"code": 400, "message": "too long"}}], {"code": 400, "message": "too long"}),
         ({"detail": "too long"}, {"message": "too long", "type": None, "param": None, "code": None}),
         (
@@ -107,7 +111,7 @@ def test_an_error_that_is_a_text_is_passed_on() -> None:
             {"message": '[{"loc":["body"],"msg":"too long"}]', "type": None, "param": None, "code": None},
         ),
     ],
-    ids=["flat", "in a list", "detail", "details"],
+    ids=["flat", "flat beside none", "in a list", "detail", "details"],
 )
 def test_an_error_in_another_form_keeps_its_words(tree: object, told: dict[str, object]) -> None:
     found = error(400, tree)
