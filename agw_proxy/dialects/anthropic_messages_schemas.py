@@ -58,8 +58,7 @@ def strict_schema(schema: Tree, where: str, depth: int = 0) -> Tree:
             made[name] = value
         elif name not in {"additionalProperties", "$schema", "$id"}:
             told[name] = value
-    kind = made.get("type")
-    if kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in made:
+    if _is_object(made.get("type")) or "properties" in made:
         made["additionalProperties"] = False
     if told:
         words = f"Must match: {_told(told, where)}"
@@ -77,11 +76,15 @@ def is_open(schema: Any, depth: int = 0) -> bool:
     more = schema.get("additionalProperties")
     if schema.get("patternProperties") or (isinstance(more, dict) and more):
         return True
-    if schema.get("type") == "object" and more is not False and not schema.keys() & {"properties", "$ref", *_BRANCHES}:
+    if _is_object(schema.get("type")) and more is not False and not schema.keys() & {"properties", "$ref", *_BRANCHES}:
         return True
     named = [schema[name] for name in ("properties", "$defs", "definitions") if isinstance(schema.get(name), dict)]
     inner = [value for members in named for value in members.values()]
     return is_open([*inner, *(schema.get(name) for name in ("items", *_BRANCHES))], depth)
+
+
+def _is_object(kind: Any) -> bool:
+    return kind == "object" or (isinstance(kind, list) and "object" in kind)
 
 
 def _told(tree: Tree, where: str) -> str:

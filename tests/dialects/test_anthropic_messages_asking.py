@@ -251,6 +251,7 @@ def test_structured_output() -> None:
         {"type": "object", "additionalProperties": {"type": "integer"}},
         {"type": "object", "additionalProperties": True},
         {"type": "object"},
+        {"type": ["object", "null"], "additionalProperties": True},
         {"type": "array", "items": {"type": "object", "properties": {}, "patternProperties": {"^x": {}}}},
         {"anyOf": [{"type": "null"}, {"type": "object"}]},
     ],
@@ -268,6 +269,7 @@ def test_a_schema_with_a_map_is_told_in_words(inner: Tree) -> None:
     "inner",
     [
         {"type": "object", "additionalProperties": False},
+        {"type": ["object", "null"], "properties": {"b": {}}},
         {"type": "object", "properties": {"b": {}}, "additionalProperties": True},
         {"type": "object", "anyOf": [{"properties": {"b": {}}}]},
     ],
