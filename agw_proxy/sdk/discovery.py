@@ -146,12 +146,17 @@ class _Look:
             here = (*parts, name)
             if not self._within(inner):
                 yield Blocked(self._id(here), str(inner), "a link leads out of the folder of agents")
-            elif folder.resolve().is_relative_to(inner.resolve()):
+            elif os.path.islink(inner) and self._above(here, inner.resolve()):  # noqa: PTH114  likewise
                 yield Blocked(self._id(here), str(inner), "a link leads round in a circle")
             elif not os.path.exists(inner / MODULE_FILE):  # noqa: PTH110  likewise
                 yield from self._enter(here, shared)
             else:
                 yield self._module(here, shared)
+
+    def _above(self, parts: tuple[str, ...], place: Path) -> bool:
+        """Whether the way there has come by that place already, be it through other links."""
+        ways = [self._root.joinpath(*parts[:length]) for length in range(len(parts))]
+        return any(way.resolve().is_relative_to(place) for way in ways)
 
     def _module(self, parts: tuple[str, ...], shared: str) -> Found | Blocked:
         folder, name = self._root.joinpath(*parts), self._id(parts)

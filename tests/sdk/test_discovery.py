@@ -82,6 +82,15 @@ def test_a_link_that_leads_round_in_a_circle_serves_no_agent_twice(tmp_path: Pat
     assert all("circle" in reason for reason in blocked(found).values())
 
 
+def test_links_that_lead_into_each_other_serve_no_agent_twice(tmp_path: Path) -> None:
+    root = write(tmp_path / "agents", {"a/One/agent.py": "", "b/Two/agent.py": ""})
+    (root / "a" / "to").symlink_to(root / "b")
+    (root / "b" / "fro").symlink_to(root / "a")
+    found = look(root)
+    assert ids(found) == ["a/one", "a/to/two", "b/fro/one", "b/two"]
+    assert set(blocked(found)) == {"a/to/fro", "b/fro/to"}
+
+
 @pytest.mark.parametrize("name", ["wet her", "we.ather", "-x", "wetter\u00e4"])
 def test_a_name_that_no_model_could_have_is_told(tmp_path: Path, name: str) -> None:
     root = write(tmp_path / "agents", {f"{name}/agent.py": "", "good/agent.py": ""})
