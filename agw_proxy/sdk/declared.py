@@ -108,7 +108,7 @@ def _odd(item: Mapping[str, Any]) -> Iterator[str]:
         for pattern in _listed(guardrail.get("refuse") if isinstance(guardrail, dict) else None):
             try:
                 re.compile(pattern if isinstance(pattern, str) else "")
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 yield f"guardrails[{at}].refuse: {pattern!r} is no regular expression: {error}"
 
 

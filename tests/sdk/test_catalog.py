@@ -288,6 +288,15 @@ async def test_one_whose_server_does_not_begin_fails_alone_and_ends_what_it_had_
     assert not children.alive
 
 
+async def test_a_pattern_that_is_too_much_for_python_fails_its_agent_alone(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    odd = "{name: odd, instructions: Refuse., guardrails: [{refuse: ['x{99999999999}']}]}"
+    await folder.refresh({"agents.yaml": f"agents: [{odd}, {{name: fine, instructions: Help.}}]"})
+    assert folder.catalog.ids == ("default/fine",)
+    assert "no regular expression" in (folder.states()["default/odd"].error or "")
+    await folder.catalog.close()
+
+
 async def test_one_whose_server_does_not_begin_may_have_to_wait_and_is_tried_alone(tmp_path: Path) -> None:
     children = Children(tmp_path)
     folder = Folder(tmp_path)

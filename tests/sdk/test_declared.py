@@ -111,6 +111,7 @@ async def test_output_is_of_the_schema(tmp_path: Path) -> None:
         ({"name": "a", "instructions": "x", "tools": ["none.py:nope"]}, "ModuleNotFoundError"),
         ({"name": "a", "instructions": "x", "handoffs": ["nobody"]}, "team/nobody"),
         ({"name": "a", "instructions": "x", "guardrails": [{"refuse": ["("]}]}, "regular expression"),
+        ({"name": "a", "instructions": "x", "guardrails": [{"refuse": ["x{99999999999}"]}]}, "repetition number"),
         ({"name": "a", "instructions": "x", "settings": {"warmth": 1}}, "warmth"),
         (
             {"name": "a", "instructions": "x", "settings": {"temperature": "hot", "max_tokens": "many"}},
