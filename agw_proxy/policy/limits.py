@@ -245,7 +245,7 @@ def refusal(
     if budget:
         period = f"a {PERIODS[rule.calendar]}" if rule.algorithm == CALENDAR else f"in {duration(rule.period_ns)}"
         message = f"Budget '{rule.name}' does not allow this request: {amount} {period}. "
-        if grant.cost > rule.amount:
+        if not grant.granted and grant.cost > rule.amount:
             message += f"It alone may cost up to {dollars(grant.cost)}. Ask for a shorter answer."
             wait_ms = max(wait_ms, NEVER_MS)
         else:

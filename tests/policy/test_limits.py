@@ -205,6 +205,18 @@ def test_what_a_whole_budget_is_too_small_for_is_told_so() -> None:
     assert "What is spent or reserved" in refusal(limits.admit(SECOND, key=1, cost=1000), budget=True).message
 
 
+def test_what_has_gone_on_over_several_days_is_not_told_that_it_never_fits_into_one() -> None:
+    place, day = Place("keys.app", "key"), 24 * 3600 * SECOND
+    ((rule, _),) = compile_budgets([Budget.model_validate({"usd": "0.0012", "period": "day"})], place, Names(place))
+    limits = Limits(Table(), [rule])
+    grant = limits.admit(SECOND, key=1, cost=1000)
+    assert grant.extend(0, 1000, 3 * day) is None
+    refused = grant.extend(0, 1000, 3 * day + SECOND)
+    assert refused is rule
+    error = refusal(grant, refused, budget=True)
+    assert "What is spent or reserved" in error.message
+
+
 def test_anthropics_headers_tell_each_unit_apart() -> None:
     rules = [
         Rule("r", PER_KEY, REQUESTS, 10, 60 * SECOND),
