@@ -134,7 +134,7 @@ class Reader:
         if not self._in_messages and self._order.begun:
             return None
         message = choice.get("message")
-        self._in_messages = isinstance(message, dict)
+        self._in_messages |= isinstance(message, dict)
         return message
 
     def _delta(self, delta: Tree, choice: Tree, out: list[Event]) -> None:

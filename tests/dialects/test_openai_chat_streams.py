@@ -89,6 +89,12 @@ def test_a_message_behind_the_deltas_says_nothing_new() -> None:
     assert events[1:-1] == [BlockStart(0, Text("")), Part("ab"), STOP]
 
 
+def test_a_message_behind_a_sign_of_life_among_messages_is_read() -> None:
+    assert read(spoken({"content": "a"}), spoken(None), spoken({"content": "b"}, "stop"))[1:-1] == [
+        BlockStart(0, Text("")), Part("a"), Part("b"), STOP,
+    ]  # fmt: skip
+
+
 def test_nothing_comes_after_the_end() -> None:
     reader = Reader()
     for data in (chunk({"content": "x"}, "stop"), b"[DONE]"):
