@@ -8,7 +8,10 @@ from agw_proxy.dialects.base import Block, BlockStart, BlockStop, Event, Malform
 
 
 class Told:
-    """A block, and what of it waits until the blocks before it are whole. ``cited``: how many citations it has had."""
+    """A block, and what of it waits until the blocks before it are whole.
+
+    ``cited``: how many citations it has had. ``said``: its words, while it is open.
+    """
 
     __slots__ = ("block", "cited", "open", "said", "waiting")
 
@@ -62,6 +65,7 @@ class Blocks:
     def close(self, told: Told, out: list[Event]) -> None:
         """A block is whole; those behind it that are whole too follow."""
         told.open = False
+        told.said = []
         while self._queue and not self._queue[0].open:
             out.append(BlockStop())
             self._queue.popleft()

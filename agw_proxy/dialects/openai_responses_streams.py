@@ -56,11 +56,12 @@ REPEATED = frozenset(
 class _Item:
     """An output item. ``blocks``: by content index; thoughts and calls have one. ``held``: of a call without a name yet."""
 
-    __slots__ = ("blocks", "done", "held", "id", "kind", "latest", "parts", "tree", "via")
+    __slots__ = ("blocks", "done", "held", "id", "kind", "latest", "name", "parts", "tree", "via")
 
     def __init__(self, kind: str, item_id: str | None, tree: Tree) -> None:
         self.kind = kind
         self.id = item_id
+        self.name = item_id or tree.get("call_id")
         self.tree = tree
         self.blocks: dict[int, Told] = {}
         self.latest = 0
@@ -167,10 +168,10 @@ class Reader:
 
     def _added(self, tree: Tree, out: list[Event]) -> None:
         item = _wanted(tree, "item")
-        kind = members.wanted(item, "type", "item")
-        at = tree.get("output_index")
+        kind, at = members.wanted(item, "type", "item"), tree.get("output_index")
         made = self._by_index.get(at) if type(at) is int else None
-        if made is None or (made.kind, made.id) != (kind, item.get("id")):  # else it is said twice
+        name = item.get("id") or item.get("call_id")
+        if made is None or (made.kind, made.name) != (kind, name) or (made.done and not name):  # else it is said twice
             made = self._add(kind, at, item)
         if kind in CALLS:
             self._name_call(made, item, out)
