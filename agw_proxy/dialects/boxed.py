@@ -55,14 +55,17 @@ def _apart(whole: Tree) -> tuple[Tree, Tree]:
     inner = dict(whole)
     if _ROOTED.search(orjson.dumps(whole)) is None:
         return {name: inner.pop(name) for name in _DEFINITIONS if name in inner}, inner
-    known = whole.get("$defs")
     name = MEMBER
-    while isinstance(known, dict) and name in known:
+    while name in _members(whole.get("$defs")):
         name += "_"
     inner = _redirected(whole, f"#/$defs/{name}")
     box: Tree = {each: inner.pop(each) for each in _DEFINITIONS if each in inner}
-    box["$defs"] = {**(box.get("$defs") or {}), name: inner}
+    box["$defs"] = {**_members(box.get("$defs")), name: inner}
     return box, {"$ref": f"#/$defs/{name}"}
+
+
+def _members(value: Any) -> Tree:
+    return value if isinstance(value, dict) else {}
 
 
 def _redirected(schema: Any, top: str) -> Any:

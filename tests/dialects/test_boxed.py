@@ -86,6 +86,14 @@ def test_what_refers_to_itself_is_a_definition_in_the_object() -> None:
     }
 
 
+@pytest.mark.parametrize("definitions", [[RECIPE], "none", None])
+def test_what_refers_to_itself_may_have_definitions_that_are_none(definitions: object) -> None:
+    made = boxed(request({"type": "array", "items": {"$ref": "#"}, "$defs": definitions}), "chat").format
+    assert made is not None
+    assert made.schema is not None
+    assert made.schema["$defs"] == {"answer": {"type": "array", "items": {"$ref": "#/$defs/answer"}}}
+
+
 @pytest.mark.parametrize("spoken", ["chat", "responses"])
 def test_what_was_in_the_object_is_the_answer(spoken: Spoken) -> None:
     whole = f'{{"answer": {SAID}}}'
