@@ -304,12 +304,13 @@ class Held(MCPServer):
             return True
         try:
             async with asyncio.timeout(PING_SECONDS):
-                while not await _answered(ping):  # noqa: ASYNC110  it is the server that is waited for
+                while (answered := await _answered(ping)) is None:  # noqa: ASYNC110  it is the server that is waited for
                     await asyncio.sleep(PING_PAUSE_SECONDS)
         except TimeoutError:
+            answered = False
+        if not answered:
             log.warning("MCP server '%s' answers nothing any more, and is begun anew", self.line.name)
-            return False
-        return True
+        return bool(answered)
 
     async def _bounded(self, ask: Callable[[], Awaitable[T]]) -> T:
         async with asyncio.timeout(self._seconds):
@@ -373,12 +374,12 @@ def is_late(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) or getattr(told, "code", None) == LATE_CODE
 
 
-async def _answered(ping: Callable[[], Awaitable[object]]) -> bool:
-    """Whether something came, be it that it knows no ping; the client's own bound may be too short for an answer."""
+async def _answered(ping: Callable[[], Awaitable[object]]) -> bool | None:
+    """Whether something came, be it that it knows no ping; None where the client's own bound may be too short for that."""
     try:
         await ping()
     except Exception as error:  # noqa: BLE001  as said
-        return not (is_late(error) or is_lost(error))
+        return None if is_late(error) else not is_lost(error)
     return True
 
 

@@ -1,11 +1,14 @@
 """MCP servers of an author's own: entered and left by one task, and told of without a secret."""
 
+import asyncio
+
 import anyio
 import pytest
 from agents import Agent
 from agents.exceptions import UserError
 from mcp.shared.exceptions import MCPError
 
+from agw_proxy.sdk import mcp_servers
 from agw_proxy.sdk.entry import CURRENT, Run, Unconnected
 from agw_proxy.sdk.mcp_servers import connect, is_lost, shown, words
 from agw_proxy.spans import Tracer, enter
@@ -41,6 +44,30 @@ async def test_one_task_connects_and_closes_it_whoever_asks(caplog: pytest.LogCa
     assert len(set(map(id, own.tasks))) == 1
     assert "did not end as it should: RuntimeError: of its own" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_one_whose_connection_is_lost_as_it_is_asked_for_a_sign_of_life_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Silent(Own):
+        session: object = None
+
+        async def send_ping(self) -> None:
+            raise MCPError(-32000, "Connection closed")
+
+        async def call_tool(self, tool_name: str, arguments: object) -> object:  # type: ignore[override]  # as it was once
+            raise TimeoutError
+
+    monkeypatch.setattr(mcp_servers, "PING_SECONDS", 3600.0)
+    own = Silent()
+    held, servers = await held_by(Agent(name="a", mcp_servers=[own]))
+    own.session = own
+    async with asyncio.timeout(SECONDS):
+        with pytest.raises(TimeoutError):
+            await held.call_tool("any", {})
+        await held.list_tools()
+    assert held.line.number == 2
+    await servers.close()
 
 
 async def test_one_that_asks_for_the_end_of_the_process_fails_like_any_other() -> None:
