@@ -29,11 +29,11 @@ server:
 NO_UPSTREAM = """\
 # No well-known key was in the environment. Take the comments away and set OPENAI_API_KEY, or enter a server of your
 # own.
-upstreams: []
-#  - name: openai
-#    base_url: https://api.openai.com/v1
-#    api_key: ${OPENAI_API_KEY}
-#    models: ["gpt-*", "text-embedding-*"]
+# upstreams:
+#   - name: openai
+#     base_url: https://api.openai.com/v1
+#     api_key: ${OPENAI_API_KEY}
+#     models: ["gpt-*", "text-embedding-*"]
 """
 TAIL = """
 # Names of your own over one or more targets:

@@ -110,7 +110,17 @@ def test_init_writes_a_valid_private_file_without_secrets(
 def test_init_without_any_key_shows_an_example(tmp_path: Path) -> None:
     assert run("init", "sub.yaml") == 0
     assert load(tmp_path / "sub.yaml", {}, tmp_path).settings.upstreams == ()
-    assert "#    api_key: ${OPENAI_API_KEY}" in (tmp_path / "sub.yaml").read_text()
+    assert "#     api_key: ${OPENAI_API_KEY}" in (tmp_path / "sub.yaml").read_text()
+
+
+def test_the_example_of_init_serves_without_its_comment_marks(tmp_path: Path) -> None:
+    assert run("init") == 0
+    path = tmp_path / "gateway.yaml"
+    head, mark, rest = path.read_text().partition("# upstreams:\n")
+    example, _, tail = rest.partition("\n\n")
+    path.write_text(head + "\n".join(line.removeprefix("# ") for line in (mark + example).splitlines()) + "\n" + tail)
+    made = load(path, {"OPENAI_API_KEY": "sk-x"}, tmp_path).settings
+    assert [item.name for item in made.upstreams] == ["openai"]
 
 
 def test_init_replaces_only_when_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
