@@ -3,6 +3,10 @@
 The value itself is shown only where it cannot be a secret: of a scalar field that holds none, written as it stands.
 """
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,6 +21,7 @@ SECRETIVE = frozenset({"api_key", "key", "key_sha256", "headers", "base_url"})
 """Fields whose values never show: keys, what may hold one, and where people paste one by mistake."""
 
 MAX_SHOWN = 60  # characters
+Place = tuple[str | int, ...]
 REQUIRED = "is required"
 EXPECTED = {
     "missing": REQUIRED,
@@ -28,6 +33,7 @@ EXPECTED = {
     "bool_type": "expected true or false",
     "bool_parsing": "expected true or false",
     "float_type": "expected a number",
+    "float_parsing": "expected a number",
     "path_type": "expected a path",
     "tuple_type": "expected a list",
     "dict_type": "expected a mapping of names to texts",
@@ -43,19 +49,38 @@ BOUNDS = {
 
 def explain(error: ValidationError, root: Node) -> list[Problem]:
     """Give one problem for each of pydantic's errors. ``root``: the tree that was validated."""
-    found = []
+    found: list[tuple[Place, Problem, str]] = []
     details = error.errors(include_url=False, include_input=False)
     places = [detail["loc"] for detail in details]
     for detail, place in zip(details, places, strict=True):
         nested = any(len(other) > len(place) and other[: len(place)] == place for other in places)
         if detail["type"] in {"too_short", "too_long"} and nested:
             continue  # pydantic counts only the items that are valid, which are fewer for their own errors
-        node, label = locate(root, place)
-        found.append(problem(_message(detail, place, node), label, node.origin))
-    return found
+        whole = _without_branch(place)
+        node, label = locate(root, whole)
+        found.append((whole, problem(_message(detail, whole, node), label, node.origin), _came(whole, node)))
+    return list(_joined(found))
 
 
-def _message(detail: ErrorDetails, place: tuple[str | int, ...], node: Node) -> str:
+def _without_branch(place: Place) -> Place:
+    """Give the field's place: behind one that takes either of two kinds, pydantic names the kind that did not fit."""
+    holder = descend(place[:-1])
+    return place[:-1] if holder is not None and holder.kind == "scalar" else place
+
+
+def _joined(found: Iterable[tuple[Place, Problem, str]]) -> Iterator[Problem]:
+    """Make one problem of those of one field that takes either of several kinds."""
+    for _, group in groupby(found, key=itemgetter(0)):
+        (_, first, came), *others = group
+        wanted = [other.message.removesuffix(came).removeprefix("expected ") for _, other, _ in others]
+        yield (
+            replace(first, message=", or ".join([first.message.removesuffix(came), *wanted]) + came)
+            if wanted
+            else first
+        )
+
+
+def _message(detail: ErrorDetails, place: Place, node: Node) -> str:
     kind = detail["type"]
     context: dict[str, Any] = detail.get("ctx") or {}
     if kind == "extra_forbidden":
@@ -80,7 +105,7 @@ def _message(detail: ErrorDetails, place: tuple[str | int, ...], node: Node) -> 
     return f"{expected}{_came(place, node)}{hint}"
 
 
-def _unknown(place: tuple[str | int, ...]) -> str:
+def _unknown(place: Place) -> str:
     """Say that a field is not known, with the nearest one that is, or that a later version will know it."""
     name = str(place[-1])
     holder = descend(place[:-1])
@@ -91,7 +116,7 @@ def _unknown(place: tuple[str | int, ...]) -> str:
     return "unknown field" + (f"; did you mean {near}?" if near else f"; expected one of {', '.join(known)}")
 
 
-def _came(place: tuple[str | int, ...], node: Node, *, scalar_only: bool = False) -> str:
+def _came(place: Place, node: Node, *, scalar_only: bool = False) -> str:
     """Describe what came: the value where that is safe, else its kind."""
     value = node.value
     if node.resolved or any(step in SECRETIVE for step in place):
@@ -105,7 +130,7 @@ def _came(place: tuple[str | int, ...], node: Node, *, scalar_only: bool = False
     return f", came {shown or _kind(value)}"
 
 
-def _shown(value: Any, place: tuple[str | int, ...]) -> str | None:
+def _shown(value: Any, place: Place) -> str | None:
     shape = descend(place)
     if shape is None or shape.kind != "scalar" or isinstance(value, dict | list):
         return None

@@ -5,15 +5,17 @@ A test compares the file with what this gives, so that the page cannot drift fro
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from agw_proxy.config.environment import ALIASES, LOCATORS, PREFIX, SECTION_FILES
 from agw_proxy.config.settings import UNSUPPORTED, Settings
 from agw_proxy.config.shape import Shape, members
+from agw_proxy.config.values import duration
 from agw_proxy.config.wellknown import SERVICES
 
 INTRODUCTION = """\
@@ -104,25 +106,41 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-SCALARS: dict[Any, str] = {bool: "true or false", int: "number", str: "text", Path: "path", SecretStr: "secret text"}
+SCALARS: dict[Any, str] = {
+    bool: "true or false",
+    int: "number",
+    float: "number",
+    str: "text",
+    Path: "path",
+    SecretStr: "secret text",
+}
+IS_DURATION = BeforeValidator(duration)
 
 
-def _scalar(shape: Shape) -> str:
-    """Name a scalar's type as a person would; every float of the settings is a duration."""
+def _scalar(shape: Shape, info: FieldInfo) -> str:
+    """Name a scalar's type as a person would."""
     choices = get_args(shape.scalar)
     if choices:
         return " or ".join(f"`{choice}`" for choice in choices)
-    return "duration" if shape.scalar is float else SCALARS[shape.scalar]
+    timed = any(mark == IS_DURATION for part in (*info.metadata, info.annotation) for mark in _marks(part))
+    return "duration" if timed else SCALARS[shape.scalar]
 
 
-def _type(shape: Shape) -> str:
+def _marks(part: Any) -> Iterator[Any]:
+    """Give what stands within an annotation, however deep."""
+    yield part
+    for inner in get_args(part):
+        yield from _marks(inner)
+
+
+def _type(shape: Shape, info: FieldInfo) -> str:
     kinds = {
         "items": "list, see below",
         "texts": "list of texts",
         "mapping": "mapping of texts",
         "section": "fields, see below",
     }
-    return kinds.get(shape.kind) or _scalar(shape)
+    return kinds.get(shape.kind) or _scalar(shape, info)
 
 
 def _default(info: FieldInfo) -> str:
@@ -152,7 +170,7 @@ def _table(model: type[BaseModel], prefix: str) -> list[str]:
             if not (name == "name" and "<name>" in prefix)
             else "the `<name>` in the others"
         )
-        cells = [f"`{name}`", _type(shapes[name]), _default(info), variable, info.description or ""]
+        cells = [f"`{name}`", _type(shapes[name], info), _default(info), variable, info.description or ""]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return lines
 

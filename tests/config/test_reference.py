@@ -40,3 +40,11 @@ def test_the_pages_example_loads(folder: Folder) -> None:
     text = match[1].replace("/run/secrets/app_key", "secret")
     made = folder.load(text, OPENAI_API_KEY="sk", GATEWAY_DEV_KEY="agw-0123456789abcdefghij").settings
     assert [key.name for key in made.keys] == ["dev", "app"]
+
+
+def test_shares_and_factors_are_numbers_and_times_are_durations() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert "| `ratio` | number | `0.5` |" in page
+    assert "| `replay_speed` | number | `1` |" in page
+    assert "| `after` | duration | `p95` |" in page
+    assert "| `first_token` | duration | null |" in page

@@ -347,3 +347,22 @@ def test_the_secrets_of_the_settings_are_masked() -> None:
 def test_a_quoted_hint_for_texts_that_yaml_reads_as_numbers(folder: Folder) -> None:
     found = folder.problem("models: [{name: 4, targets: [up/x]}]\nupstreams: [{name: up, base_url: http://x}]")
     assert found.message == "expected text, came 4 (put it in quotes)"
+
+
+TIMES = "a duration such as 250ms, 1.5s, 1m, 1h, 1d or a number of seconds"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        ("models: [{name: m, targets: [agw/echo], hedge: {after: p200}}]", "models.m.hedge.after", f"{TIMES}, or 'p95', came 'p200'"),
+        ("models: [{name: m, targets: [agw/echo], hedge: {after: 0}}]", "models.m.hedge.after", "more than 0, or 'p95', came 0"),
+        ("budgets: [{usd: 5, period: year}]", "budgets.0.period", f"'hour', 'day', 'week' or 'month', or {TIMES}, came 'year'"),
+        ("breaker: {ratio: 500ms}", "breaker.ratio", "a number, came '500ms'"),
+    ],
+)  # fmt: skip
+def test_a_value_of_either_of_two_kinds_and_a_share_are_asked_for_in_plain_words(
+    folder: Folder, text: str, path: str, message: str
+) -> None:
+    found = folder.problem(text)
+    assert (found.path, found.message) == (path, f"expected {message}")
