@@ -1,13 +1,15 @@
 """Everything else under /v1: relayed as it comes, body and answer untouched, to where an upstream has it.
 
-The OpenAPI document names them in its text alone, since which paths exist is the upstream's to say. The path goes on as
-it came: ``Matcher`` has refused dot segments, and whatever could pass for another endpoint here.
+The OpenAPI document names them in its text alone, since which paths exist is the upstream's to say; what is a generation in
+a form that the gateway knows is listed. The path goes on as it came: ``Matcher`` has refused dot segments, and whatever could pass for another endpoint here.
 """
 
 from collections.abc import Mapping
 from typing import get_args
 
-from agw_proxy.api.endpoint import Endpoint, Method, Relay, Response
+from msgspec.structs import replace
+
+from agw_proxy.api.endpoint import Endpoint, Method, Relay, Response, Schema
 from agw_proxy.config.values import Spoken
 from agw_proxy.types import Dialect
 
@@ -59,6 +61,20 @@ def with_others(post: Endpoint) -> tuple[Endpoint, ...]:
         if method != post.method
     )
     return (post, *others)
+
+
+def in_form(post: Endpoint, summary: str, request: Schema, description: str = "", end: str = "") -> Endpoint:
+    """``post`` as the document lists it: a generation in a form that the gateway knows. ``end``: of its streams."""
+    answer = Response(
+        f"The answer; a stream of server-sent events{end}, where `stream` is true.",
+        {
+            "application/json": {"type": "object", "additionalProperties": True},
+            "text/event-stream": {"type": "string"},
+        },
+    )
+    return replace(
+        post, summary=summary, description=description, request=request, responses={200: answer}, listed=True
+    )
 
 
 ENDPOINTS = tuple(relayed(method, f"passthrough_{method.lower()}", "/v1/{rest:path}", _RELAY) for method in METHODS)

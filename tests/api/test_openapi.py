@@ -58,6 +58,20 @@ def test_what_is_served_unlisted_is_told_in_the_text(written: Tree) -> None:
     assert "`/v1/{rest}`" not in orjson.loads(document([by_name("health")], "1"))["info"]["description"]
 
 
+@pytest.mark.parametrize(
+    ("path", "required"),
+    [("/v1/responses", {"model", "input"}), ("/v1/messages", {"model", "max_tokens", "messages"})],
+)
+def test_generations_in_other_forms_can_be_read_and_tried(written: Tree, path: str, required: set[str]) -> None:
+    found = written["paths"][path]["post"]
+    schema = found["requestBody"]["content"]["application/json"]["schema"]
+    assert set(schema["required"]) == required
+    for sample in schema["examples"]:
+        OAS31Validator(schema).validate({**sample, "something_new": 1})
+    assert {"application/json", "text/event-stream"} == set(found["responses"]["200"]["content"])
+    assert f"`{path}` (POST" not in written["info"]["description"]
+
+
 def test_keys_are_asked_for_in_every_header_they_may_come_in(written: Tree) -> None:
     schemes = written["components"]["securitySchemes"]
     assert schemes["bearerAuth"]["scheme"] == "bearer"
@@ -112,7 +126,10 @@ def test_errors_come_in_the_dialect_of_the_endpoint(written: Tree) -> None:
         reply = tree["paths"]["/v1/models"]["get"]["responses"]["401"]
         return set(tree["components"]["schemas"]), reply["content"]["application/json"]["schema"]["$ref"]
 
-    assert schemas(written) == ({"OpenAIError", "GoogleError"}, "#/components/schemas/OpenAIError")
+    assert schemas(written) == (
+        {"OpenAIError", "AnthropicError", "GoogleError"},
+        "#/components/schemas/OpenAIError",
+    )
     other = msgspec.structs.replace(by_name("models"), dialect="anthropic")
     tree = orjson.loads(document([other], "1"))
     OpenAPIV31SpecValidator(tree).validate()
