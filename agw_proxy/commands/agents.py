@@ -106,7 +106,10 @@ def run_list(args: argparse.Namespace) -> int:
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1
-    _print(content.get("data", []))
+    found = content.get("data", [])
+    if not found:
+        print(f"no agents at {place.url}: `agw agents new` writes one", file=sys.stderr)
+    _print(found)
     return 0
 
 

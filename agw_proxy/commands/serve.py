@@ -182,7 +182,8 @@ def _complain(text: str) -> None:
 
 def _deaf(loaded: "Loaded", error: OSError) -> str:
     server = loaded.settings.server
-    return f"agw cannot listen on {server.host}:{server.port}: {error.strerror or error}"
+    place = server.host if server.host.startswith("unix:") else f"{server.host}:{server.port}"
+    return f"agw cannot listen on {place}: {error.strerror or error}"
 
 
 def _note(loaded: "Loaded", log: "Log") -> None:

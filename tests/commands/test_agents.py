@@ -85,6 +85,13 @@ def test_the_running_gateways_are_listed(agw: Run, gateway: Tiny, capsys: pytest
     assert "Only admins." in capsys.readouterr().err
 
 
+def test_a_gateway_without_agents_is_told_of(agw: Run, gateway: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway.says("/agents?limit=1000", {"object": "list", "data": []})
+    assert agw("agents", "list", "--url", gateway.url, "--key", KEY) == 0
+    told = capsys.readouterr()
+    assert (told.out, "no agents at " in told.err) == ("", True)
+
+
 @pytest.mark.parametrize(("name", "model"), [("Weather", "default/weather"), ("team/Tax", "team/tax")])
 def test_the_running_gateways_are_asked(
     agw: Run, gateway: Tiny, capsys: pytest.CaptureFixture[str], name: str, model: str

@@ -36,3 +36,10 @@ def test_only_the_settings_are_made_without_plugins(before: str | None, later: i
         timeout=60,
     )
     assert done.stdout.split() == ["0", str(before), str(later)], done.stderr
+
+
+def test_a_socket_that_cannot_be_made_is_named_without_a_port() -> None:
+    command = [sys.executable, "-m", "agw_proxy", "serve", "--host", "unix:/no/such/folder/agw.sock"]
+    done = subprocess.run(command, cwd=PACKAGE_ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "agw cannot listen on unix:/no/such/folder/agw.sock: No such file" in done.stderr
