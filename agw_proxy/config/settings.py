@@ -137,7 +137,9 @@ class Server(Part):
     )
     keepalive_seconds: LongerThanZero = Field(75.0, description="How long an idle client connection stays open.")
     state_dir: FilePath | None = Field(
-        None, description="Directory for the generated key; null is `$XDG_STATE_HOME/agw` or `~/.local/state/agw`."
+        None,
+        description="Directory for what is kept: the generated key, and, where no `path` says otherwise, `usage`, `store` and `runs`; "
+        "null is `$XDG_STATE_HOME/agw` or `~/.local/state/agw`.",
     )
     upstream_auto_reload: bool = Field(
         False, description="Reload when the upstream file changes; not acted on by this version."
