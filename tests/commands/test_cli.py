@@ -1,6 +1,7 @@
 """The command line as a whole: what it says it can do is what it can, and only what is asked for is loaded."""
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -55,3 +56,15 @@ def test_what_is_no_command_is_told_with_those_that_are(capsys: pytest.CaptureFi
         cli.main(["surf"])
     assert end.value.code == 2
     assert "'serve'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["version"], ["keys", "new"]])
+def test_a_reader_who_has_left_is_no_traceback(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "agw_proxy", *words],
+        cwd=PACKAGE_ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, "Traceback" in done.stderr) == (141, False)
