@@ -277,5 +277,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= MOST_SECONDS:
-        raise argparse.ArgumentTypeError(f"expected up to {MOST_SECONDS:g} seconds, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected more than 0 and at most {MOST_SECONDS:g} seconds, got {text!r}")
     return value
