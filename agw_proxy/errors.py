@@ -6,6 +6,8 @@ How an error looks on the wire is decided in one place, ``edge/respond.py``.
 
 from typing import ClassVar
 
+from agw_proxy.printable import printable
+
 CODES: dict[str, type["GatewayError"]] = {}
 
 
@@ -37,15 +39,6 @@ class GatewayError(Exception):
         self.retry_after_ms = retry_after_ms
 
 
-def printable(text: str) -> str:
-    """The text with control characters and lone surrogates spelt out: callers' words come back in messages and logs."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
-    )
-
-
 class CallerError(GatewayError):
     """The request cannot be served as it is."""
 
@@ -62,6 +55,12 @@ class InvalidParameter(CallerError):
     """A member of the body has the wrong type or value."""
 
     code, alias = "caller_invalid_parameter", "invalid_value"
+
+
+class ThreadUnsupported(CallerError):
+    """A conversation that Anthropic is to hold (`thread`), for a model that it does not serve. Its clients then send all of it."""
+
+    code, alias = "caller_thread_unsupported", "thread_unsupported_request"
 
 
 class MissingParameter(CallerError):

@@ -37,6 +37,7 @@ from agw_proxy.dialects.base import (
     ToolChoice,
     ToolResult,
     Tree,
+    Unthreadable,
 )
 from agw_proxy.dialects.efforts import effort_of
 
@@ -52,7 +53,11 @@ _TIERS = {"auto": "auto", "standard_only": "default"}
 
 
 def read_request(tree: Tree, *, counting: bool = False) -> Request:
-    """A client's request. ``counting``: it is for ``/v1/messages/count_tokens``. Raises Malformed."""
+    """A client's request. ``counting``: it is for ``/v1/messages/count_tokens``. Raises Malformed, Unthreadable."""
+    if tree.get("thread") is not None:
+        raise Unthreadable(
+            "The model's upstream cannot hold a conversation: send all of it, without 'thread'.", "thread"
+        )
     extra: Tree = {}
     rest(tree, _KNOWN, "", extra)
     model = needed_words(tree, "model", "")

@@ -362,6 +362,10 @@ class Untranslatable(Exception):
         self.param = param
 
 
+class Unthreadable(Untranslatable):
+    """The request wants its provider to hold the conversation. Its clients send all of it to who cannot."""
+
+
 class Malformed(Exception):
     """A request, or an upstream's answer, that is not of its dialect. ``param``: where, as ``messages[2].content``."""
 

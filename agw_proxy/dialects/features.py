@@ -64,6 +64,10 @@ FEATURES = (
     Feature("file_input", "A document in the prompt."),
     Feature("container", "A container at the provider.", chat="refused", responses="refused", gemini="refused"),
     Feature("mcp_servers", "MCP servers that the provider asks.", chat="refused", responses="refused", gemini="refused"),
+    Feature(
+        "thread", "A conversation that Anthropic holds: its clients send all of it when they are told.",
+        chat="refused", responses="refused", gemini="refused",
+    ),
     Feature("cachedContent", "A prompt kept at the provider.", chat="refused", responses="refused", messages="refused"),
     # What tunes the answer: dropped, and told.
     Feature(

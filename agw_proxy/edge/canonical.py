@@ -30,7 +30,7 @@ ASIDE: Mapping[str, frozenset[str]] = {
 # What has an effect beside the answer, or depends on more than the request says.
 STATEFUL: Mapping[str, frozenset[str]] = {
     "chat_completions": frozenset({"store", "web_search_options"}),
-    "messages": frozenset({"mcp_servers", "container"}),
+    "messages": frozenset({"mcp_servers", "container", "thread"}),
     "responses": frozenset({"store", "previous_response_id", "conversation", "background", "prompt"}),
     "gemini": frozenset({"store", "cachedContent", "cached_content"}),
 }

@@ -16,6 +16,7 @@ from agw_proxy.errors import (
     MethodNotAllowed,
     NotCached,
     SessionSpent,
+    ThreadUnsupported,
     UpgradeNeeded,
     UpgradeRefused,
     UpstreamError,
@@ -56,7 +57,10 @@ def error_tree(error: GatewayError, dialect: Dialect, request_id: str) -> Mappin
     if dialect == "anthropic":
         fallback = "invalid_request_error" if error.status < 500 else "api_error"
         kind = ANTHROPIC_KINDS.get(error.status, fallback)
-        return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
+        words: dict[str, object] = {"type": kind, "message": error.message}
+        if isinstance(error, ThreadUnsupported):  # by this the SDK goes on with the whole conversation
+            words["details"] = {"error_code": error.alias, "unsupported": ["model"]}
+        return {"type": "error", "error": words, "request_id": request_id}
     if dialect == "gemini":
         status = GOOGLE_KINDS.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
         told: dict[str, object] = {"code": error.status, "message": error.message, "status": status}

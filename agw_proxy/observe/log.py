@@ -18,8 +18,8 @@ from typing import Any, TextIO
 import msgspec
 import orjson
 
-from agw_proxy.errors import printable
 from agw_proxy.observe.plain_structlog import structlog
+from agw_proxy.printable import printable
 from agw_proxy.types import Receipt
 
 MAX_QUEUED_LINES = 16384  # about 8 MB; some seconds of a busy gateway while the disk is slow

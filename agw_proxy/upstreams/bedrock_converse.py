@@ -12,9 +12,9 @@ from agw_proxy.dialects import anthropic_messages_answers, anthropic_messages_st
 from agw_proxy.dialects.base import Event, Malformed, Shown, Untranslatable
 from agw_proxy.dialects.converse_answers import Reader, read_answer
 from agw_proxy.dialects.converse_requests import Writer
-from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamInvalid
+from agw_proxy.errors import InvalidJSON, UpstreamInvalid
 from agw_proxy.upstreams.bedrock_frames import MalformedFrame
-from agw_proxy.upstreams.translating import told
+from agw_proxy.upstreams.translating import told, unread
 
 NAMED_AS: Spoken = "chat"
 """Amazon takes names of tools as OpenAI does: they are half as long as Anthropic's."""
@@ -24,14 +24,14 @@ class Talk:
     """One request and its answer."""
 
     def __init__(self, body: bytes, model: str, request_id: str, name: str) -> None:
-        """``body``: of Messages. ``name``: of the upstream. Raises InvalidParameter, InvalidJSON."""
+        """``body``: of Messages. ``name``: of the upstream. Raises CallerError."""
         try:
             request = translate.read_request("messages", body)
             request.model = model
             writer = Writer()
             self.body = orjson.dumps(writer.write(tool_names.renamed(request, NAMED_AS)))
         except (Malformed, Untranslatable) as error:
-            raise InvalidParameter(error.message, param=error.param) from None
+            raise unread(error) from None
         except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
             raise InvalidJSON(f"The body cannot be translated for the model's upstream: {error}") from None
         self.dropped = told(tuple(writer.dropped))

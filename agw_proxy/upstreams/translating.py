@@ -14,10 +14,18 @@ import orjson
 from agw_proxy._hot.route import Target
 from agw_proxy.config.values import Form, Spoken
 from agw_proxy.dialects import translate
-from agw_proxy.dialects.base import Event, Finish, Malformed, Request, Shown, Untranslatable
+from agw_proxy.dialects.base import Event, Finish, Malformed, Request, Shown, Unthreadable, Untranslatable
 from agw_proxy.dialects.played import played
 from agw_proxy.dialects.sse import Events
-from agw_proxy.errors import InvalidJSON, InvalidParameter, UpstreamBroken, UpstreamError, UpstreamInvalid
+from agw_proxy.errors import (
+    CallerError,
+    InvalidJSON,
+    InvalidParameter,
+    ThreadUnsupported,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamInvalid,
+)
 from agw_proxy.policy.retry_after import told_ms
 from agw_proxy.types import Call, RawHeaders, Reply
 from agw_proxy.upstreams.failures import MAX_ERROR_BYTES, SPENT, STATUS_OF_KIND
@@ -127,11 +135,17 @@ def _read(form: Form, call: Call) -> Request:
     try:
         request = translate.read_request(form, call.body if isinstance(call.body, bytes) else b"")
     except (Malformed, Untranslatable) as error:
-        raise InvalidParameter(error.message, param=error.param) from None
+        raise unread(error) from None
     except orjson.JSONDecodeError as error:  # what the gateway only passes on it need not be able to hold
         raise InvalidJSON(f"The body cannot be translated for the model's upstream: {error}") from None
     call.memo[_REQUEST] = request
     return request
+
+
+def unread(error: Malformed | Untranslatable) -> CallerError:
+    """What a caller is told whose request cannot be read."""
+    kind = ThreadUnsupported if isinstance(error, Unthreadable) else InvalidParameter
+    return kind(error.message, param=error.param)
 
 
 def _outlines(request: Request) -> Request:

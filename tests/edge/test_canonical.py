@@ -87,6 +87,7 @@ def test_what_could_mean_two_things_or_does_more_than_answer_is_apart(body: byte
         ("responses", "/v1/responses", {"tools": [{"type": "function", "name": "f"}]}, False),
         ("responses", "/v1/responses/input_tokens", {}, True),
         ("messages", "/v1/messages", {"mcp_servers": [{}]}, True),
+        ("messages", "/v1/messages", {"thread": {"type": "create"}}, True),
         ("messages", "/v1/messages", {"mcp_servers": []}, False),
         ("messages", "/v1/messages", {"tools": [{"type": "web_search_20250305"}]}, True),
         ("messages", "/v1/messages", {"tools": [{"name": "f"}, {"type": "bash_20250124"}]}, False),
