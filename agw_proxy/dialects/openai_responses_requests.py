@@ -80,6 +80,7 @@ def read_request(tree: Tree) -> Request:
         raise Malformed("'model' is empty.", "model")
     made = Request(model=model, messages=[], extra={})
     made.extra = {name: value for name, value in tree.items() if name not in READ and value is not None}
+    _check_before(tree)
     instructions = members.text(tree, "instructions")
     if instructions:
         made.messages.append(Message("system", [Text(instructions)]))
@@ -99,6 +100,17 @@ def read_request(tree: Tree) -> Request:
     _read_text(tree, made)
     _read_reasoning(tree, made)
     return made
+
+
+def _check_before(tree: Tree) -> None:
+    """What it goes on from is called by an id; ``conversation`` may hold it."""
+    before, talk = tree.get("previous_response_id"), tree.get("conversation")
+    for name, found in (
+        ("previous_response_id", before),
+        ("conversation", talk.get("id") if isinstance(talk, dict) else talk),
+    ):
+        if tree.get(name) is not None and not (isinstance(found, str) and found):
+            raise Malformed(f"'{name}' has to be an id.", name)
 
 
 def _read_input(tree: Tree, made: Request) -> None:

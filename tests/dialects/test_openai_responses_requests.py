@@ -337,6 +337,8 @@ def test_items_of_hosted_tools_are_told_and_their_tools_are_kept() -> None:
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
         ({"reasoning": "high"}, "reasoning"),
+        *[({"previous_response_id": found}, "previous_response_id") for found in ("", 5, [], {"id": "resp_1"}, False)],
+        *[({"conversation": found}, "conversation") for found in ("", 5, [], {}, {"id": 5}, {"id": ""})],
     ],
 )
 def test_what_is_malformed_is_named(members: dict[str, Any], param: str) -> None:
