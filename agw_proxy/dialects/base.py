@@ -220,6 +220,11 @@ class Tokens(msgspec.Struct):
     written: int = 0
     reasoning: int = 0
 
+    @property
+    def given(self) -> int:
+        """Of the prompt, as far as is known: what a cache has given or taken is part of it."""
+        return max(self.input, self.cached + self.written)
+
 
 class Answer(msgspec.Struct):
     """A whole answer. ``created``: seconds since 1970, 0 where the dialect does not say."""

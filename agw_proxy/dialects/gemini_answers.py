@@ -119,16 +119,17 @@ def read_tokens(tree: Tree) -> Tokens | None:
 def write_tokens(tokens: Tokens) -> Tree:
     """``usageMetadata``; what is not known is left out."""
     made: Tree = {}
-    if tokens.input >= 0:
-        made["promptTokenCount"] = tokens.input
+    known = tokens.input >= 0 or tokens.given > 0
+    if known:
+        made["promptTokenCount"] = tokens.given
     if tokens.cached > 0:
         made["cachedContentTokenCount"] = tokens.cached
     if tokens.output >= 0:
         made["candidatesTokenCount"] = max(tokens.output - tokens.reasoning, 0)
     if tokens.reasoning > 0:
         made["thoughtsTokenCount"] = tokens.reasoning
-    if tokens.input >= 0 and tokens.output >= 0:
-        made["totalTokenCount"] = tokens.input + tokens.output
+    if known and tokens.output >= 0:
+        made["totalTokenCount"] = tokens.given + tokens.output
     return made
 
 

@@ -87,7 +87,7 @@ def write_tokens(tokens: Tokens) -> Tree | None:
     """None where nothing is known."""
     if tokens.input < 0 and tokens.output < 0:
         return None
-    given, made = max(tokens.input, 0), max(tokens.output, 0)
+    given, made = tokens.given, max(tokens.output, 0)
     details = {"cached_tokens": tokens.cached, "audio_tokens": 0}
     if tokens.written:
         details["cache_write_tokens"] = tokens.written

@@ -134,7 +134,7 @@ def cut_by(stop: Stop, *, refused: bool) -> str | None:
 
 def usage_tree(tokens: Tokens) -> Tree:
     """``usage``: what is not known is 0, since clients insist on the numbers."""
-    given, made = max(0, tokens.input), max(0, tokens.output)
+    given, made = tokens.given, max(0, tokens.output)
     return {
         "input_tokens": given,
         "input_tokens_details": {"cached_tokens": tokens.cached, "cache_write_tokens": tokens.written},
