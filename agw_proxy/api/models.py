@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from agw_proxy.api import model_pages
 from agw_proxy.api.endpoint import Endpoint, Response, Schema
 from agw_proxy.errors import KeyMissing, ModelForbidden, ModelNotFound
 from agw_proxy.types import Answer, Asked, Control, Principal, ServedModel
@@ -26,14 +27,23 @@ _LIST: Schema = {
 
 
 async def list_models(control: Control, asked: Asked) -> Answer:
-    """All models that the key may use (OpenAI API reference, "List models"; Anthropic's or Google's, for who speaks that)."""
+    """All models that the key may use (OpenAI API reference, "List models"; Anthropic's or Google's, for who speaks that).
+
+    Raises InvalidParameter for a page that there is not.
+    """
+    models = served(control, asked)
+    tree: dict[str, object]
     if asked.dialect == "gemini":
-        return Answer(200, msgspec.json.encode({"models": [googles(model) for model in served(control, asked)]}))
-    data = [_described(model, asked) for model in served(control, asked)]
-    tree: dict[str, object] = {"object": "list", "data": data}
-    if asked.dialect == "anthropic":
+        page = model_pages.googles(models, asked.query)
+        tree = {"models": [googles(model) for model in page.models]}
+        tree |= {"nextPageToken": page.models[-1].id} if page.more else {}
+    elif asked.dialect == "anthropic":
+        page = model_pages.anthropics(models, asked.query)
+        data = [_described(model, asked) for model in page.models]
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-        tree = {"data": data, "has_more": False, "first_id": first, "last_id": last}
+        tree = {"data": data, "has_more": page.more, "first_id": first, "last_id": last}
+    else:
+        tree = {"object": "list", "data": [_described(model, asked) for model in models]}
     return Answer(200, msgspec.json.encode(tree))
 
 
