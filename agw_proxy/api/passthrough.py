@@ -23,6 +23,7 @@ MODEL_PATHS = frozenset(COUNTING_PATHS) | frozenset(
         "/v1/images/generations",
         "/v1/audio/speech",
         "/v1/rerank",
+        "/v1/responses/compact",
     }
 )
 """Generations that name their model in a JSON body: routed and allowed by it. All else needs a key for the whole upstream."""

@@ -10,6 +10,8 @@ import openai
 import orjson
 import pytest
 
+from tests.e2e.conftest import NARROW_KEY
+from tests.support.behaviours import answer
 from tests.support.gateway import UPSTREAM_KEY, Gateway, configuration, provider
 from tests.support.upstream import Exchange, Upstream
 
@@ -128,3 +130,18 @@ def test_the_page_shows_what_was_tried() -> None:
     shown = set(re.findall(r"\$AGW(/[a-z0-9/_-]+)", text.replace("file-2", "file-1")))
     paths = {path.removeprefix("/v1") for path in shown if path.startswith("/v1/")}
     assert paths <= {path for _, path in ANSWERS}
+
+
+def test_a_conversation_is_made_shorter_where_its_model_is() -> None:
+    made = {"id": "resp_c", "object": "response.compaction", "created_at": 1, "output": [], "usage": {}}
+    with Upstream() as first, Upstream(answer(made)) as second:
+        config = configuration(provider(first.url), provider(second.url, "second", models=["gpt-5"]))
+        config["keys"].append({"name": "narrow", "key": NARROW_KEY, "models": ["gpt-5"]})
+        with (
+            Gateway(config) as gateway,
+            openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=NARROW_KEY, max_retries=0) as client,
+        ):
+            assert client.responses.compact(model="gpt-5", input="Hello").id == "resp_c"
+            with pytest.raises(openai.PermissionDeniedError):
+                client.responses.compact(model="gpt-4o", input="Hello")
+        assert (len(first.requests), second.last.path) == (0, "/v1/responses/compact")
