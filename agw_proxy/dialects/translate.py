@@ -29,6 +29,7 @@ from agw_proxy.dialects.boxed import Opening, boxed, boxes, opened
 from agw_proxy.dialects.features import decide
 from agw_proxy.dialects.halves import Halves
 from agw_proxy.dialects.json_words import worded
+from agw_proxy.dialects.strictness import loosened
 
 
 class _Parts(NamedTuple):
@@ -72,6 +73,7 @@ def write_request(request: Request, target: Spoken, model: str, quirks: Quirks, 
     losses = Losses(target, decide)
     asked = boxed(tool_names.renamed(msgspec.structs.replace(request, model=model), target), target)
     asked = worded(asked, target, losses, schemas=quirks.schemas)
+    asked = loosened(asked, target, losses)
     if target == "chat":
         tree = openai_chat_requests.write_request(
             asked,
