@@ -5,9 +5,11 @@ absent listener costs alerts (counted as dropped), never requests.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import orjson
@@ -17,6 +19,9 @@ from agw_proxy._hot.reserve import crossings
 from agw_proxy.config.allowances import Alerts as Settings
 from agw_proxy.types import Principal
 
+if TYPE_CHECKING:
+    import socket
+
 MAX_WAITING = 256  # alerts for a listener that is slow; each is some 300 bytes
 MAX_TOLD = 4096  # that are remembered, so that none is told twice
 ATTEMPTS = 3
@@ -24,6 +29,9 @@ PAUSE_SECONDS = 1.0  # before the second attempt; four times as long before the 
 POST_SECONDS = 5.0
 MICRO = 1_000_000  # micro-dollars in a dollar
 EVENT = "budget.alert"
+MAX_HEAD = 16384  # of a webhook's answer, until its status is there
+STATUS = re.compile(rb"(?:HTTP/1\.[01] 1[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n)*HTTP/1\.[01] ([2-9][0-9]{2})[ \r\n]")
+"""Of an answer, behind interim ones (RFC 9112 section 4)."""
 Say = Callable[..., object]
 
 
@@ -114,11 +122,12 @@ class Alerts:
 
 
 def post(settings: Settings, body: bytes, seconds: float = POST_SECONDS) -> str | None:
-    """Send to the webhook; gives what went wrong. Redirects are not followed. Blocks: for a thread."""
+    """Send to the webhook; gives what went wrong. Redirects are not followed. Blocks, for ``seconds`` in all: for a thread."""
     import http.client  # noqa: PLC0415  not before there is somebody to tell
     import ssl  # noqa: PLC0415  likewise
 
     url = urlsplit(settings.webhook or "")
+    until = time.monotonic() + seconds
     try:
         made: http.client.HTTPConnection
         if url.scheme == "https":
@@ -129,9 +138,27 @@ def post(settings: Settings, body: bytes, seconds: float = POST_SECONDS) -> str 
         try:
             target = (url.path or "/") + (f"?{url.query}" if url.query else "")
             made.request("POST", target, body, {"Content-Type": "application/json", **settings.headers})
-            status = made.getresponse().status
+            status = _status(made.sock, until)
         finally:
             made.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
         return type(error).__name__
     return None if 200 <= status < 300 else f"status {status}"
+
+
+def _status(sock: "socket.socket", until: float) -> int:
+    """The status that comes until then, however slowly: ``http.client`` has a bound for each of its reads, and none for all.
+
+    What follows is not read. Raises OSError.
+    """
+    head = b""
+    while (found := STATUS.match(head)) is None:
+        left = until - time.monotonic()
+        if left <= 0 or len(head) > MAX_HEAD:
+            raise TimeoutError
+        sock.settimeout(left)
+        piece = sock.recv(MAX_HEAD)
+        if not piece:
+            raise ConnectionResetError
+        head += piece
+    return int(found[1])

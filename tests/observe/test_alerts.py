@@ -1,8 +1,11 @@
 """Alerts of budgets: told once a window, sent in order, given up after three attempts, never in the way."""
 
 import asyncio
+import contextlib
 import http.server
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -150,6 +153,37 @@ async def test_one_that_never_takes_it_costs_the_alert(
     assert len(listener.bodies) == 3
     assert dropped == ["alert"]
     assert (said[-1]["event"], said[-1]["error"]) == ("alert.not_sent", "status 500")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        ([b"HTTP/1.1 200 OK\r\n"] + [b"x-more: 1\r\n"] * 40, None),
+        ([b"HTTP/1.1 100 Continue\r\nx-a: b\r\n\r\n", b"HTTP/1.1 503 No\r\n"], "status 503"),
+        ([b"HTTP/1.1 "] + [b"2"] * 40, "TimeoutError"),
+        ([b"\0" * 20000], "TimeoutError"),
+        ([], "ConnectionResetError"),
+    ],
+)
+def test_a_listener_that_answers_by_bits_is_not_waited_for_beyond_the_bound(
+    pieces: list[bytes], said: str | None
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                for piece in pieces:
+                    connection.sendall(piece)
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        begun = time.monotonic()
+        assert post(Settings(webhook=f"http://127.0.0.1:{server.getsockname()[1]}/"), b"{}", 0.5) == said
+        assert time.monotonic() - begun < 1.5
+        thread.join()
 
 
 def test_nobody_there_is_said_by_its_class() -> None:
