@@ -12,8 +12,8 @@ from typing import Any
 from agw_proxy.edge.counting import COUNTING
 
 MAX_BYTES = 1048576  # of a body: reading a larger one would hold everybody up
-VARYING = (b"anthropic-version", b"anthropic-beta", b"openai-beta")
-"""Headers that an answer depends on."""
+VARYING = (b"anthropic-version", b"anthropic-beta", b"openai-beta", b"x-goog-fieldmask")
+"""Headers that an answer depends on; Google's says which members of it are sent at all."""
 
 # What says who asks and not what: left out of the comparison. (A response tells these members back, so there they count.)
 ASIDE: Mapping[str, frozenset[str]] = {
@@ -85,8 +85,10 @@ def digest(*parts: bytes) -> bytes:
 
 
 def varying(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The headers that count, one a line, in the order in which they came."""
-    return b"".join(lower + b":" + value + b"\n" for name, value in headers if (lower := name.lower()) in VARYING)
+    """The headers that count, one a line, in the order in which they came; not those that a Connection header keeps here."""
+    sent = [(name.lower(), value) for name, value in headers]
+    kept = {token.strip().lower() for name, value in sent if name == b"connection" for token in value.split(b",")}
+    return b"".join(name + b":" + value + b"\n" for name, value in sent if name in VARYING and name not in kept)
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -51,6 +51,14 @@ def test_both_lanes_give_the_same_answer(gateway: Gateway, upstream: Upstream, s
     assert (lines[0]["cache"], lines[0].get("attempts", 0), lines[0]["bytes_out"]) == ("hit", 0, len(fast.body))
 
 
+@pytest.mark.parametrize("name", ["anthropic-version", "anthropic-beta", "openai-beta", "x-goog-fieldmask"])
+def test_both_lanes_tell_headers_that_count_apart(gateway: Gateway, upstream: Upstream, name: str) -> None:
+    asked = fresh()
+    told = [gateway.chat(messages=asked, headers=more) for more in ({}, {}, {name: "a"}, {name: "a"}, {name: "b"})]
+    assert [reply.value("x-agw-cache") for reply in told] == ["miss", "hit", "miss", "hit", "miss"]
+    assert [lane_of(gateway, reply) for reply in told] == ["full", "fast", "full", "fast", "full"]
+
+
 def test_another_spelling_is_found_by_the_full_lane_first(gateway: Gateway, upstream: Upstream) -> None:
     asked = fresh()
     bodies = [json.dumps(chat_body(messages=asked), indent=indent).encode() for indent in (None, 2)]

@@ -144,5 +144,10 @@ def test_a_digest_is_of_the_parts_and_not_of_their_sum(one: list[bytes], other: 
 
 
 def test_headers_count_by_lower_case_names() -> None:
-    headers = [(b"Anthropic-Version", b"1"), (b"X-Other", b"2"), (b"OPENAI-BETA", b"3")]
-    assert varying(headers) == b"anthropic-version:1\nopenai-beta:3\n"
+    headers = [(b"Anthropic-Version", b"1"), (b"X-Other", b"2"), (b"OPENAI-BETA", b"3"), (b"x-goog-FieldMask", b"a")]
+    assert varying(headers) == b"anthropic-version:1\nopenai-beta:3\nx-goog-fieldmask:a\n"
+
+
+def test_headers_that_go_no_further_do_not_count() -> None:
+    headers = [(b"Connection", b"close, OpenAI-Beta"), (b"openai-beta", b"1"), (b"anthropic-beta", b"2")]
+    assert varying(headers) == b"anthropic-beta:2\n"

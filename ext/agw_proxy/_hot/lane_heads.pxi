@@ -47,6 +47,7 @@ cdef class Names:
             b"traceparent": TRACE_PARENT, b"x-agw-timeout": OWN_WAY, b"x-session-id": SESSION_ID,
             b"idempotency-key": ORDER_KEY, b"cache-control": CACHE_WAY, b"x-agw-cache": CACHE_WAY,
             b"anthropic-version": VARIES, b"anthropic-beta": VARIES, b"openai-beta": VARIES,
+            b"x-goog-fieldmask": VARIES,
         }
         for name in which:
             flags[name] = flags.get(name, 0) | READ
