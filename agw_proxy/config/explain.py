@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from agw_proxy.config.environment import nearest
@@ -17,8 +17,8 @@ from agw_proxy.config.settings import UNSUPPORTED, UNSUPPORTED_FIELDS
 from agw_proxy.config.shape import descend, members
 from agw_proxy.config.tree import Node, Problem, locate, problem
 
-SECRETIVE = frozenset({"api_key", "key", "key_sha256", "headers", "base_url"})
-"""Fields whose values never show: keys, what may hold one, and where people paste one by mistake."""
+SECRETIVE = frozenset({"api_key", "key", "key_sha256", "headers", "base_url", "webhook"})
+"""Fields whose values never show beside secret texts: keys, what may hold one, and where people paste one by mistake."""
 
 MAX_SHOWN = 60  # characters
 Place = tuple[str | int, ...]
@@ -119,7 +119,9 @@ def _unknown(place: Place) -> str:
 def _came(place: Place, node: Node, *, scalar_only: bool = False) -> str:
     """Describe what came: the value where that is safe, else its kind."""
     value = node.value
-    if node.resolved or any(step in SECRETIVE for step in place):
+    shape = descend(place)
+    secret = shape is not None and shape.scalar is SecretStr
+    if secret or node.resolved or any(step in SECRETIVE for step in place):
         if isinstance(value, str):
             return "" if scalar_only else ", came text (not shown)"
         shown = None
