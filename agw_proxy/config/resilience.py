@@ -3,9 +3,9 @@
 Each comes twice: with its defaults, and as what one upstream or one route has different from them.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agw_proxy.config.values import LongerThanZero, Name, Share, Whole
 
@@ -165,3 +165,9 @@ class Adaptive(Part):
     tolerance: float = Field(
         1.5, ge=1.0, le=10.0, description="How many times its latency at rest an upstream may take before places go."
     )
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is more than max ({self.max})")
+        return self

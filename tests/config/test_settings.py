@@ -145,6 +145,7 @@ def test_a_refused_key_points_to_the_command_that_makes_one(folder: Folder) -> N
         ({"name": "UP"}, "name"),
         ({"name": "agw"}, "name"),
         ({"name": "a/b"}, "name"),
+        ({"adaptive": {"min": 20, "max": 10}}, "adaptive"),
         ({"name": ".a"}, "name"),
         ({"dialect": "cobol"}, "dialect"),
         ({"speaks": ["completions", "chat"]}, "speaks"),
