@@ -2,10 +2,17 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from agw_proxy.config.resilience import Part
-from agw_proxy.config.values import BaseURL, Headers, LongerThanZero, MicroDollars, Name, Share, Whole, only_one
+from agw_proxy.config.values import Headers, HookURL, LongerThanZero, MicroDollars, Name, Share, Whole, only_one
 
 MAX_AMOUNT = 10**12  # a trillion a period: far over any use, and far under 2^63 nanoseconds of arithmetic
 RATED = ("requests", "tokens", "input_tokens", "output_tokens", "usd")
@@ -31,7 +38,17 @@ def _listed(value: object) -> object:
 
 
 Per = Annotated[tuple[Subject, ...], BeforeValidator(_listed)]
-Period = Literal["hour", "day", "week", "month"] | LongerThanZero
+
+
+def _period(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """One of the calendar, or a duration: what is neither has one thing wrong with it, not two."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("expected hour, day, week or month, or a duration over zero such as 30d") from None
+
+
+Period = Annotated[Literal["hour", "day", "week", "month"] | LongerThanZero, WrapValidator(_period)]
 
 
 class Limit(Part):
@@ -150,7 +167,7 @@ class Price(Part):
 class Alerts(Part):
     """Who hears when a budget comes to its end."""
 
-    webhook: BaseURL | None = Field(
+    webhook: HookURL | None = Field(
         None, description="A URL that a JSON object is sent to by POST; null: the log only."
     )
     headers: Headers = Field(default_factory=dict, repr=False, description="Headers to send with it.")

@@ -157,6 +157,15 @@ def base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def hook_url(value: str) -> str:
+    """Take an http(s) URL as ``base_url`` does, with a query where it has one: some listeners know their callers by it."""
+    address, mark, query = value.partition("?")
+    base = base_url(address)
+    if not query.isascii() or any(c <= " " or c in "\x7f#" for c in query):
+        raise ValueError("expected a query of visible ASCII characters, without spaces or a fragment")
+    return f"{address}?{query}" if mark else base
+
+
 def headers(value: dict[str, str]) -> dict[str, str]:
     """Extra headers for an upstream: token names, each once, none that frames the message or manages the connection."""
     seen = set()
@@ -303,6 +312,7 @@ UpstreamName = Annotated[str, AfterValidator(upstream_name)]
 TargetName = Annotated[str, AfterValidator(target_name)]
 Host = Annotated[str, AfterValidator(host)]
 BaseURL = Annotated[str, AfterValidator(base_url)]
+HookURL = Annotated[str, AfterValidator(hook_url)]
 Headers = Annotated[dict[str, str], AfterValidator(headers)]
 Credential = Annotated[SecretStr, AfterValidator(credential)]
 GatewayKey = Annotated[SecretStr, AfterValidator(gateway_key)]

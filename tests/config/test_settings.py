@@ -197,6 +197,12 @@ def test_an_upstream_refuses(folder: Folder, changes: dict[str, Any], path: str)
         ("retries", {"attempts": 0}, "attempts"),
         ("log", {"format": "xml"}, "format"),
         ("metrics", {"key": "short"}, "key"),
+        ("budgets", [{"usd": 1, "period": "fortnight"}], "0.period"),
+        ("budgets", [{"usd": 1, "period": 0}], "0.period"),
+        ("budgets", [{"usd": 1, "period": [1]}], "0.period"),
+        ("alerts", {"webhook": "https://x/?a b"}, "webhook"),
+        ("alerts", {"webhook": "https://x/?a#b"}, "webhook"),
+        ("alerts", {"webhook": "ftp://x/?a"}, "webhook"),
         ("agents", {"namespace": "agw"}, "namespace"),
         ("agents", {"overrides": [{"name": "weather"}]}, "overrides.weather.name"),
         ("agents", {"overrides": [{"name": "default/Weather"}]}, "overrides.default/Weather.name"),
@@ -332,6 +338,11 @@ def test_a_key_that_is_never_sent_is_noted(folder: Folder, auth: str) -> None:
     assert f"upstream u: api_key is never sent, because auth is {auth}" in loaded.notes
     loaded = folder.load(f"upstreams: [{{name: u, base_url: http://x, api_keys: [k, l], auth: {auth}}}]")
     assert f"upstream u: api_keys is never sent, because auth is {auth}" in loaded.notes
+
+
+def test_a_webhook_may_have_a_query(folder: Folder) -> None:
+    for url in ("https://x/hook?key=k&token=a/b%3D", "https://x/hook/?k", "https://x"):
+        assert folder.load(f"alerts: {{webhook: '{url}'}}").settings.alerts.webhook == url
 
 
 def test_overrides_change_only_what_they_set() -> None:
