@@ -130,7 +130,7 @@ class Asking:
                 return routed
             elsewhere = len(routed.plan) > 1 and grant.rule is not None and of_upstream(grant.rule)
             if not elsewhere and not grant.short:
-                raise self.refusal(grant)
+                raise self._kept_out(grant)
         begun = time.monotonic_ns()
         try:
             return await self.decide(routed)
@@ -158,7 +158,7 @@ class Asking:
         if first is None:
             raise ValueError("a plan names a target")
         self._exchange.grant = first
-        raise self.refusal(first)
+        raise self._kept_out(first)
 
     async def _shared(self, target: Target) -> Grant:
         """As ``ask``; what is short of shared limits is taken from all first, for as long as ``redis.timeout`` allows."""
@@ -291,6 +291,11 @@ class Asking:
         while rule is not None and grant.short and await self._took(grant, begun):
             rule = grant.extend(output, cost, time.monotonic_ns(), prompt)
         return rule
+
+    def _kept_out(self, grant: Grant) -> GatewayError:
+        """The error for a request that is not let in: nobody's answer is given to it, and nothing became of it at the cache."""
+        self._exchange.reuse = self._exchange.cache = None
+        return self.refusal(grant)
 
     def refusal(self, grant: Grant, rule: Rule | None = None) -> GatewayError:
         """The error for what was refused. ``rule``: where the grant itself was not."""

@@ -249,6 +249,19 @@ def test_a_kept_answer_takes_no_tokens_and_counts_as_a_request(gateway: Gateway,
     assert len(upstream.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "headers", [{"x-agw-cache": "off"}, {"idempotency-key": "refused"}, {"x-agw-cache": "refresh"}]
+)
+def test_what_the_limits_refuse_is_nothing_to_the_cache(upstream: Upstream, headers: dict[str, str]) -> None:
+    config = cached(upstream.url)
+    config["keys"] = [{"name": "one", "key": FEW, "limits": [{"requests": 1, "period": "1h"}]}]
+    with Gateway(config) as gateway:
+        gateway.chat(key=FEW)
+        refused = gateway.chat(key=FEW, headers=headers)
+        assert (refused.status, refused.value("x-agw-cache")) == (429, None)
+        assert "cache" not in gateway.receipt(refused.request_id)
+
+
 def test_an_answer_expires(shared_upstream: Upstream, upstream: Upstream) -> None:
     asked = fresh()
     with Gateway(cached(shared_upstream.url, ttl="300ms")) as gateway:

@@ -117,6 +117,17 @@ def test_what_never_reached_the_upstream_may_be_sent_again(gateway: Gateway, ups
     assert len(upstream.requests) == 2
 
 
+def test_a_refusal_is_no_replay_of_what_was_answered(upstream: Upstream) -> None:
+    asked, mine = fresh(), key("refused later")
+    config = plain(upstream.url)
+    config["keys"] = [{"name": "few", "key": FEW, "limits": [{"requests": 2, "period": "1h"}]}]
+    with Gateway(config, key=FEW) as gateway:
+        replies = [gateway.chat(messages=asked, key=FEW, headers=mine) for _ in range(3)]
+        assert [reply.status for reply in replies] == [200, 200, 429]
+        assert [reply.value("idempotent-replayed") for reply in replies] == [None, "true", None]
+        assert gateway.receipt(replies[2].request_id).get("cache") is None
+
+
 def test_a_replay_counts_as_a_request_and_takes_no_tokens(gateway: Gateway, upstream: Upstream) -> None:
     asked, mine = fresh(), key("thrifty")
     left = [
