@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -409,3 +410,11 @@ def test_a_worker_may_be_named_after_the_fork() -> None:
     assert (table.worker, grant.granted, table.reclaim(0), table.reclaim(5)) == (5, True, 0, 1)
     with pytest.raises(ValueError, match="worker"):
         table.worker = 28
+
+
+def test_no_subject_shares_a_count_in_a_table_half_full() -> None:
+    table = limit.Table()
+    rules = limits(requests(1, HOUR), table=table)
+    keys = [int.from_bytes(blake2b(b"%d" % number, digest_size=8).digest()) for number in range(8192)]
+    assert all(rules.admit(SECOND, key=key).granted for key in keys)
+    assert (table.overflowed(), table.in_use()) == (0, 8192)

@@ -68,8 +68,7 @@ cdef enum:
     MAX_MARKS = 4
     MAX_CROSSINGS = 8       # that one Grant can tell of; more are dropped
     MAX_WORKERS = 28        # counts that fit beside the tag in a gate's cache line
-    PROBES = 8              # lines looked at for one subject
-    WINDOW_PROBES = 32      # the same of windows, of which fewer are idle when the table fills
+    PROBES = 32             # lines looked at for one subject: with 8, some found no place in a table half full
     OVERFLOW = 64           # lines that rules share when their subjects find no place
     LINE_BYTES = 64
     WINDOW_BYTES = 256

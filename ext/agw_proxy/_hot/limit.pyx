@@ -6,7 +6,7 @@ compare-and-swap. A *gate* has one count a worker, written by that worker alone;
 reading the sum, and steps back where that is over the limit. A *window* has counts and a lock (``limit_window.pxi``).
 A *lease* is a credit that was taken from limits kept elsewhere (``limit_lease.pxi``).
 
-A subject's line is found by its tag within PROBES lines of its home (of windows: WINDOW_PROBES). A free line is claimed
+A subject's line is found by its tag within PROBES lines of its home. A free line is claimed
 by swapping the tag in; lines never become free again, so nothing of a subject stands behind a free line. Where all are
 taken, the slow path under the table's lock turns an *idle* line over to the new subject: a bucket that is full, a gate
 nobody is in, a window in which nothing is counted. None holds anything worth keeping. Whoever is about to change such

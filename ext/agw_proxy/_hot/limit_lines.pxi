@@ -106,11 +106,10 @@ cdef inline uint64_t* tag_at(void* lines, size_t size, int line) noexcept nogil:
 cdef int line_of(void* lines, size_t size, int count, uint64_t tag, bint claim) noexcept nogil:
     """The line of a subject, a free one claimed for it (where ``claim``, else UNSEEN); or NO_PLACE."""
     cdef int line = home_of(tag, count)
-    cdef int probes = WINDOW_PROBES if size == WINDOW_BYTES else PROBES
     cdef int _probe
     cdef uint64_t seen
     cdef uint64_t* place
-    for _probe in range(probes):
+    for _probe in range(PROBES):
         place = tag_at(lines, size, line)
         seen = load(place)
         if seen == FREE:

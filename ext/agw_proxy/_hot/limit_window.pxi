@@ -291,7 +291,7 @@ cdef int evict_window(Table table, uint64_t tag, const Terms* terms, const Momen
     line = overflow_of(table.window_lines, WINDOW_BYTES, table.windows, terms.identity, False)
     if line < 0 or idle_from(table, &table.window_lines[line]) <= at.ns - GRACE_NS:
         line = home_of(tag, table.windows)
-        for _probe in range(WINDOW_PROBES):
+        for _probe in range(PROBES):
             if turn_over(table, line, tag, at):
                 return line
             line = line + 1 if line + 1 < table.windows else 0
