@@ -31,6 +31,9 @@ from agw_proxy.dialects.features import decide
 from agw_proxy.dialects.openai_responses_requests import read_request, write_request
 from tests.dialects.responses_schema import check_request
 
+ODD_IDS: tuple[object, ...] = ("", 5, [], {"id": "resp_1"}, False)
+ODD_TALKS: tuple[object, ...] = ("", 5, [], {}, {"id": 5}, {"id": ""})
+
 PNG = base64.b64encode(b"\x89PNG").decode()
 LOOKUP = {"type": "object", "properties": {"q": {"type": "string"}}}
 
@@ -337,8 +340,8 @@ def test_items_of_hosted_tools_are_told_and_their_tools_are_kept() -> None:
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
         ({"reasoning": "high"}, "reasoning"),
-        *[({"previous_response_id": found}, "previous_response_id") for found in ("", 5, [], {"id": "resp_1"}, False)],
-        *[({"conversation": found}, "conversation") for found in ("", 5, [], {}, {"id": 5}, {"id": ""})],
+        *[({"previous_response_id": found}, "previous_response_id") for found in ODD_IDS],
+        *[({"conversation": found}, "conversation") for found in ODD_TALKS],
     ],
 )
 def test_what_is_malformed_is_named(members: dict[str, Any], param: str) -> None:
