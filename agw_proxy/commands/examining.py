@@ -39,7 +39,7 @@ POLLS = 10  # each asks one of the gateway's workers, which counts its own excha
 MOST_SILENCES = (
     3  # as long as so many of the longest silences may an answer take: heartbeats are none, and may go on for ever
 )
-TRIES = 3  # to see an exchange in flight: a fast model's answer may be over before it is looked for
+TRIES = 8  # to see an exchange in flight: a fast model's answer may be over before it is looked for
 WINDOW_BYTES = 16 * 1024  # of a stream that is not to be over before its client leaves
 LINE_BYTES = 16 * 1024 * 1024  # of one event in a stream
 BODY_BYTES = 64 * 1024 * 1024

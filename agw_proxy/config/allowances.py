@@ -2,14 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
 from agw_proxy.config.resilience import Part
 from agw_proxy.config.values import Headers, HookURL, LongerThanZero, MicroDollars, Name, Share, Whole, only_one
@@ -38,17 +31,7 @@ def _listed(value: object) -> object:
 
 
 Per = Annotated[tuple[Subject, ...], BeforeValidator(_listed)]
-
-
-def _period(value: object, check: ValidatorFunctionWrapHandler) -> object:
-    """One of the calendar, or a duration: what is neither has one thing wrong with it, not two."""
-    try:
-        return check(value)
-    except ValidationError:
-        raise ValueError("expected hour, day, week or month, or a duration over zero such as 30d") from None
-
-
-Period = Annotated[Literal["hour", "day", "week", "month"] | LongerThanZero, WrapValidator(_period)]
+Period = Literal["hour", "day", "week", "month"] | LongerThanZero
 
 
 class Limit(Part):

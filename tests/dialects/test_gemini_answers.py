@@ -324,7 +324,7 @@ def apart(found: Any) -> bool:
     st.lists(blocks, min_size=1, max_size=5).filter(apart),
     st.sampled_from(["stop", "length", "refusal"]),
     st.builds(
-        lambda prompt, said, thought, cached: Tokens(prompt, said + thought, cached, 0, thought),
+        lambda rest, said, thought, cached: Tokens(rest + cached, said + thought, cached, 0, thought),
         *[st.integers(0, 999)] * 4,
     ),
 )

@@ -20,6 +20,7 @@ from agw_proxy.errors import (
     ModelNotFound,
     Overloaded,
     RateLimited,
+    ThreadUnsupported,
     UpgradeRefused,
     UpstreamRejected,
     UpstreamUnavailable,
@@ -59,6 +60,10 @@ def test_every_error_has_both_shapes(code: str) -> None:
     assert tree["error"]["code"]
     other = orjson.loads(orjson.dumps(respond.error_tree(error, "anthropic", "req_1")))
     assert (other["type"], other["request_id"]) == ("error", "req_1")
+    more = other["error"].pop("details", None)
+    assert more == (
+        {"error_code": error.alias, "unsupported": ["model"]} if isinstance(error, ThreadUnsupported) else None
+    )
     assert set(other["error"]) == {"type", "message"}
     assert other["error"]["type"] in {"api_error", *respond.ANTHROPIC_KINDS.values()}
 
