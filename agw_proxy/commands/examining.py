@@ -39,7 +39,7 @@ POLLS = 10  # each asks one of the gateway's workers, which counts its own excha
 MOST_SILENCES = (
     3  # as long as so many of the longest silences may an answer take: heartbeats are none, and may go on for ever
 )
-TRIES = 8  # to see an exchange in flight: a fast model's answer may be over before it is looked for
+TRIES = 3  # to see an exchange in flight: a fast model's answer may be over before it is looked for
 WINDOW_BYTES = 16 * 1024  # of a stream that is not to be over before its client leaves
 LINE_BYTES = 16 * 1024 * 1024  # of one event in a stream
 BODY_BYTES = 64 * 1024 * 1024
@@ -215,7 +215,7 @@ class Examination:
 
     def _begun(self) -> int | None:
         """How many exchanges are in flight while a long answer has just begun, of which no more is read."""
-        connection, response = self._open(Ask(COUNT, streamed=True), self._model, window=WINDOW_BYTES)
+        connection, response = self._open(Ask(COUNT, streamed=True, slow=True), self._model, window=WINDOW_BYTES)
         try:
             until = self._until()
             if response.status != HTTPStatus.OK:

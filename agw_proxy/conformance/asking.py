@@ -18,6 +18,8 @@ SCHEMA: Tree = {
     "required": ["city", "inhabitants"],
     "additionalProperties": False,
 }
+BUILT_IN = "agw/echo"
+PACE_MS = 5  # between the events of a long answer of the built-in model, which would be over at once
 MALFORMED = {"chat": "messages", "responses": "input", "messages": "messages", "gemini": "contents"}
 """The member that makes a request unreadable when it is a number."""
 
@@ -25,7 +27,8 @@ MALFORMED = {"chat": "messages", "responses": "input", "messages": "messages", "
 class Ask(NamedTuple):
     """What to ask. ``force``: a tool has to be called. ``told``: an answer with calls, whose results to give.
 
-    ``schema``: the answer is to fit SCHEMA. ``malformed``: the conversation is a number.
+    ``schema``: the answer is to fit SCHEMA. ``malformed``: the conversation is a number. ``slow``: the client will leave
+    in its middle.
     """
 
     text: str
@@ -34,6 +37,7 @@ class Ask(NamedTuple):
     force: bool = False
     schema: bool = False
     malformed: bool = False
+    slow: bool = False
     told: Told | None = None
 
 
@@ -92,6 +96,8 @@ def _chat(model: str, ask: Ask) -> Tree:
         ]
     if ask.force:
         made["tool_choice"] = "required"
+    if ask.slow and model == BUILT_IN:  # relayed as it is in this form; in the others it takes its time anyway
+        made["agw_echo"] = {"pace_ms": PACE_MS}
     if ask.schema:
         made["response_format"] = {
             "type": "json_schema",
