@@ -141,11 +141,14 @@ test-trace: $(DEV) $(TRACED)
 		--cov --cov-append --cov-report= --cov-fail-under=0 -k "$(UNTRACED)" \
 		--ignore tests/edge/test_supervisor.py tests/hot tests/edge
 
-# Measuring coverage doubles what a test costs. It is left out where many cases take one way through the code (a corpus,
-# a fault for each pair), and for the compiled modules, which are measured above.
-UNMEASURED := tests/hot tests/faults tests/upstreams/test_adaptive.py $(addprefix tests/e2e/test_,$(addsuffix .py,\
-	adaptive breaker edge_corpus egress lane_memory lane_parity raw_memory sdk_streams timeouts translation translation_faults \
-	translation_policy upstream_corpus))
+# Measuring coverage doubles what a test costs. It is left out where others show the lines: for whole gateways but those
+# that are here, where many cases take one way through the code (a corpus, a fault for each pair), and for the compiled
+# modules, which are measured above.
+MEASURED := $(addprefix tests/e2e/test_,$(addsuffix .py,\
+	affinity agents agents_apart bedrock budgets_finish cache cache_flights cache_redis doctor egress fallbacks \
+	idempotency raw realtime replicas responses_socket runs sdk_models stored translation_whole vertex workers))
+UNMEASURED := tests/hot tests/faults tests/upstreams/test_adaptive.py \
+	$(filter-out $(MEASURED),$(sort $(wildcard tests/e2e/test_*.py)))
 QUICK := -m "not full and not clients" -n $(MORE) --dist loadfile $(PYTEST_ARGS)
 
 # Four processes on two cores make others late: what fails beside them is run again by itself, and named (.ci/alone).
