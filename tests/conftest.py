@@ -4,15 +4,19 @@
   Only the deep one draws at random: the same change passes or fails each time it is checked.
 - ``@pytest.mark.both_loops``: an async test runs on asyncio's own loop too; all others run on uvloop, as the gateway.
 - ``AGW_HOT_LIB``: the folder that the compiled modules must have been loaded from (the trace and sanitizer builds).
+- ``SSL_CERT_FILE``: one authority that nobody has, unless it is set. Every client of an SDK reads the system's hundred
+  and forty when it is made, which takes longer than most tests; all that tests ask is on this machine.
 - ``--asyncio-debug`` (pytest-asyncio's) switches on asyncio's debug mode.
 """
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import trustme
 import uvloop
 from hypothesis import HealthCheck, settings
 
@@ -41,6 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
     loaded = Path(agw_proxy._hot.limit.__file__).resolve()
     if wanted and not loaded.is_relative_to(Path(wanted).resolve()):
         raise pytest.UsageError(f"the compiled modules are to come from {wanted}, and {loaded} was loaded")
+    if "SSL_CERT_FILE" not in os.environ:
+        authority = tempfile.NamedTemporaryFile(prefix="agw-tests-", suffix=".pem")  # noqa: SIM115 - closed at the end
+        config.add_cleanup(authority.close)
+        trustme.CA().cert_pem.write_to_path(authority.name)
+        os.environ["SSL_CERT_FILE"] = authority.name
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
