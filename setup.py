@@ -29,7 +29,7 @@ MODE = os.environ.get("AGW_BUILD", "release")
 BUILDS: dict[str, tuple[list[str], list[str]]] = {
     # -O3 takes half as long again to compile, and stands no better beside nginx (bench/results/limits.md).
     "release": (["-O2", "-g0", "-fno-plt", "-fvisibility=hidden"], []),
-    "trace": (["-O1"], []),
+    "trace": (["-O1", "-g0"], []),
     "sanitize": (
         ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
         ["-fsanitize=address,undefined"],
