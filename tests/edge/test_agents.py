@@ -201,6 +201,7 @@ async def test_after_a_look_one_that_waits_is_tried_again_soon(tmp_path: Path, m
     await made.refresh(settings(root))
     children.write()
     await until(lambda: [state.status for state in made.states()] == ["ready", "ready"])
+    await until(lambda: made.upstream is not None)
     await made.close()
     assert made.upstream is not None
     await made.upstream.close()
