@@ -15,7 +15,7 @@ SECONDS ?= 60
 SEED ?= 1
 IMAGE ?= agw:latest
 CPUS := $(shell nproc 2>/dev/null || echo 2)
-MORE := $(shell echo $$(( $(CPUS) * 2 )))
+MORE := $(shell echo $$(( $(CPUS) + ($(CPUS) + 1) / 2 )))
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,7 +39,7 @@ CLIENTS := build/clients/.installed
 EXT := $(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h') setup.py
 PACKAGE := $(shell find agw_proxy -name '*.py')
 
-.PHONY: help run build setup test test-full clients faults soak fuzz lint fmt typecheck test-trace test-release coverage bench bench-proxies smoke docker-build lock clean
+.PHONY: help run build setup test test-full clients faults soak fuzz lint fmt typecheck test-trace test-release test-plain test-measured test-again coverage bench bench-proxies smoke docker-build lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' Makefile
@@ -106,7 +106,7 @@ $(SANITIZED): $(EXT) $(PACKAGE) $(RUNTIME)
 
 # --- checks -------------------------------------------------------------------------------------------------------
 
-# The checks and the traced tests share the cores; the tests proper, which wait a lot, have two processes a core, and
+# The checks and the traced tests share the cores; the tests proper, which wait a lot, have three processes a core, and
 # close the output.
 test:  ## lint, types, and all quick tests with coverage (release build, and line-traced .pyx)
 	@rm -f .coverage .coverage.*
@@ -149,16 +149,32 @@ MEASURED := $(addprefix tests/e2e/test_,$(addsuffix .py,\
 	idempotency raw realtime replicas responses_socket runs sdk_models stored translation_whole vertex workers))
 UNMEASURED := tests/hot tests/faults tests/upstreams/test_adaptive.py \
 	$(filter-out $(MEASURED),$(sort $(wildcard tests/e2e/test_*.py)))
-QUICK := -m "not full and not clients" -n $(MORE) --dist loadfile $(PYTEST_ARGS)
+QUICK = -m "not full and not clients" -n $(MORE) --dist loadfile -o cache_dir=.pytest_cache/$@ $(PYTEST_ARGS)
 
-# Four processes on two cores make others late: what fails beside them is run again by itself, and named (.ci/alone).
+# Both halves run side by side, each with more processes than there are cores, since most tests wait for something; the
+# output of the second comes at its end. That makes others late: what fails is run again by itself, when all is done, and
+# named (.ci/alone).
 test-release: $(DEV) $(BUILT)
-	@rm -rf .pytest_cache
-	PYTHONPATH=$(CURDIR) pytest --no-cov $(QUICK) $(UNMEASURED) || PYTHONPATH=$(CURDIR) .ci/alone $(UNMEASURED)
-	PYTHONPATH=$(CURDIR) HYPOTHESIS_PROFILE=fast COVERAGE_CORE=ctrace pytest $(addprefix --ignore=,$(UNMEASURED)) \
-		--cov --cov-append --cov-report=term-missing:skip-covered $(QUICK) || \
-		PYTHONPATH=$(CURDIR) .ci/alone $(addprefix --ignore=,$(UNMEASURED))
+	@rm -rf .pytest_cache && mkdir .pytest_cache
+	@$(MAKE) -j2 -k test-plain test-measured || $(MAKE) test-again
 	@PYTHONPATH=$(CURDIR) coverage report >/dev/null  # fails below the floor, whatever was run again
+
+test-plain: $(DEV) $(BUILT)
+	PYTHONPATH=$(CURDIR) pytest --no-cov $(QUICK) $(UNMEASURED) || \
+		{ touch .pytest_cache/$@.failed; exit 1; }
+
+test-measured: $(DEV) $(BUILT)
+	PYTHONPATH=$(CURDIR) HYPOTHESIS_PROFILE=fast COVERAGE_CORE=ctrace pytest $(addprefix --ignore=,$(UNMEASURED)) \
+		--cov --cov-append --cov-report=term-missing:skip-covered $(QUICK) >.pytest_cache/$@.log 2>&1 || \
+		touch .pytest_cache/$@.failed
+	@cat .pytest_cache/$@.log; [ ! -e .pytest_cache/$@.failed ]
+
+test-again:
+	@[ -e .pytest_cache/test-plain.failed ] || [ -e .pytest_cache/test-measured.failed ]
+	@[ ! -e .pytest_cache/test-plain.failed ] || \
+		PYTHONPATH=$(CURDIR) .ci/alone .pytest_cache/test-plain $(UNMEASURED)
+	@[ ! -e .pytest_cache/test-measured.failed ] || \
+		PYTHONPATH=$(CURDIR) .ci/alone .pytest_cache/test-measured $(addprefix --ignore=,$(UNMEASURED))
 
 test-full: $(DEV) $(BUILT) $(SANITIZED)  ## the long tier: everything, deep Hypothesis, then ASan and UBSan
 	HYPOTHESIS_PROFILE=deep pytest -n $(CPUS) --dist loadfile --timeout=1800 -m "not clients" $(PYTEST_ARGS)
