@@ -24,6 +24,7 @@ from agw_proxy.edge.canonical import digest
 from agw_proxy.edge.exchange import Exchange
 from agw_proxy.edge.state import State
 from agw_proxy.errors import UpstreamUnavailable
+from agw_proxy.observe.log import Log
 from agw_proxy.policy.affinity import READ_PATHS, Told, first_id, kind_of, opens, referred, tells, told
 from agw_proxy.policy.routes import shown
 from agw_proxy.store.base import Store
@@ -108,8 +109,9 @@ class Memory:
 class Affinity:
     """Of one worker; outlives reloads."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str], shared: Shared | None) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str], shared: Shared | None, log: Log) -> None:
         """``environ``: says where the state directory is. ``shared``: with other nodes."""
+        self._log = log
         self._folder = state_dir(settings.server.state_dir, environ)
         self._shared = shared
         self._made: Memory | None = None
@@ -123,7 +125,8 @@ class Affinity:
             else:
                 from agw_proxy.store.file import FileStore  # noqa: PLC0415  SQLite only where it is needed
 
-                store = FileStore(self._folder / "affinity.db", MAX_FILE_BYTES, oldest_goes=True)
+                path = self._folder / "affinity.db"
+                store = FileStore(path, MAX_FILE_BYTES, oldest_goes=True, say=self._log.events)
             self._made = Memory(store)
         return self._made
 

@@ -12,8 +12,8 @@ from agw_proxy.config.storage import Redis as Settings
 from agw_proxy.edge.worker_link import WorkerLink
 from agw_proxy.errors import ReloadFailed
 from agw_proxy.observe.metrics import Metrics
-from agw_proxy.store.base import Store
-from agw_proxy.store.client import Away, Client, Says
+from agw_proxy.store.base import Says, Store
+from agw_proxy.store.client import Away, Client
 from agw_proxy.store.kept import RedisStore
 from agw_proxy.store.leases import Leases, Refused, Short
 from agw_proxy.store.nodes import Nodes

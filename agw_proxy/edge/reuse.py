@@ -17,6 +17,7 @@ from agw_proxy.edge.flights import Ask
 from agw_proxy.edge.idempotency import Orders
 from agw_proxy.edge.lane import serves
 from agw_proxy.edge.state import State
+from agw_proxy.observe.log import Log
 from agw_proxy.observe.metrics import Metrics
 from agw_proxy.policy.routes import AGENTS_UPSTREAM
 from agw_proxy.store.base import Store
@@ -47,9 +48,16 @@ class Reuse:
     """Of one worker; outlives reloads."""
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, environ: Mapping[str, str], alone: bool, shared: Shared | None
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        environ: Mapping[str, str],
+        alone: bool,
+        shared: Shared | None,
+        log: Log,
     ) -> None:
         """``environ``: says where the state directory is. ``alone``: there is no other worker. ``shared``: with other nodes."""
+        self._log = log
         self._metrics = metrics
         self._folder = state_dir(settings.server.state_dir, environ)
         self._alone = alone
@@ -128,7 +136,7 @@ class Reuse:
         elif cache.backend == "disk":
             from agw_proxy.store.disk import DiskStore  # noqa: PLC0415  its library only where it is asked for
 
-            store = DiskStore(cache.path or self._folder / "cache", cache.max_mb << 20)
+            store = DiskStore(cache.path or self._folder / "cache", cache.max_mb << 20, self._log.events)
         return Caching(cache, self._metrics, store)
 
     def _make_orders(self, settings: Settings) -> Orders:
@@ -139,5 +147,5 @@ class Reuse:
         elif not self._alone:
             from agw_proxy.store.file import FileStore  # noqa: PLC0415  SQLite only where workers have to agree
 
-            store = FileStore(self._folder / "idempotency.db", most)
+            store = FileStore(self._folder / "idempotency.db", most, say=self._log.events)
         return Orders(settings.idempotency.ttl, most, self._metrics, store)

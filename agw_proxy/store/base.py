@@ -3,6 +3,18 @@
 from typing import Protocol
 
 
+class Says(Protocol):
+    """The log of events: their names and fields."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """As it should be."""
+        ...
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Not as it should be."""
+        ...
+
+
 class Store(Protocol):
     """Bytes by name, for a time. Nothing here raises for a store that is away: what cannot be read is a miss."""
 

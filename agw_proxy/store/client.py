@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from agw_proxy.config.storage import Redis as Settings
+from agw_proxy.store.base import Says
 
 FAILURES = 2  # in a row: one late answer is a hiccup
 PROBE_SECONDS = 0.25  # between two questions whether it is back
@@ -28,18 +29,6 @@ LATE_FACTOR = 20  # an answer is waited for so many times the bound, by nobody b
 MIN_LATE_SECONDS = 0.5  # and at least so long: a connection with TLS needs several round trips
 
 T = TypeVar("T")
-
-
-class Says(Protocol):
-    """The log of events: their names and fields."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """As it should be."""
-        ...
-
-    def warning(self, event: str, **fields: object) -> object:
-        """Not as it should be."""
-        ...
 
 
 class Away(Exception):

@@ -11,7 +11,9 @@ from typing import TypeVar
 
 from diskcache import Cache, Disk, Timeout
 
+from agw_proxy.store.base import Says
 from agw_proxy.store.threads import Threads
+from agw_proxy.store.trouble import Trouble, why
 
 THREADS = 2
 MAX_WAITING = 64  # reads and writes of answers, each of which may be a large one
@@ -39,12 +41,16 @@ class BytesOnly(Disk):  # type: ignore[misc]  # the library has no types
 class DiskStore:
     """See ``store.base.Store``. Nothing is opened before it is needed."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        """``folder`` is made where it is missing, for its owner only. What was read least lately goes first."""
+    def __init__(self, folder: Path, max_bytes: int, say: Says | None = None) -> None:
+        """``folder`` is made where it is missing, for its owner only. What was read least lately goes first.
+
+        ``say``: hears when the folder cannot be used.
+        """
         self._folder = folder
         self._max_bytes = max_bytes
         self._cache: Cache | None = None
         self._threads = Threads(THREADS, "agw-disk", MAX_WAITING)
+        self._trouble = Trouble(folder, say)
 
     async def get(self, key: str) -> bytes | None:
         """See ``Store``."""
@@ -85,15 +91,24 @@ class DiskStore:
         self._threads.close()
 
     async def _do(self, work: Callable[[Cache], T], missed: T) -> T:
-        return await self._threads.do(lambda: self._work(work, missed), missed)
+        heard: list[str | None] = []
 
-    def _work(self, work: Callable[[Cache], T], missed: T) -> T:
-        try:
-            if self._cache is None:
-                self._cache = self._open()
-            return work(self._cache)
-        except (OSError, ValueError, Timeout, sqlite3.Error):
-            return missed  # a full or broken disk keeps nothing; nobody's answer depends on it
+        def attempt() -> T:
+            try:
+                if self._cache is None:
+                    self._cache = self._open()
+                done = work(self._cache)
+            except Timeout:
+                return missed
+            except (OSError, ValueError, sqlite3.Error) as error:
+                heard.extend(why(error))
+                return missed  # a full or broken disk keeps nothing; nobody's answer depends on it
+            heard.append(None)
+            return done
+
+        found = await self._threads.do(attempt, missed)
+        self._trouble.heard(heard)
+        return found
 
     def _open(self) -> Cache:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from agw_proxy.store.base import Says
 from agw_proxy.store.threads import Threads
+from agw_proxy.store.trouble import Trouble, why
 
 WAIT_SECONDS = 0.25  # for another process's write
 MAX_WAITING = 2048  # looks and marks of a burst: who is not told whether its request has run runs it
@@ -26,17 +28,25 @@ class FileStore:
     """See ``store.base.Store``. Expiry is by wall clock. A full file keeps nothing new, or ``oldest_goes``; one thread has the file open."""
 
     def __init__(
-        self, path: Path, max_bytes: int, clock: Callable[[], float] = time.time, *, oldest_goes: bool = False
+        self,
+        path: Path,
+        max_bytes: int,
+        clock: Callable[[], float] = time.time,
+        *,
+        oldest_goes: bool = False,
+        say: Says | None = None,
     ) -> None:
         """``path`` is made where it is missing, for its owner only. ``clock``: seconds since 1970.
 
-        ``oldest_goes``: a full file forgets what expires first, to make room for ``set``.
+        ``oldest_goes``: a full file forgets what expires first, to make room for ``set``. ``say``: hears when the file
+        cannot be used.
         """
         self._path = path
         self._max_pages = max(max_bytes // PAGE_BYTES, 8)
         self._clock = clock
         self._oldest_goes = oldest_goes
         self._threads = Threads(1, "agw-file", MAX_WAITING)
+        self._trouble = Trouble(path, say)
         self._opened: sqlite3.Connection | None = None
         self._writes = 0
 
@@ -96,15 +106,22 @@ class FileStore:
         self._threads.close()
 
     async def _do(self, work: Callable[[sqlite3.Connection], T], missed: T) -> T:
+        heard: list[str | None] = []
+
         def attempt() -> T:
             try:
                 if self._opened is None:
                     self._opened = self._open()
-                return work(self._opened)
-            except (OSError, sqlite3.Error):
+                done = work(self._opened)
+            except (OSError, sqlite3.Error) as error:
+                heard.extend(why(error))
                 return missed
+            heard.append(None)
+            return done
 
-        return await self._threads.do(attempt, missed)
+        found = await self._threads.do(attempt, missed)
+        self._trouble.heard(heard)
+        return found
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -15,7 +15,8 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from agw_proxy.config.storage import Redis as Settings
-from agw_proxy.store.client import Away, Client, Says, pool
+from agw_proxy.store.base import Says
+from agw_proxy.store.client import Away, Client, pool
 
 PING_SECONDS = 5.0  # of silence, before it is asked whether there still is somebody; and for the answer
 RETRY_SECONDS = 0.25

@@ -363,6 +363,21 @@ def test_disk_keeps_answers_over_a_restart_and_for_all_workers(shared_upstream: 
         assert len(upstream.requests) == before
 
 
+def test_a_file_of_kept_answers_that_is_none_is_told_and_costs_nobody_an_answer(shared_upstream: Upstream) -> None:
+    with Gateway(cached(shared_upstream.url, backend="disk")) as gateway:
+        gateway.stop()
+        folder = gateway.folder / "home" / "state" / "agw" / "cache"
+        folder.mkdir(parents=True)
+        (folder / "cache.db").write_bytes(b"no database" * 1000)
+        gateway.start()
+        replies = [gateway.chat(messages=fresh()) for _ in range(3)]
+        assert [(reply.status, reply.value("x-agw-cache")) for reply in replies] == [(200, "miss")] * 3
+        named = lambda: [line for line in gateway.logs() if line["event"] == "store.not_usable"]  # noqa: E731
+        told = gateway.until(named, "nothing was told")
+        assert [(line["level"], line["path"]) for line in told] == [("warning", str(folder))]
+        assert "not a database" in str(told[0]["error"])
+
+
 def test_a_usage_event_that_nobody_asked_for_stays_out_of_the_kept_stream(gateway: Gateway, upstream: Upstream) -> None:
     asked = fresh()
     upstream.script(stream([b"".join([*spoken(usage=True)])]))

@@ -7,6 +7,7 @@ from multidict import CIMultiDict
 
 from agw_proxy.config.settings import Settings
 from agw_proxy.edge.reuse import Reuse
+from agw_proxy.observe.log import Log
 from agw_proxy.observe.metrics import Metrics
 
 
@@ -29,7 +30,7 @@ async def look(reuse: Reuse, settings: Settings) -> None:
 async def test_a_request_from_before_a_reload_does_not_bring_the_old_settings_back() -> None:
     """Else every such request would empty the cache, and forget which orders have run."""
     old, new = [settings_of(cache={"ttl": ttl, "models": ["none"]}, idempotency={"ttl": ttl}) for ttl in ("1m", "2m")]
-    reuse = Reuse(old, cast("Metrics", object()), {}, True, None)
+    reuse = Reuse(old, cast("Metrics", object()), {}, True, None, cast("Log", object()))
     await look(reuse, old)
     begun = reuse._caching, reuse._orders
     await look(reuse, new)
