@@ -270,9 +270,10 @@ class UpstreamInvalid(UpstreamError):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """The upstream answered 5xx, in whatever form, or is left alone for a while after failures."""
+    """The upstream answered 5xx, in whatever form, or is left alone for a while. Its 529 is 529 to Anthropic's clients."""
 
     code, status, alias, retryable = "upstream_unavailable", 503, "upstream_unavailable", True
+    crowded: bool = False  # it said 529
 
 
 class UpstreamTimeout(UpstreamError):

@@ -142,11 +142,11 @@ class Handler:
         exchange.error = error
         if exchange.fail is not None:
             return exchange.fail(error)
-        exchange.status = error.status
+        exchange.status = respond.status_of(error, exchange.dialect)
         unread = request.body_exists and not request.content.is_eof()
         body = respond.error_body(error, exchange.dialect, exchange.request_id)
         headers = respond.error_headers(exchange, error)
-        response = web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
+        response = web.Response(status=exchange.status, body=body, headers=headers, content_type="application/json")
         if self._accounts.draining or unread:
             response.force_close()
         return response

@@ -21,6 +21,7 @@ from agw_proxy.errors import (
     UpgradeRefused,
     UpstreamError,
     UpstreamRejected,
+    UpstreamUnavailable,
 )
 from agw_proxy.policy.limits import limit_headers
 from agw_proxy.types import Answer, Attempt, Dialect
@@ -50,6 +51,11 @@ GOOGLE_KINDS = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+
+
+def status_of(error: GatewayError, dialect: Dialect) -> int:
+    """What the caller is told: Anthropic's clients know 529, and wait for longer or ask another model."""
+    return 529 if dialect == "anthropic" and isinstance(error, UpstreamUnavailable) and error.crowded else error.status
 
 
 def error_tree(error: GatewayError, dialect: Dialect, request_id: str) -> Mapping[str, object]:

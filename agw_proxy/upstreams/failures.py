@@ -38,7 +38,7 @@ STATUS_OF_KIND = {
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
     "insufficient_quota": 429,
-    "overloaded_error": 503,
+    "overloaded_error": 529,
 }
 
 
@@ -68,7 +68,9 @@ def error_of(
         wait = told_ms(body)
     if status >= 500:
         if status in {503, 529}:
-            return UpstreamUnavailable(f"Upstream '{name}' is overloaded or down ({status}).", retry_after_ms=wait)
+            away = UpstreamUnavailable(f"Upstream '{name}' is overloaded or down ({status}).", retry_after_ms=wait)
+            away.crowded = status == 529
+            return away
         if status == 504:
             error = UpstreamTimeout(f"Upstream '{name}' ran into a time-out of its own (504).", retry_after_ms=wait)
             error.out_of_time = False

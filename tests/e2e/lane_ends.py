@@ -58,7 +58,7 @@ def ends() -> Iterator[Case]:
     for name, events in (("error", [OVERLOADED]), ("nothing", []), ("silence", [ANTHROPIC_EVENTS[2]] * 60)):
         first = messages(f"ping-then-{name}", [ANTHROPIC_EVENTS[2], *events], pace_ms=25)
         yield dataclasses.replace(
-            first, lane="upstream_failed", status=504 if name == "silence" else 503 if events else 502,
+            first, lane="upstream_failed", status=504 if name == "silence" else 529 if events else 502,
             script=(), always=first.script[0],
         )  # fmt: skip
     yield responses("failed", [*RESPONSE_EVENTS[:2], FAILED], pace_ms=5)

@@ -200,6 +200,11 @@ def test_errors_are_the_sdks_own_exceptions(
         CLIENTS[client](gateway, f"{spoken}-1", stream=False, tools=False)
     if status in {400, 404, 429}:
         assert "told so by the provider" in str(raised.value)
+    if status == 529:
+        error = raised.value
+        assert isinstance(error, openai.APIStatusError | anthropic.APIStatusError)
+        assert error.status_code == (529 if client == "messages" else 503)
+        assert "retry-after" in error.response.headers
 
 
 def refuses(spoken: str, status: int) -> Behaviour:
