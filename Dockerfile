@@ -14,11 +14,17 @@ RUN python -m venv /opt/agw \
     && /opt/agw/bin/pip install --no-deps --require-hashes --requirement requirements.lock \
     && python -m venv /opt/build \
     && /opt/build/bin/pip install --no-deps --require-hashes --requirement requirements-build.lock
-COPY setup.py pyproject.toml README.md ./
+COPY setup.py pyproject.toml README.md requirements-dev.lock ./
 COPY ext ext
 COPY agw_proxy agw_proxy
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && /opt/agw/bin/pip install --no-deps --no-index /wheels/*.whl \
+    && /opt/agw/bin/pip install --no-deps --no-index /wheels/*.whl
+# More of what is optional (bedrock, otel, sql, vertex), in the versions that the tests run with.
+ARG EXTRAS=""
+RUN if [ -n "$EXTRAS" ]; then \
+        sed -nE 's/^([A-Za-z0-9._-]+)==([^ ]+).*/\1==\2/p' requirements-dev.lock >/tmp/versions.txt \
+        && /opt/agw/bin/pip install --constraint /tmp/versions.txt "$(echo /wheels/*.whl)[$EXTRAS]"; \
+    fi \
     && /opt/agw/bin/pip uninstall --yes pip setuptools \
     && /opt/agw/bin/agw --version
 

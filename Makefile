@@ -14,6 +14,7 @@ FUZZ_SECONDS ?= 60
 SECONDS ?= 60
 SEED ?= 1
 IMAGE ?= agw:latest
+EXTRAS ?=
 CPUS := $(shell nproc 2>/dev/null || echo 2)
 MORE := $(shell echo $$(( $(CPUS) + ($(CPUS) + 1) / 2 )))
 
@@ -238,8 +239,8 @@ smoke: $(BUILT)  ## start the gateway, ask it with curl plain and streamed, stop
 
 # --- the rest -----------------------------------------------------------------------------------------------------
 
-docker-build:  ## the container image (IMAGE=agw:latest)
-	docker build --tag $(IMAGE) .
+docker-build:  ## the container image (IMAGE=agw:latest EXTRAS=bedrock,otel,sql,vertex)
+	docker build --build-arg EXTRAS=$(EXTRAS) --tag $(IMAGE) .
 
 lock: $(MADE)  ## pin all requirements anew, with hashes
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
