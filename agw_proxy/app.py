@@ -22,6 +22,7 @@ from agw_proxy.config.settings import Settings
 from agw_proxy.config.tree import problem
 from agw_proxy.edge.accounts import Accounts
 from agw_proxy.edge.agents import Find, agents_for, runs_of, tools_of
+from agw_proxy.edge.asleep import Asleep
 from agw_proxy.edge.descriptors import Descriptors
 from agw_proxy.edge.exchange import Bounds
 from agw_proxy.edge.lane import Origins, compile_policy
@@ -85,7 +86,7 @@ class Gateway(Telling):
         self._served: list[tuple[str, str]] = []
         self._edges: list[Edge] = []
         self._origins = Origins()
-        self._overload = Overload(loaded.settings, self.metrics, log, Descriptors())
+        self._overload = Overload(loaded.settings, self.metrics, log, Descriptors(), Asleep(self._table).look)
         self._probes = Probes(self.metrics, log.events.warning)
         self._replicas: Replicas | None = None
         self._next: State | None = None

@@ -64,7 +64,7 @@ class Table:
 
     Times reach it as ``now_ns``: one monotonic clock for all workers. A table serves for 4.5 years after its first
     decision. A clock that stands still or goes back grants nothing extra. The wall clock, for calendars, is read once
-    when the memory is made, so its jumps change nothing.
+    when the memory is made, so its jumps change nothing; see ``awake``.
     """
 
     @property
@@ -108,6 +108,14 @@ class Table:
         """Take back all concurrency slots held by a dead worker; returns how many.
 
         Also undoes what it had half done in the table. Call it before a replacement with the same number starts.
+        """
+    @property
+    def wall_ns(self) -> int:
+        """UTC nanoseconds since 1970 at the caller's ``now_ns`` of 0, as calendars have it."""
+    def awake(self, wall_ns: int) -> None:
+        """The caller's clock stood still while the machine slept: ``wall_ns`` is that from here on, unless it is later already.
+
+        Calendars then begin when they do; whatever a bucket or a window would have got in its sleep, it has not.
         """
     def resume(self, boot: int, now_ns: int, wall_ns: int) -> None:
         """Go on with memory that is kept in a file: by who alone has it, before anybody else's Table and decision.

@@ -44,10 +44,12 @@ class Overload:
         metrics: Metrics,
         log: Log,
         descriptors: Descriptors,
+        beside: Callable[[], None] = lambda: None,
         *,
         resident: Callable[[], int] | None = None,
     ) -> None:
-        """``resident``: bytes of memory in use, -1 where that is not known; None: as the system says."""
+        """``beside``: called with each look. ``resident``: bytes of memory in use, -1 where that is not known; None: as the system says."""
+        self._beside = beside
         self.shedding: str | None = None
         self._running = 0  # requests that the full lane relays
         self._lanes: list[Busy] = []
@@ -158,6 +160,7 @@ class Overload:
         self.late_ns += SMOOTH * (late_ns - self.late_ns)
         if now_ns >= self._next_look_ns:
             self._next_look_ns = now_ns + int(LOOK_SECONDS * 1e9)
+            self._beside()
             self.memory_bytes = self._resident()
             self._metrics.process(self.memory_bytes, self.descriptors.open(), self.descriptors.limit)
         cause = "memory" if self._too_large() else "lag" if self._too_late() else None

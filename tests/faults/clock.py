@@ -1,6 +1,7 @@
-"""A wall clock that a test sets: a small library, loaded before the C library, adds seconds out of a file.
+"""Clocks that a test sets: a small library, loaded before the C library, adds seconds out of a file.
 
-The monotonic clocks are left as they are, as an administrator's ``date -s`` leaves them.
+A jump leaves the monotonic clocks as they are, as an administrator's ``date -s`` does. A sleep of the machine moves those
+that do not stand still meanwhile.
 """
 
 import struct
@@ -22,12 +23,12 @@ SOURCE = r"""
 
 static const volatile long *shift(void) {
     static const volatile long *at;
-    static const long none;
+    static const long none[2];
     if (!at) {
         const char *path = getenv("CLOCK_SHIFT_FILE");
         int file = path ? open(path, O_RDONLY) : -1;
-        void *map = file < 0 ? MAP_FAILED : mmap(0, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
-        at = map == MAP_FAILED ? &none : map;
+        void *map = file < 0 ? MAP_FAILED : mmap(0, 2 * sizeof(long), PROT_READ, MAP_SHARED, file, 0);
+        at = map == MAP_FAILED ? none : map;
         if (file >= 0) close(file);
     }
     return at;
@@ -37,7 +38,8 @@ int clock_gettime(clockid_t which, struct timespec *out) {
     static int (*real)(clockid_t, struct timespec *);
     if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
     int code = real(which, out);
-    if (!code && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)) out->tv_sec += *shift();
+    if (!code && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)) out->tv_sec += shift()[0];
+    if (!code && which == CLOCK_BOOTTIME) out->tv_sec += shift()[1];
     return code;
 }
 
@@ -66,12 +68,22 @@ class Clock:
     env: dict[str, str]
     file: Path
     seconds: int = 0
+    slept: int = 0
 
     def jump(self, seconds: int) -> None:
         """Set it so many seconds on, or back."""
         self.seconds += seconds
+        self._write()
+
+    def sleep(self, seconds: int) -> None:
+        """The machine sleeps for so long."""
+        self.seconds += seconds
+        self.slept += seconds
+        self._write()
+
+    def _write(self) -> None:
         with self.file.open("r+b") as out:
-            out.write(struct.pack("l", self.seconds))
+            out.write(struct.pack("2l", self.seconds, self.slept))
 
 
 @contextmanager
@@ -80,5 +92,5 @@ def jumping_clock(folder: Path) -> Iterator[Clock]:
     source, library, file = folder / "clock.c", folder / "clock.so", folder / "shift"
     source.write_text(SOURCE)
     subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True, timeout=60)
-    file.write_bytes(struct.pack("l", 0))
+    file.write_bytes(struct.pack("2l", 0, 0))
     yield Clock({"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(file)}, file)

@@ -92,6 +92,17 @@ cdef class Table:
             total += load(&self.buckets[line].tag) > ASIDE
         return total
 
+    @property
+    def wall_ns(self):
+        """UTC at the caller's 0."""
+        return load_signed(&self.header.wall)
+
+    def awake(self, int64_t wall_ns):
+        """The machine has slept; see ``limit.pyi``."""
+        cdef int64_t known = load_signed(&self.header.wall)
+        while known < wall_ns and not cas_signed(&self.header.wall, known, wall_ns):
+            known = load_signed(&self.header.wall)
+
     def resume(self, uint64_t boot, int64_t now_ns, int64_t wall_ns):
         """Go on with memory that comes from a file; see ``limit.pyi``."""
         if boot == 0:
