@@ -189,36 +189,36 @@ class Gateway(Telling):
             settings, keys, self._table, self._board, old, on_dead, told=told, keeper=keeper, agents=agents
         )
 
-    async def reload(self) -> Mapping[str, object]:
+    async def reload(self, *, heard: bool = False) -> Mapping[str, object]:
         """Read the configuration again and swap; a bad one leaves the old tables serving. Raises ReloadFailed.
 
         Once begun it goes to its end, also where whoever asked for it has gone: what was read is what is served.
         """
         if self._link is not None:
-            await self._link.reload(discover=False)
+            await self._link.reload(discover=False, heard=heard)
             return self.configuration()
-        return await asyncio.shield(self._begin_reload())
+        return await asyncio.shield(self._begin_reload(heard=heard))
 
-    def _begin_reload(self, *, discover: bool = False) -> asyncio.Task[Mapping[str, object]]:
-        def heard(task: asyncio.Task[Mapping[str, object]]) -> None:
+    def _begin_reload(self, *, discover: bool = False, heard: bool = False) -> asyncio.Task[Mapping[str, object]]:
+        def ended(task: asyncio.Task[Mapping[str, object]]) -> None:
             error = None if task.cancelled() else task.exception()
             if error is not None and not isinstance(error, ReloadFailed):  # those are in the log
                 self.log.events.error("config.rejected", error=repr(error), version=self._reloader.version)
 
-        task = self._keep(self._reload_in_turn(discover=discover))
-        task.add_done_callback(heard)
+        task = self._keep(self._reload_in_turn(discover=discover, heard=heard))
+        task.add_done_callback(ended)
         return task
 
-    async def _reload_in_turn(self, *, discover: bool) -> Mapping[str, object]:
+    async def _reload_in_turn(self, *, discover: bool, heard: bool) -> Mapping[str, object]:
         """One after the other: an older reading must not replace a newer one. Other gateways hear of it afterwards."""
         async with self._reloading:
             told = await self._reload()
-        self._tell(discover=discover)
+        self._tell(discover=discover, heard=heard)
         return told
 
-    def _tell(self, *, discover: bool) -> None:
-        """Let other gateways hear of a reload."""
-        if self._replicas is not None:
+    def _tell(self, *, discover: bool, heard: bool) -> None:
+        """Let other gateways hear of a reload. ``heard``: it is one of theirs, and all have heard of it."""
+        if self._replicas is not None and not heard:
             self._replicas.tell(discover=discover)
 
     def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -228,7 +228,7 @@ class Gateway(Telling):
         task.add_done_callback(self._closing.discard)
         return task
 
-    async def take_up(self, version: int, *, discover: bool) -> str | None:
+    async def take_up(self, version: int, *, discover: bool, heard: bool) -> str | None:
         """Put in force what the supervisor has handed over, as ``version``; gives why not."""
         try:
             async with self._reloading:
@@ -239,7 +239,7 @@ class Gateway(Telling):
         await self._agents.settle(self.state.settings)
         if discover:
             await self._discover()
-        self._tell(discover=discover)
+        self._tell(discover=discover, heard=heard)
         return None
 
     def check(self, loaded: Loaded) -> Loaded:
@@ -300,12 +300,12 @@ class Gateway(Telling):
             old = self.state
             self._put_in_force(await asyncio.to_thread(self._compile, old.settings, old))
 
-    async def refresh_upstreams(self) -> Mapping[str, object]:
+    async def refresh_upstreams(self, *, heard: bool = False) -> Mapping[str, object]:
         """See ``types.Control``."""
         if self._link is not None:
-            await self._link.reload(discover=True)
+            await self._link.reload(discover=True, heard=heard)
         else:
-            await asyncio.shield(self._begin_reload(discover=True))
+            await asyncio.shield(self._begin_reload(discover=True, heard=heard))
             await self._discover()
         models = {name: len(models) for name, models in self._catalog.models.items()}
         return {**self.configuration(), "errors": self._catalog.errors, "models": models}

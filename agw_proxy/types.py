@@ -365,11 +365,11 @@ class Control(SessionControl, Protocol):
         """How this worker stands with Redis: ``state``, ``since``, ``last_error``; None: it shares nothing."""
         ...
 
-    async def refresh_upstreams(self) -> Mapping[str, object]:
+    async def refresh_upstreams(self, *, heard: bool = False) -> Mapping[str, object]:
         """Read the configuration again and ask the upstreams for their models. Raises ReloadFailed."""
         ...
 
-    async def reload(self) -> Mapping[str, object]:
+    async def reload(self, *, heard: bool = False) -> Mapping[str, object]:
         """Read the configuration again; swap if it is good. Raises ReloadFailed."""
         ...
 

@@ -4,11 +4,13 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from agw_proxy.config.devkey import NAME
 from agw_proxy.config.loader import ConfigError
+from agw_proxy.edge.replicas import Replicas
 from agw_proxy.errors import ReloadFailed
 from tests.edge.conftest import config, shared_upstream, upstream
 from tests.edge.inprocess import serving, write
@@ -114,6 +116,32 @@ async def test_reloads_at_once_end_with_the_newest_file(config: Tree, tmp_path: 
         fresh.replace(running.file)  # in one step: a file that is read while it is written may be found empty
         await asyncio.gather(first, running.gateway.reload())
         assert (await running.chat(key=NEW_KEY)).status == 200
+
+
+class Others:
+    """The gateways that hear of reloads."""
+
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+
+    def tell(self, *, discover: bool) -> None:
+        self.told.append(discover)
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_reload_that_others_have_told_is_not_told_again_and_hides_none(config: Tree, tmp_path: Path) -> None:
+    async with serving(config, tmp_path) as running:
+        gateway, others = running.gateway, Others()
+        gateway._replicas = cast("Replicas", others)
+        heard = (
+            asyncio.create_task(gateway.reload(heard=True)),
+            asyncio.create_task(gateway.refresh_upstreams(heard=True)),
+        )
+        await asyncio.sleep(0)
+        await asyncio.gather(*heard, gateway.reload(), gateway.refresh_upstreams())
+    assert sorted(others.told) == [False, True]
 
 
 async def test_what_a_reload_cannot_change_is_said(config: Tree, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Imported only where ``redis`` is configured: nobody else pays for its client.
 """
 
+import contextlib
 import secrets
 import time
 from collections.abc import Mapping
@@ -59,7 +60,6 @@ class Replicas:
         ``listens``: this worker tells and hears of reloads, see ``store.notices``; ``control`` makes them.
         """
         self._control = control
-        self._hearing = False
         self._client = Client(settings, metrics, say)
         self._nodes = Nodes(self._client, table, node, settings.replicas, metrics.nodes if listens else None)
         self._leases = Leases(self._client, self._nodes, settings, table, metrics)
@@ -99,19 +99,14 @@ class Replicas:
         return RedisStore(self._client, part)
 
     def tell(self, *, discover: bool) -> None:
-        """Tell the other nodes of a reload."""
-        if self._notices is not None and not self._hearing:
+        """Tell the other nodes of a reload that none of them has told."""
+        if self._notices is not None:
             self._notices.tell(discover=discover)
 
     async def _hear(self, discover: bool) -> None:
         """Another node has read its configuration. A bad one here is told by whoever reads it, in the log."""
-        self._hearing = True
-        try:
-            await (self._control.refresh_upstreams() if discover else self._control.reload())
-        except ReloadFailed:
-            return
-        finally:
-            self._hearing = False
+        with contextlib.suppress(ReloadFailed):
+            await (self._control.refresh_upstreams(heard=True) if discover else self._control.reload(heard=True))
 
     def may_wait(self, begun_ns: int) -> bool:
         """Whether a request that began to ask at ``begun_ns`` (monotonic) may ask once more: for ``redis.timeout``."""

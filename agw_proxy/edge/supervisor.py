@@ -224,7 +224,7 @@ class Supervisor:
             if number in {signal.SIGTERM, signal.SIGINT}:
                 self._stop(now)
             elif number == signal.SIGHUP and self._deadline is None:
-                self._reload(now, discover=False)
+                self._reload(now, Ask(0, discover=False))
 
     def _stop(self, now: float) -> None:
         """The first time: drain. Again: end at once."""
@@ -281,7 +281,7 @@ class Supervisor:
         elif isinstance(message, Failed):
             slot.error = message.error
         elif isinstance(message, Ask):
-            self._reload(now, discover=message.discover, slot=slot, number=message.number)
+            self._reload(now, message, slot)
         elif isinstance(message, Taken):
             for handing in self._handings:
                 if handing.turn == message.turn and slot.number in handing.waiting:
@@ -305,11 +305,12 @@ class Supervisor:
         agents = self.loaded.settings.agents
         return LOADS * agents.load_seconds if agents.anywhere else 0.0
 
-    def _reload(self, now: float, *, discover: bool, slot: Slot | None = None, number: int = 0) -> None:
+    def _reload(self, now: float, ask: Ask, slot: Slot | None = None) -> None:
         """Read it, and hand it to the workers; one that is refused changes nothing, but they learn why."""
+        discover = ask.discover
         outcome = self._read()
         self._turn += 1
-        handing = Handing(self._turn, now + TAKE_SECONDS, None, slot, number)
+        handing = Handing(self._turn, now + TAKE_SECONDS, None, slot, ask.number)
         if isinstance(outcome, ConfigError):
             handing.rejected = str(outcome)
             discover = False
@@ -323,7 +324,7 @@ class Supervisor:
         if discover:
             handing.deadline += DISCOVER_SECONDS
         descriptor = hand_over(outcome)
-        message = Take(self._turn, self._version, discover)
+        message = Take(self._turn, self._version, discover, ask.heard)
         for one in self._slots:
             if one.channel is None:
                 continue  # its replacement starts with what was accepted last

@@ -43,10 +43,11 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
-    """Somebody asked the worker for a reload. ``number``: comes back with the answer."""
+    """Somebody asked the worker for a reload. ``number``: comes back with the answer. ``heard``: another gateway did."""
 
     number: int
     discover: bool
+    heard: bool = False
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken"):
@@ -60,11 +61,13 @@ class Take(msgspec.Struct, frozen=True, tag="take"):
     """Take up the configuration that comes with this (or note why there is no new one).
 
     ``version``: of what is in force then. ``discover``: ask the upstreams for their models, too.
+    ``heard``: other gateways have heard of it.
     """
 
     turn: int
     version: int
     discover: bool
+    heard: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
@@ -170,7 +173,7 @@ def shorten(text: str) -> str:
 class Served(Protocol):
     """What a link does to its worker's gateway."""
 
-    async def take_up(self, version: int, *, discover: bool) -> str | None:
+    async def take_up(self, version: int, *, discover: bool, heard: bool) -> str | None:
         """Put in force what the link's ``load`` gives; gives why not."""
         ...
 
@@ -247,13 +250,13 @@ class WorkerLink:
             raise RuntimeError("nothing was handed over")
         return receive_handed(descriptor)
 
-    async def reload(self, *, discover: bool) -> None:
+    async def reload(self, *, discover: bool, heard: bool = False) -> None:
         """Have the supervisor read the configuration again and wait until all workers have it. Raises ReloadFailed."""
         number = next(self._numbers)
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._asked[number] = answer
         try:
-            if not self._channel.send(Ask(number, discover)):
+            if not self._channel.send(Ask(number, discover, heard)):
                 raise ReloadFailed("The supervisor of the workers cannot be reached; nothing has changed.")
             async with asyncio.timeout(ASK_SECONDS):
                 error = await answer
@@ -323,7 +326,7 @@ class WorkerLink:
             take, self._handed = await self._takes.get()
             self.taking = take.version
             try:
-                error = await served.take_up(take.version, discover=take.discover)
+                error = await served.take_up(take.version, discover=take.discover, heard=take.heard)
             except Exception as failure:  # noqa: BLE001  the worker goes on with what it has, and says so
                 error = f"{type(failure).__name__}: {failure}"
             self.shared.stand(self.worker, take.version)

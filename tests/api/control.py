@@ -66,10 +66,10 @@ class FakeControl:
     def redis(self) -> Mapping[str, object] | None:
         return self.shares
 
-    async def refresh_upstreams(self) -> Mapping[str, object]:
+    async def refresh_upstreams(self, *, heard: bool = False) -> Mapping[str, object]:
         return {"upstreams": self._reload()}
 
-    async def reload(self) -> Mapping[str, object]:
+    async def reload(self, *, heard: bool = False) -> Mapping[str, object]:
         return {"version": self._reload()}
 
     def configuration(self) -> Mapping[str, object]:

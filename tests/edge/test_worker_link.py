@@ -124,20 +124,22 @@ class Linked:
         self.link = WorkerLink(1, 4, theirs, Shared(2), self.listeners)
         self.door = Door()
         self.taken: list[tuple[int, bool, int]] = []
+        self.retold: list[bool] = []
         self.stops: list[bool] = []
 
-    async def take_up(self, version: int, *, discover: bool) -> str | None:
+    async def take_up(self, version: int, *, discover: bool, heard: bool) -> str | None:
         try:
             loaded = await asyncio.to_thread(self.link.load)
         except ConfigError as error:
             return str(error)
         self.taken.append((version, discover, len(loaded.settings.keys)))
+        self.retold.append(not heard)
         return None
 
-    def hand(self, turn: int, outcome: Loaded | ConfigError) -> None:
+    def hand(self, turn: int, outcome: Loaded | ConfigError, *, heard: bool = False) -> None:
         """As the supervisor does."""
         descriptor = hand_over(outcome)
-        assert self.ours.send(Take(turn, turn, discover=True), descriptor)
+        assert self.ours.send(Take(turn, turn, discover=True, heard=heard), descriptor)
         os.close(descriptor)
 
     async def heard(self) -> Message:
@@ -219,13 +221,22 @@ async def test_a_defect_while_taking_up_is_told_and_the_next_one_is_taken(tmp_pa
         assert await made.heard() == Taken(2, None)
 
 
+async def test_a_worker_learns_which_reload_other_gateways_have_heard_of(tmp_path: Path) -> None:
+    async with linked() as made:
+        made.hand(1, configuration(tmp_path))
+        assert await made.heard() == Taken(1, None)
+        made.hand(2, configuration(tmp_path), heard=True)
+        assert await made.heard() == Taken(2, None)
+        assert made.retold == [True, False]
+
+
 @pytest.mark.both_loops
 async def test_a_reload_asks_the_supervisor_and_waits_for_its_answer() -> None:
     async with linked() as made:
         good = asyncio.create_task(made.link.reload(discover=True))
-        bad = asyncio.create_task(made.link.reload(discover=False))
+        bad = asyncio.create_task(made.link.reload(discover=False, heard=True))
         asked = [await made.heard(), await made.heard()]
-        assert asked == [Ask(1, discover=True), Ask(2, discover=False)]
+        assert asked == [Ask(1, discover=True), Ask(2, discover=False, heard=True)]
         made.ours.send(Answer(99, "nobody asked for this"))
         made.ours.send(Answer(2, "worker 0 (pid 7): no answer in time"))
         with pytest.raises(ReloadFailed, match="worker 0"):
