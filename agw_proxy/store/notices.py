@@ -6,6 +6,7 @@ notices do not go round.
 """
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -73,17 +74,18 @@ class Notices:
         task.add_done_callback(self._telling.discard)
 
     async def _tell(self) -> None:
-        if self._untold is None:
-            return
-        notice, self._untold = Notice(self._node, self._untold), None
+        while self._untold is not None:
+            notice, self._untold = Notice(self._node, self._untold), None
+            try:
+                await self._client.begin(functools.partial(self._publish, notice))  # late is soon enough
+            except Away:
+                self._untold = notice.discover or bool(self._untold)
+                if not self._client.up:
+                    return  # until it is back
+                await asyncio.sleep(RETRY_SECONDS)
 
-        async def publish(redis: Redis) -> None:
-            await redis.publish(self._channel, msgspec.json.encode(notice))
-
-        try:
-            await self._client.ask(publish)
-        except Away:
-            self._untold = notice.discover or bool(self._untold)
+    async def _publish(self, notice: Notice, redis: Redis) -> None:
+        await redis.publish(self._channel, msgspec.json.encode(notice))
 
     def _turned(self, up: bool) -> None:
         if up and self._untold is not None:

@@ -3,6 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from agw_proxy.store.client import Client
 from agw_proxy.store.notices import Notices
@@ -80,6 +85,39 @@ async def test_what_could_not_be_told_is_told_later(server: RedisServer) -> None
         await until(lambda: two.heard == [True])
         await one.notices.close()
         await two.notices.close()
+
+
+async def test_one_question_that_fails_loses_no_news(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with nodes(server, "one", "two") as (one, two):
+        publish, failed = Redis.publish, 0
+
+        async def once(redis: Redis, *args: Any) -> Any:
+            nonlocal failed
+            failed += 1
+            if failed == 1:
+                raise RedisConnectionError("an idle connection was cut")
+            return await publish(redis, *args)
+
+        monkeypatch.setattr(Redis, "publish", once)
+        one.notices.tell(discover=True)
+        await until(lambda: two.heard == [True])
+        assert one.notices._client.up
+
+
+async def test_news_that_come_late_come_once(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with nodes(server, "one", "two") as (one, two):
+        publish = Redis.publish
+
+        async def slow(redis: Redis, *args: Any) -> Any:
+            await asyncio.sleep(one.notices._client.timeout * 1.5)
+            return await publish(redis, *args)
+
+        monkeypatch.setattr(Redis, "publish", slow)
+        one.notices.tell(discover=False)
+        await until(lambda: bool(two.heard))
+        one.notices.tell(discover=True)
+        await until(lambda: len(two.heard) > 1)
+        assert two.heard == [False, True]
 
 
 async def test_who_begins_while_there_is_no_server_reads_its_files_once_there_is(server: RedisServer) -> None:
