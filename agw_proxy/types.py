@@ -365,12 +365,12 @@ class Control(SessionControl, Protocol):
         """How this worker stands with Redis: ``state``, ``since``, ``last_error``; None: it shares nothing."""
         ...
 
-    async def refresh_upstreams(self, *, heard: bool = False) -> Mapping[str, object]:
-        """Read the configuration again and ask the upstreams for their models. Raises ReloadFailed."""
+    async def reload(self, *, heard: bool = False) -> Mapping[str, object]:
+        """Read the configuration again; swap if it is good. ``heard``: another gateway told of it. Raises ReloadFailed."""
         ...
 
-    async def reload(self, *, heard: bool = False) -> Mapping[str, object]:
-        """Read the configuration again; swap if it is good. Raises ReloadFailed."""
+    async def refresh_upstreams(self, *, heard: bool = False) -> Mapping[str, object]:
+        """The same, and ask the upstreams for their models."""
         ...
 
     def configuration(self) -> Mapping[str, object]:
