@@ -22,8 +22,8 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
 # More of what is optional (bedrock, otel, sql, vertex), in the versions that the tests run with.
 ARG EXTRAS=""
 RUN if [ -n "$EXTRAS" ]; then \
-        sed -nE 's/^([A-Za-z0-9._-]+)==([^ ]+).*/\1==\2/p' requirements-dev.lock >/tmp/versions.txt \
-        && /opt/agw/bin/pip install --constraint /tmp/versions.txt "$(echo /wheels/*.whl)[$EXTRAS]"; \
+        sed -nE 's/^([A-Za-z0-9._-]+)==([^ ]+).*/\1==\2/p' requirements-dev.lock >versions.txt \
+        && /opt/agw/bin/pip install --constraint versions.txt "$(echo /wheels/*.whl)[$EXTRAS]"; \
     fi \
     && /opt/agw/bin/pip uninstall --yes pip setuptools \
     && /opt/agw/bin/agw --version

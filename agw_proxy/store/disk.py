@@ -4,7 +4,6 @@ No disk is touched on the loop: a few threads do it, and what would have to wait
 """
 
 import os
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +12,7 @@ from diskcache import Cache, Disk, Timeout
 
 from agw_proxy.store.base import Says
 from agw_proxy.store.threads import Threads
-from agw_proxy.store.trouble import Trouble, why
+from agw_proxy.store.trouble import Trouble
 
 THREADS = 2
 MAX_WAITING = 64  # reads and writes of answers, each of which may be a large one
@@ -91,24 +90,13 @@ class DiskStore:
         self._threads.close()
 
     async def _do(self, work: Callable[[Cache], T], missed: T) -> T:
-        heard: list[str | None] = []
-
         def attempt() -> T:
-            try:
-                if self._cache is None:
-                    self._cache = self._open()
-                done = work(self._cache)
-            except Timeout:
-                return missed
-            except (OSError, ValueError, sqlite3.Error) as error:
-                heard.extend(why(error))
-                return missed  # a full or broken disk keeps nothing; nobody's answer depends on it
-            heard.append(None)
-            return done
+            if self._cache is None:
+                self._cache = self._open()
+            return work(self._cache)
 
-        found = await self._threads.do(attempt, missed)
-        self._trouble.heard(heard)
-        return found
+        # A full or broken disk keeps nothing; nobody's answer depends on it.
+        return await self._trouble.watch(self._threads, attempt, missed, busy=(Timeout,))
 
     def _open(self) -> Cache:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from agw_proxy.store.base import Says
 from agw_proxy.store.threads import Threads
-from agw_proxy.store.trouble import Trouble, why
+from agw_proxy.store.trouble import Trouble
 
 WAIT_SECONDS = 0.25  # for another process's write
 MAX_WAITING = 2048  # looks and marks of a burst: who is not told whether its request has run runs it
@@ -106,22 +106,12 @@ class FileStore:
         self._threads.close()
 
     async def _do(self, work: Callable[[sqlite3.Connection], T], missed: T) -> T:
-        heard: list[str | None] = []
-
         def attempt() -> T:
-            try:
-                if self._opened is None:
-                    self._opened = self._open()
-                done = work(self._opened)
-            except (OSError, sqlite3.Error) as error:
-                heard.extend(why(error))
-                return missed
-            heard.append(None)
-            return done
+            if self._opened is None:
+                self._opened = self._open()
+            return work(self._opened)
 
-        found = await self._threads.do(attempt, missed)
-        self._trouble.heard(heard)
-        return found
+        return await self._trouble.watch(self._threads, attempt, missed)
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,13 +6,16 @@ Nobody's answer depends on what is kept in such a file; but who has configured i
 import errno
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from agw_proxy.store.base import Says
+from agw_proxy.store.threads import Threads
 
 QUIET_SECONDS = 60.0  # one that comes and goes is told once in so long, not with every request
 BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+T = TypeVar("T")
 
 
 def why(error: BaseException) -> list[str]:
@@ -35,12 +38,33 @@ class Trouble:
         self._broken = False
         self._due = clock()
 
-    def heard(self, uses: Sequence[str | None]) -> None:
-        """What came of it each time: None, that it was as it should be."""
-        for error in uses:
-            self._hear(error)
+    async def watch(
+        self, threads: Threads, work: Callable[[], T], missed: T, busy: tuple[type[Exception], ...] = ()
+    ) -> T:
+        """What ``work`` gives, in a thread; ``missed`` where the place cannot be used, which is told.
 
-    def _hear(self, error: str | None) -> None:
+        ``busy``: the errors of a library that only say that another process holds the file.
+        """
+        heard: list[str | None] = []
+
+        def attempt() -> T:
+            try:
+                done = work()
+            except busy:
+                return missed
+            except (OSError, ValueError, sqlite3.Error) as error:
+                heard.extend(why(error))
+                return missed
+            heard.append(None)
+            return done
+
+        found = await threads.do(attempt, missed)
+        for error in heard:
+            self.heard(error)
+        return found
+
+    def heard(self, error: str | None) -> None:
+        """What came of one use: None, that it was as it should be."""
         if self._say is None or self._broken == (error is not None):
             return
         if error is None:

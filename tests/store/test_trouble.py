@@ -78,9 +78,10 @@ def test_one_that_comes_and_goes_is_told_once_in_a_while() -> None:
     log, now = Log(), [100.0]
     trouble = Trouble(Path("x"), log, lambda: now[0])
     for _ in range(50):
-        trouble.heard(["broken"])
-        trouble.heard([None])
+        trouble.heard("broken")
+        trouble.heard(None)
     assert log.events == ["store.not_usable", "store.usable_again"]
     now[0] += QUIET_SECONDS
-    trouble.heard(["broken", "broken"])
+    trouble.heard("broken")
+    trouble.heard("broken")
     assert log.events == ["store.not_usable", "store.usable_again", "store.not_usable"]
