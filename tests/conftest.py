@@ -10,6 +10,7 @@
 """
 
 import asyncio
+import inspect
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -61,7 +62,13 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the profile count for property tests that pin their number of examples, too."""
+    """Let the profile count for property tests that pin their number of examples, too; and a time-out for async tests.
+
+    The usual time-out raises in a signal's handler. uvloop logs that and goes on waiting, so a thread ends the process.
+    """
+    for item in items:
+        if inspect.iscoroutinefunction(getattr(item, "function", None)) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(method="thread"))
     functions = {id(test): test for test in (getattr(item, "function", None) for item in items) if test is not None}
     for test in functions.values():
         pinned = getattr(test, PINNED, None)

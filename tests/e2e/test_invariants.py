@@ -45,7 +45,7 @@ def leave(gateway: Gateway, upstream: Upstream, identity: str, *, key: str = APP
         connection.send("POST", "/v1/chat/completions", chat_body(stream=True), headers)
         seen = upstream.wait(count + 1)[-1]
         if upstream.default is not SILENT:
-            next(connection.pieces(connection.head()))
+            connection.upto(connection.head())
         connection.close()
         return seen, time.monotonic()
 

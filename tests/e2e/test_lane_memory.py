@@ -83,7 +83,7 @@ def work(running: Running) -> None:
         with running.connect() as connection:
             connection.send("POST", "/v1/chat/completions", chat_body(model=model, stream=True), bearer(APP_KEY))
             if wait:
-                next(connection.pieces(connection.head()))
+                connection.upto(connection.head())
     with running.connect() as connection:
         connection.socket.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Le")
     with running.connect() as connection:

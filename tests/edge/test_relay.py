@@ -174,7 +174,7 @@ async def test_a_client_that_leaves_has_its_tokens_accounted(config: Tree, upstr
             with running.connect() as connection:
                 headers = {"authorization": f"Bearer {APP_KEY}"}
                 connection.send("POST", "/v1/chat/completions", chat_body(stream=True), headers)
-                next(connection.pieces(connection.head()))
+                connection.upto(connection.head())
 
         await asyncio.to_thread(leave)
         line = await running.receipt()
@@ -195,6 +195,7 @@ async def test_who_pays_for_another_that_leaves_hears_what_that_one_was_told(
 
     monkeypatch.setattr(Exchange, "pays_for", noted)
     config["cache"] = {"models": ["*"]}
+    config["timeouts"]["between_bytes"] = "20s"  # the second one has to hear of it, too
     told = {"choices": [{"index": 0, "delta": {"content": "so far"}}], "usage": {**USAGE, "completion_tokens": 500}}
     upstream.script(stream([words()[0], event(told)], ending="hang"))
     body = chat_body(stream=True)
@@ -203,9 +204,7 @@ async def test_who_pays_for_another_that_leaves_hears_what_that_one_was_told(
 
             def read(client: Connection) -> None:
                 client.send("POST", "/v1/chat/completions", body, bearer(APP_KEY))
-                pieces, seen = client.pieces(client.head()), b""
-                while b"so far" not in seen:
-                    seen += next(pieces)
+                client.upto(client.head(), b"so far")
 
             for client in (leader, follower):
                 await asyncio.to_thread(read, client)

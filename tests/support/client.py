@@ -132,6 +132,19 @@ class Connection:
             yield piece
         reply.complete = True
 
+    def upto(self, reply: Reply, words: bytes = b"", method: str = "POST") -> bytes:
+        """The body as far as the piece with which ``words`` are whole; its first piece at least.
+
+        Raises EOFError where it ends before. (``next`` on its pieces would raise StopIteration, which no future can
+        take: whoever waits for the thread that it leaves would wait for ever.)
+        """
+        seen = b""
+        for piece in self.pieces(reply, method):
+            seen += piece
+            if words in seen:
+                return seen
+        raise EOFError(f"the body ended before {words!r} came: {seen!r}")
+
     def reply(self, method: str = "POST") -> Reply:
         """Head and body."""
         reply = self.head()
