@@ -346,7 +346,7 @@ async def test_a_reader_who_takes_his_time_is_no_silence_of_the_upstreams(upstre
 
 async def test_the_whole_exchange_has_a_deadline(upstream: Upstream) -> None:
     upstream.script(stream([b"data: 1\n\n"] * 1000, pace_ms=20))
-    async with towards(upstream.url, timeouts={"total": 0.3}) as up:
+    async with towards(upstream.url, timeouts=PATIENT | {"total": 0.3}) as up:
         reply = await up.open(TARGET, call())
         with pytest.raises(UpstreamTimeout, match="total"):
             await whole(reply)
@@ -384,13 +384,13 @@ async def test_the_first_bytes_clock_starts_when_there_is_a_connection(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def slow(_self: object, host: str, port: int = 0, **_: object) -> list[dict[str, object]]:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.2)
         found = {"hostname": host, "host": "127.0.0.1", "port": port, "family": socket.AF_INET}
         return [{**found, "proto": 0, "flags": socket.AI_NUMERICHOST}]
 
     monkeypatch.setattr(Resolver, "resolve", slow)
     url = upstream.url.replace("127.0.0.1", "slow.invalid")
-    async with towards(url, timeouts={"connect": 5, "first_byte": 0.15}) as up:
+    async with towards(url, timeouts={"connect": 5, "first_byte": 1}) as up:
         assert await whole(await up.open(TARGET, call())) == b'{"ok":true}'
 
 
