@@ -20,9 +20,10 @@ from agw_proxy._hot.limit import BUCKET, CALENDAR, SLIDING, TOTAL
 SUB_WINDOWS = 23  # beside the running one; they cover a period
 
 _BEGIN = """
-local amount, period, full = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local need, want, owed, back = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local mark, nodes = ARGV[8], tonumber(ARGV[9])
+local told = {}
+for number in ARGV[1]:gmatch('%S+') do told[#told + 1] = tonumber(number) end
+local amount, period, full, need, want, owed, back, nodes = unpack(told)
+local mark = ARGV[2]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local key = KEYS[1]
@@ -30,6 +31,9 @@ local function whole(number) return ('%.0f'):format(number + 0) end -- never "-0
 local function part(left)
     if left < need or left < 1 then return 0 end
     return math.max(need, math.min(want, math.ceil(math.floor(left) / nodes)))
+end
+local function answer(got, wait, left, mark)
+    return whole(got) .. ' ' .. whole(wait) .. ' ' .. whole(left) .. ' ' .. mark
 end
 """
 
@@ -54,7 +58,7 @@ if level < full then
 elseif kept then
     redis.call('DEL', key)
 end
-return {got, wait, math.floor(level), ''}
+return answer(got, wait, math.floor(level), '')
 """
 )
 
@@ -96,7 +100,7 @@ if got + owed > 0 then
     redis.call('HINCRBY', key, whole(slot), whole(got + owed))
     redis.call('PEXPIRE', key, whole(math.ceil((SUB + 1) * width / 1000) + 1))
 end
-return {got, wait, left - got, whole(slot)}
+return answer(got, wait, left - got, whole(slot))
 """.replace("SUB", str(SUB_WINDOWS))
 )
 
@@ -142,7 +146,7 @@ local got, wait = part(amount - used), 0
 if got < need then wait = ends - now end
 used = used + got
 redis.call('SET', key, whole(window) .. ' ' .. whole(used), 'PX', whole(math.ceil((ends - now) / 1000) + 1))
-return {got, wait, amount - used, whole(window)}
+return answer(got, wait, amount - used, whole(window))
 """
 )
 
@@ -160,7 +164,7 @@ else
     redis.call('SET', key, whole(used), 'KEEPTTL')
     if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, whole(math.ceil(period / 1000) + 1)) end
 end
-return {got, wait, amount - used, ''}
+return answer(got, wait, amount - used, '')
 """
 )
 
@@ -247,21 +251,19 @@ class Taken(NamedTuple):
     mark: str
 
 
-def arguments(take: Take, nodes: int) -> tuple[int | str, ...]:
-    """What the script of the rule's algorithm is called with."""
+def arguments(take: Take, nodes: int) -> tuple[str, str]:
+    """What the script of the rule's algorithm is called with: all numbers in one word, since the client writes each apart."""
     rule = take.rule
     period = rule.calendar if rule.algorithm == CALENDAR else max(rule.period_ns // 1000, 1)
-    return (
-        rule.amount,
-        period,
-        rule.burst or rule.amount,
-        take.need,
-        take.want,
-        take.owed,
-        take.back,
-        take.mark,
-        max(nodes, 1),
-    )
+    full = rule.burst or rule.amount
+    numbers = f"{rule.amount} {period} {full} {take.need} {take.want} {take.owed} {take.back} {max(nodes, 1)}"
+    return numbers, take.mark
+
+
+def read(answer: bytes) -> Taken:
+    """What a script has answered."""
+    got, wait, left, mark = answer.split(b" ")
+    return Taken(int(got), int(wait) * 1000, int(left), mark.decode())
 
 
 async def run(redis: Redis, prefix: str, takes: Sequence[Take], nodes: int) -> list[Taken]:
@@ -279,14 +281,13 @@ async def run(redis: Redis, prefix: str, takes: Sequence[Take], nodes: int) -> l
     for one in found:
         if isinstance(one, BaseException):
             raise one
-        got, wait, left, mark = one
-        taken.append(Taken(got, wait * 1000, left, mark.decode()))
+        taken.append(read(one))
     return taken
 
 
 async def _send(
     redis: Redis, prefix: str, takes: Sequence[Take], nodes: int, *, load: bool
-) -> list[tuple[int, int, int, bytes] | BaseException]:
+) -> list[bytes | BaseException]:
     scripts = {take.rule.algorithm: TAKES[take.rule.algorithm] for take in takes} if load else {}
     async with redis.pipeline(transaction=False) as pipeline:
         for script in scripts.values():
@@ -294,7 +295,7 @@ async def _send(
         for take in takes:
             sha = TAKES[take.rule.algorithm].sha
             pipeline.evalsha(sha, 1, f"{prefix}:limit:{take.tag:016x}", *arguments(take, nodes))
-        answers: list[tuple[int, int, int, bytes] | BaseException] = await pipeline.execute(raise_on_error=False)
+        answers: list[bytes | BaseException] = await pipeline.execute(raise_on_error=False)
     return answers[len(scripts) :]
 
 

@@ -12,7 +12,7 @@ from redis import Redis as Blocking
 from redis.asyncio import Redis
 
 from agw_proxy._hot.limit import BUCKET, CALENDAR, SLIDING, TOTAL
-from agw_proxy.store.scripts import TAKES, Take, arguments, beat, leave, run
+from agw_proxy.store.scripts import TAKES, Take, arguments, beat, leave, read, run
 from tests.store.model_scripts import Terms, model
 from tests.support.redis_server import RedisServer
 
@@ -33,23 +33,21 @@ TERMS = [
 
 
 class AtTime:
-    """The scripts with a clock that is their tenth argument."""
+    """The scripts with a clock that is their third argument."""
 
     def __init__(self, server: RedisServer) -> None:
         self.redis = Blocking(port=server.port)
         self.shas = {}
         for algorithm, script in TAKES.items():
-            source = script.source.replace("redis.call('TIME')", "{0, ARGV[10]}")
+            source = script.source.replace("redis.call('TIME')", "{0, ARGV[3]}")
             assert source != script.source
             self.shas[algorithm] = str(self.redis.script_load(source))
 
     def take(self, key: str, take: Take, now: int, nodes: int) -> tuple[int, int, int, str]:
-        found: Any = self.redis.evalsha(
-            self.shas[take.rule.algorithm], 1, key, *map(str, arguments(take, nodes)), str(now)
-        )
+        found: Any = self.redis.evalsha(self.shas[take.rule.algorithm], 1, key, *arguments(take, nodes), str(now))
         self.redis.persist(key)  # its lifetime is on the server's clock
-        got, wait, left, mark = found
-        return got, wait, left, mark.decode()
+        taken = read(found)
+        return taken.got, taken.wait_ns // 1000, taken.left, taken.mark
 
 
 @pytest.fixture
@@ -128,7 +126,7 @@ def test_no_key_outlives_what_it_says(at_time: AtTime, server: RedisServer) -> N
     for terms in TERMS:
         at_time.redis.flushdb()
         sha = at_time.shas[terms.algorithm]
-        at_time.redis.evalsha(sha, 1, "k", *map(str, arguments(Take(terms, 1, 1, 1), 1)), str(START))
+        at_time.redis.evalsha(sha, 1, "k", *arguments(Take(terms, 1, 1, 1), 1), str(START))
         left: Any = at_time.redis.pttl("k")
         assert left != -1, terms  # it would stay for ever
         assert left <= 32 * 86_400_000, terms
