@@ -356,7 +356,7 @@ class AgentTimeout(AgentError):
 
 
 class AgentSpent(AgentError):
-    """The run came to the agent's bound of turns or tokens before it had said anything."""
+    """The run came to a bound of turns or tokens before it had said anything that its guardrails had seen."""
 
     code, status, alias = "upstream_agent_spent", 500, "agent_bound_reached"
 

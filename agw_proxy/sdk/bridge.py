@@ -30,6 +30,8 @@ from agw_proxy.dialects.base import (
 )
 from agw_proxy.dialects.openai_responses_streams import Reader
 from agw_proxy.sdk.entry import Shows
+from agw_proxy.sdk.results import dumped
+from agw_proxy.sdk.whole import events_of
 
 BREAK = "\n\n"
 """Between the words of two turns, and of two messages of one."""
@@ -88,6 +90,16 @@ class Bridge:
                 self._take(event, out)
         return out
 
+    def whole(self, output: Sequence[Any], end: Tree) -> list[Event]:
+        """A model call's answer in one piece. ``end``: see ``whole.end_of``."""
+        out, reader = self._begin(), Reader()
+        for tree in events_of(output, end):
+            if tree["type"] == "response.output_item.added" and tree["item"].get("type") == "message":
+                self._breaks = self.said
+            for event in reader.take(tree):
+                self._take(event, out)
+        return out
+
     def _begin(self) -> list[Event]:
         """A model call begins. What the one before has left open (it is being tried again) is closed."""
         out: list[Event] = []
@@ -114,13 +126,13 @@ class Bridge:
             }
         if kind in ITEMS:
             self._done += kind == "response.output_item.done"
-            return {"type": kind, "output_index": data.output_index, "item": _dumped(data.item)}
+            return {"type": kind, "output_index": data.output_index, "item": dumped(data.item)}
         if kind in ENDS:
             return {"type": kind, "response": self._response(data.response)}
         if kind == "error":
-            return {"type": "error", "error": _dumped(data)}
+            return {"type": "error", "error": dumped(data)}
         if kind == "response.output_text.annotation.added":
-            annotation: Tree = _dumped(data)
+            annotation: Tree = dumped(data)
             return annotation
         return None
 
@@ -129,10 +141,10 @@ class Bridge:
         output = response.output or []
         return {
             "status": response.status,
-            "incomplete_details": _dumped(response.incomplete_details),
-            "error": _dumped(response.error),
-            "output": [] if self._done >= len(output) else [_dumped(item) for item in output],
-            "usage": _dumped(response.usage),
+            "incomplete_details": dumped(response.incomplete_details),
+            "error": dumped(response.error),
+            "output": [] if self._done >= len(output) else [dumped(item) for item in output],
+            "usage": dumped(response.usage),
         }
 
     def _take(self, event: Event, out: list[Event]) -> None:
@@ -275,11 +287,6 @@ def _fill(block: Block, text: str) -> None:
 
 def _sum(one: int, other: int) -> int:
     return -1 if one < 0 and other < 0 else max(one, 0) + max(other, 0)
-
-
-def _dumped(found: Any) -> Any:
-    """A pydantic model as JSON's types; made by hand, some are not quite of their types."""
-    return found.model_dump(mode="json", exclude_none=True, warnings=False) if hasattr(found, "model_dump") else found
 
 
 def _short(text: str) -> str:

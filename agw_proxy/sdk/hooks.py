@@ -34,12 +34,12 @@ class Watch(RunHooks[Any]):
         """See the SDK."""
         self.tools += 1
         if len(self._begun) < MAX_UNDERWAY:
-            self._begun[_key(context, tool)] = time.monotonic_ns()
+            self._begun[call_of(context, tool)] = time.monotonic_ns()
 
     async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:  # noqa: ARG002  likewise
         """See the SDK."""
-        begun = self._begun.pop(_key(context, tool), None)
-        error = self._failed.pop(_key(context, tool), None)
+        begun = self._begun.pop(call_of(context, tool), None)
+        error = self._failed.pop(call_of(context, tool), None)
         spent = None if begun is None else round((time.monotonic_ns() - begun) / 1e6, 3)
         told: dict[str, object] = {"tool": tool.name, "by": agent.name, "duration_ms": spent}
         if error is not None:
@@ -83,5 +83,6 @@ def at(error: BaseException) -> str:
     return place
 
 
-def _key(context: RunContextWrapper[Any], tool: Tool) -> str:
+def call_of(context: RunContextWrapper[Any], tool: Tool) -> str:
+    """The id of the call that a tool's hook is about."""
     return str(getattr(context, "tool_call_id", tool.name))

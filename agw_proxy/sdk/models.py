@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx2
-from agents import Model, ModelProvider, ModelResponse, ModelSettings, OpenAIResponsesModel
+from agents import Model, ModelProvider, ModelResponse, ModelSettings
 from agents.items import TResponseStreamEvent
 from agents.models import get_default_model, get_default_model_settings
 from openai import AsyncOpenAI
@@ -28,6 +28,7 @@ from pydantic import BaseModel
 
 from agw_proxy.sdk.entry import ModelCalls
 from agw_proxy.sdk.transport import BASE_URL, Transport
+from agw_proxy.sdk.whole import Noted, NotingClient
 
 AT_SETTINGS = 2  # among the arguments of ``Model.get_response`` and ``stream_response``
 NO_KEY = "none"  # the SDK wants one, and the way it goes nobody reads it
@@ -46,7 +47,7 @@ def client(calls: ModelCalls) -> AsyncOpenAI:
     Nothing of the environment has a say in it.
     """
     http = httpx2.AsyncClient(transport=Transport(calls), timeout=None, trust_env=False)
-    return AsyncOpenAI(
+    return NotingClient(
         api_key=NO_KEY, base_url=BASE_URL, organization="", project="", max_retries=0, timeout=None, http_client=http
     )
 
@@ -75,10 +76,10 @@ class _Models(ModelProvider):
     def get_model(self, model_name: str | None) -> Model:
         """See ``ModelProvider``."""
         if model_name is not None:
-            return OpenAIResponsesModel(model_name, self._client)
+            return Noted(model_name, self._client)
         default = self._default()
         if default is None:
-            return OpenAIResponsesModel(get_default_model(), self._client, model_is_explicit=False)
+            return Noted(get_default_model(), self._client, model_is_explicit=False)
         return _Default(default, self._client)
 
     async def aclose(self) -> None:
@@ -86,7 +87,7 @@ class _Models(ModelProvider):
         await self._client.close()
 
 
-class _Default(OpenAIResponsesModel):
+class _Default(Noted):
     """The configured model in place of the SDK's own default.
 
     The SDK gives an agent without a model the settings (reasoning, verbosity) that its own default wants. They are kept

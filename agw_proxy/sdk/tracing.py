@@ -36,6 +36,8 @@ ERRORS = (
     ("Multiple handoffs requested", "several_handoffs"),
 )
 """How the SDK's words begin -> ``error.type``."""
+ENDING = frozenset({"guardrail_tripped"})
+"""Of them, what ends a run: where it is not streamed, the SDK marks the turn with it, and not the agent."""
 OTHER = "_OTHER"
 """``error.type`` of what has no name of a small set."""
 Members = dict[str, Any]
@@ -106,12 +108,18 @@ class Traces(TracingProcessor):
 
     def on_span_end(self, span: SdkSpan[Any]) -> None:
         """See the SDK. It may be another context than where it has begun."""
-        made, before = self._open.get(span.trace_id, {}).pop(span.span_id, (None, None))
-        if made is None or before is None:
+        spans = self._open.get(span.trace_id, {})
+        made, before = spans.pop(span.span_id, (None, None))
+        if made is None:
+            return
+        data = span.span_data
+        if before is None:
+            agent, _ = spans.get(span.parent_id or "", (None, None))
+            if data.type == "turn" and agent is not None and (error := _error(span.error)) in ENDING:
+                agent.error = error
             return
         if CURRENT.get() is made:
             enter(before)
-        data = span.span_data
         try:
             made.name, _ = _named(data)
             made.attributes |= {name: value for name, value in _told(data).items() if value is not None}

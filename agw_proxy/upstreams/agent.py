@@ -18,7 +18,8 @@ from agw_proxy.sdk.bridge import gathered
 from agw_proxy.sdk.entry import CURRENT, Bounds, Entry, Run
 from agw_proxy.sdk.equipped import own_names
 from agw_proxy.sdk.requests import Asked, read
-from agw_proxy.sdk.runner import Runner, Running
+from agw_proxy.sdk.runner import Runner
+from agw_proxy.sdk.running import Running
 from agw_proxy.sdk.turns import Books, Talk, has_past, place_of, thread_of
 from agw_proxy.types import Call, Caller, RawHeaders
 from agw_proxy.upstreams.agent_waits import Waits

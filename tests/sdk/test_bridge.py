@@ -28,7 +28,8 @@ from agw_proxy.dialects.base import (
 )
 from agw_proxy.dialects.played import played
 from agw_proxy.sdk.bridge import Bridge, added, gathered
-from tests.sdk.agents_served import Served, words_of
+from tests.sdk.agents_served import Served, asking, trees, words_of
+from tests.support.providers import Scene, chat, chat_frames
 
 
 @function_tool
@@ -44,7 +45,9 @@ def client(answers: Callable[[httpx2.Request], httpx2.Response]) -> AsyncOpenAI:
 
 
 def speaks(request: httpx2.Request) -> httpx2.Response:
-    """A model says "Say this", in whichever form it is asked; in Chat it tells its usage to whom asks for that only."""
+    """A model says "Say this", in whichever form it is asked; a stream in Chat tells its usage to whom asks for that only."""
+    if not orjson.loads(request.content).get("stream"):
+        return httpx2.Response(200, json=chat(Scene(text=("Say this",), prompt=3, cached=0, output=2)))
     answer = Answer("a", "gpt", [Text("Say this")], "stop", Tokens(3, 2))
     form: Form = "responses" if request.url.path.endswith("/responses") else "chat"
     told = orjson.loads(request.content).get("stream_options", {}).get("include_usage", False)
@@ -53,48 +56,41 @@ def speaks(request: httpx2.Request) -> httpx2.Response:
     return httpx2.Response(200, content=data, headers={"content-type": "text/event-stream"})
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", [OpenAIChatCompletionsModel, OpenAIResponsesModel])
-async def test_the_sdks_own_model_classes_speak_through_it(kind: Callable[..., Model]) -> None:
+async def test_the_sdks_own_model_classes_speak_through_it(kind: Callable[..., Model], stream: bool) -> None:
     served = Served(Agent(name="helper", model=kind("gpt", client(speaks))))
-    answer = await served.answer("Say this")
+    if stream:
+        answer = trees(await served.ask({"input": "Say this", "stream": True}))[-1]["response"]
+    else:
+        answer = await served.answer("Say this")
     assert [part["text"] for item in answer["output"] for part in item["content"]] == ["Say this"]
     assert answer["usage"]["total_tokens"] == 5
     assert answer["status"] == "completed"
 
 
-async def test_the_chat_model_class_calls_tools_unseen() -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_chat_model_class_calls_tools_unseen(stream: bool) -> None:
     asked: list[Any] = []
+    looks = Scene(text=("I look.",), calls=(("weather", {"city": "Oslo"}),), stop="tool")
 
     def answers(request: httpx2.Request) -> httpx2.Response:
         asked.append(orjson.loads(request.content))
-        call = {
-            "index": 0,
-            "id": "call_1",
-            "type": "function",
-            "function": {"name": "weather", "arguments": '{"city":"Oslo"}'},
-        }
-        deltas: list[Any] = [{"role": "assistant", "content": "I look."}, {"tool_calls": [call]}]
-        if len(asked) > 1:
-            deltas = [{"role": "assistant", "content": "It "}, {"content": "rains."}]
-        chunks: list[Any] = [
-            {
-                "id": "c",
-                "object": "chat.completion.chunk",
-                "created": 1,
-                "model": "gpt",
-                "choices": [{"index": 0, "delta": delta, "finish_reason": None}],
-            }
-            for delta in deltas
-        ]
-        chunks[-1]["choices"][0]["finish_reason"] = "stop" if len(asked) > 1 else "tool_calls"
-        data = b"".join(b"data: %b\n\n" % orjson.dumps(chunk) for chunk in chunks) + b"data: [DONE]\n\n"
-        return httpx2.Response(200, content=data, headers={"content-type": "text/event-stream"})
+        scene = Scene(text=("It ", "rains.")) if len(asked) > 1 else looks
+        if not asked[-1].get("stream"):
+            return httpx2.Response(200, json=chat(scene))
+        return httpx2.Response(200, content=chat_frames(scene), headers={"content-type": "text/event-stream"})
 
     served = Served(Agent(name="helper", tools=[weather], model=OpenAIChatCompletionsModel("gpt", client(answers))))
-    answer = await served.answer("Weather?", "chat")
-    message = answer["choices"][0]["message"]
-    assert message["content"] == "I look.\n\nIt rains."
-    assert not message.get("tool_calls")
+    if stream:
+        chunks = trees(await served.ask({**asking("Weather?", "chat"), "stream": True}, "chat"))
+        deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+        assert "".join(delta.get("content") or "" for delta in deltas) == "I look.\n\nIt rains."
+        assert not any(delta.get("tool_calls") for delta in deltas)
+    else:
+        message = (await served.answer("Weather?", "chat"))["choices"][0]["message"]
+        assert message["content"] == "I look.\n\nIt rains."
+        assert not message.get("tool_calls")
     assert [turn["role"] for turn in asked[1]["messages"]] == ["user", "assistant", "tool"]
 
 

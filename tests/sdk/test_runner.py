@@ -212,10 +212,11 @@ async def test_an_answer_that_is_cut_ends_so() -> None:
     cut = Response.model_validate(told)
     event = ResponseIncompleteEvent(type="response.incomplete", response=cut, sequence_number=1)
     served = Served(Agent(name="helper", model=ScriptedModel([ModelStep.stream([event])])))
-    answer = await served.answer(form="chat")
-    assert answer["choices"][0]["message"]["content"] == "Half of"
-    assert answer["choices"][0]["finish_reason"] == "length"
-    assert answer["usage"]["total_tokens"] == 5
+    asked = {**asking("Hello", "chat"), "stream": True, "stream_options": {"include_usage": True}}
+    chunks = trees(await served.ask(asked, "chat"))
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"]) == "Half of"
+    assert [c["choices"][0]["finish_reason"] for c in chunks if c["choices"]][-1] == "length"
+    assert chunks[-1]["usage"]["total_tokens"] == 5
 
 
 async def test_runs_beyond_the_places_wait_and_beyond_the_queue_are_refused() -> None:
