@@ -28,6 +28,8 @@ examples:
 
 PLUGINS_OFF = "PYDANTIC_DISABLE_PLUGINS"  # pydantic's own name for it
 GC_THRESHOLD = 20_000  # new containers between two looks for cycles: requests make few, and none that lives long
+SWITCH_SECONDS = 0.0001
+"""So long a thread that computes (a tool, the log) keeps the interpreter from the loop, which needs it anew for each event."""
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -127,6 +129,7 @@ def _serve(
     gc.freeze()  # without collecting: of what a start makes hardly a hundredth is garbage, and finding it takes a while
     gc.enable()
     gc.set_threshold(GC_THRESHOLD, 50, 50)
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         uvloop.run(gateway.serve(_ready))
     except OSError as error:

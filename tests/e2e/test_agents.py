@@ -198,6 +198,16 @@ def test_files_that_change_are_taken_up_where_that_is_asked_for(gateway: Gateway
         gateway.write(with_agents(auto_reload=False))
 
 
+def test_a_tool_that_computes_on_a_thread_gives_the_loop_way_at_once(gateway: Gateway) -> None:
+    lines = "import sys\nfrom agents import Agent\nfrom agw_proxy.sdk import FunctionModel\n"
+    lines += "agent = Agent(name='Told', model=FunctionModel(lambda turn: str(sys.getswitchinterval())))\n"
+    write(folder(gateway), {**START, "told/agent.py": lines})
+    refreshed(gateway)
+    assert float(chat(gateway, "default/told")) == pytest.approx(1e-4), (
+        "Python's own is 5 ms, for each event of a relay"
+    )
+
+
 def test_without_an_agent_nothing_of_the_sdk_is_imported(tmp_path: Path) -> None:
     """Also where there is a folder for them."""
     code = (
