@@ -88,11 +88,10 @@ class Call(msgspec.Struct):
     """One request as it goes upstream, before the target is known.
 
     ``path`` is relative to the upstream's base URL and starts with a slash; ``query`` has no question mark.
-    ``headers`` are already filtered for forwarding and carry no credential; ``own_credentials`` are the caller's provider
-    credentials for an upstream with ``auth: passthrough`` (None: the gateway key did not travel in x-agw-key).
-    ``asks_usage``: streams of this endpoint report usage when asked.
-    ``body`` is whole (bytes) or streamed once (an async iterator); ``seen`` is the look into a JSON body. ``upgrade``:
-    the subprotocols that are offered where a WebSocket is asked for.
+    ``headers`` are filtered for forwarding and carry no credential; ``own_credentials`` are the caller's provider credentials
+    for an upstream with ``auth: passthrough`` (None: the gateway key did not travel in x-agw-key). ``asks_usage``: streams of
+    this endpoint report usage when asked. ``body`` is whole (bytes) or streamed once (an async iterator); ``seen`` is the look
+    into a JSON body. ``upgrade``: the subprotocols offered where a WebSocket is asked for. ``pause``: to be awaited between pieces.
     """
 
     method: str
@@ -129,6 +128,7 @@ class Call(msgspec.Struct):
     """Hears how many nanoseconds a try has waited for a place at its upstream."""
     on_sent: Callable[[], None] | None = None
     """Called when the upstream has the whole request, once or more: the clocks of its answer start."""
+    pause: Callable[[], Coroutine[None, None, None]] | None = None
     timeouts: Timeouts | None = None
     """The deadlines of this try; None for the upstream's own."""
     holds: bool = False

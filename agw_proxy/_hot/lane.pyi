@@ -148,6 +148,7 @@ class Lane:
     max_requests: int
     others: int
     active: int
+    begun: int
     reading: int
     held: int
     def __init__(

@@ -116,6 +116,7 @@ class Connection(RequestHandler):
         request_handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
     ) -> tuple[web.StreamResponse, bool]:
         """See ``RequestHandler``; between its message and this call nobody can be told that its body is wrong."""
+        await self.full.handler.pace.piece()
         if self._misframed:
             _spoil(request)
         return await super()._handle_request(request, start_time, request_handler)

@@ -15,7 +15,7 @@ from agw_proxy._hot.circuit import BAD
 from agw_proxy._hot.lane import Lane
 from agw_proxy._hot.peek import Peek
 from agw_proxy._hot.subjects import user
-from agw_proxy.api.endpoint import Endpoint, Matcher, Relay
+from agw_proxy.api.endpoint import Matcher, Relay
 from agw_proxy.api.passthrough import COUNTING_PATHS
 from agw_proxy.edge import respond
 from agw_proxy.edge.accounts import Accounts
@@ -34,6 +34,7 @@ from agw_proxy.edge.headers import label, towards_upstream
 from agw_proxy.edge.heartbeat import Heartbeat, go_on
 from agw_proxy.edge.overload import Overload
 from agw_proxy.edge.own_timeouts import HEADER, deadlines
+from agw_proxy.edge.pace import Pace
 from agw_proxy.edge.raw import addressed, without_keys
 from agw_proxy.edge.reading import check_head, fields_of, look_into, target_of
 from agw_proxy.edge.relay import Pump
@@ -54,7 +55,7 @@ from agw_proxy.errors import (
     UpstreamError,
     UpstreamReset,
 )
-from agw_proxy.types import Asked, Attempt, Call, Control
+from agw_proxy.types import Asked, Attempt, Call, Control, LocalHandler
 from agw_proxy.upstreams.attempts import open_first
 from agw_proxy.upstreams.failures import verdict
 from agw_proxy.upstreams.ways import PLAIN
@@ -85,8 +86,10 @@ class Handler:
         self._control = control
         self.bounds = bounds
         self._bodies = Bodies(bounds, lane)
+        self.pace = Pace(lane)
         self._accounts = accounts
         self._overload = overload
+        overload.watch(self.pace.late_ns)
         self._reuse = reuse
         self._affinity = affinity
         self._storing = storing
@@ -170,7 +173,7 @@ class Handler:
             headers, query = keyed(headers, query)
         authenticate(exchange, headers, endpoint.access, state, knows_keys=endpoint.knows_keys)
         if endpoint.handler is not None:
-            response = await self._answer(exchange, request, endpoint, values, query)
+            response = await self._answer(exchange, request, endpoint.handler, values, query)
         elif endpoint.run is not None:
             asked = fields_of(query)
             response = await self.runs.serve(self, exchange, request, endpoint.run, values, asked, state, self._bodies)
@@ -203,15 +206,13 @@ class Handler:
         return response
 
     async def _answer(
-        self, exchange: Exchange, request: web.BaseRequest, endpoint: Endpoint, values: Mapping[str, str], query: str
+        self, exchange: Exchange, request: web.BaseRequest, handler: LocalHandler, values: Mapping[str, str], query: str
     ) -> web.StreamResponse:
         """A local endpoint."""
-        if endpoint.handler is None:
-            raise UnknownPath("Nothing is served here.")
         body = b"" if request.method in {"GET", "HEAD"} else await self._bodies.read(request, exchange)
         try:
             asked = Asked(exchange.principal, values, fields_of(query), body, exchange.dialect)
-            made = await endpoint.handler(self._control, asked)
+            made = await handler(self._control, asked)
         finally:
             self._bodies.free(len(body))
         exchange.status = made.status
@@ -316,6 +317,7 @@ class Handler:
                 on_wait=exchange.queued,
                 on_ask=asking.enter,
                 on_sent=exchange.sent,
+                pause=self.pace.piece,
             )
             if body is None and request.body_exists:
                 self._bodies.check_length(request)
@@ -390,8 +392,7 @@ class Handler:
     def _told(self, exchange: Exchange, body: bytes) -> web.Response:
         """What the gateway knows itself."""
         exchange.status, exchange.complete, exchange.bytes_out = 200, True, len(body)
-        headers = respond.common_headers(exchange)
-        return web.Response(body=body, headers=headers, content_type="application/json")
+        return web.Response(body=body, headers=respond.common_headers(exchange), content_type="application/json")
 
     def _asking(
         self,

@@ -53,6 +53,7 @@ class Overload:
         self.shedding: str | None = None
         self._running = 0  # requests that the full lane relays
         self._lanes: list[Busy] = []
+        self._waits: list[Callable[[], int]] = []
         self.late_ns = 0.0
         self.memory_bytes = -1
         self._metrics = metrics
@@ -87,6 +88,10 @@ class Overload:
         """Count what this lane runs, and have it refuse what is too much."""
         self._lanes.append(lane)
         self._tell_lanes()
+
+    def watch(self, waits: Callable[[], int]) -> None:
+        """Work that waits for a turn of the loop is late, too. ``waits``: for how many nanoseconds it has."""
+        self._waits.append(waits)
 
     def entered(self) -> None:
         """The full lane relays one more."""
@@ -157,6 +162,7 @@ class Overload:
     def look(self, now_ns: int, late_ns: int) -> None:
         """Judge anew. ``late_ns``: by how much this call comes too late."""
         self._metrics.loop_late(late_ns)
+        late_ns = max([late_ns, *(waits() for waits in self._waits)])
         self.late_ns += SMOOTH * (late_ns - self.late_ns)
         if now_ns >= self._next_look_ns:
             self._next_look_ns = now_ns + int(LOOK_SECONDS * 1e9)

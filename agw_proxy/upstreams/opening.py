@@ -109,6 +109,8 @@ async def open_target(target: Target, service: Service, call: Call) -> Opened:
         times = call.deadlines(times)
         call = msgspec.structs.replace(call, timeouts=times)
     patience = times.first_token if call.stream else None
+    if call.pause is not None:
+        await call.pause()
     begun = time.monotonic_ns()
     loop, told = asyncio.get_running_loop(), call.on_sent
     try:
@@ -136,6 +138,12 @@ async def open_target(target: Target, service: Service, call: Call) -> Opened:
         raise late from None
     if service.places is not None:
         service.places.answered(opened.reply.began_ns)
+    if call.pause is not None:
+        try:
+            await call.pause()
+        except BaseException:
+            opened.reply.close()
+            raise
     return opened
 
 

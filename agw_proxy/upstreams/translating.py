@@ -73,18 +73,20 @@ async def ask(target: Target, service: Service, call: Call, spoken: Spoken) -> "
         body=written.body,
     )
     reply = await service.upstream.open(target, wire)
-    shown = Shown(
-        id=_plain(call.request_id) if stored is None else stored.id,
-        model=request.model,
-        now=int(time.time()),
-        include_usage=True,
-        request=_outlines(request),
-        told={} if stored is None else dict(stored.told),
-        clock=time.time,
-    )
-    dropped = told(tuple(dict.fromkeys((*written.dropped, *lost_by(reply)))))
-    made = Translated(reply, service.upstream.name, spoken, call.form, shown, dropped, stream=request.stream)
     try:
+        if call.pause is not None:
+            await call.pause()
+        shown = Shown(
+            id=_plain(call.request_id) if stored is None else stored.id,
+            model=request.model,
+            now=int(time.time()),
+            include_usage=True,
+            request=_outlines(request),
+            told={} if stored is None else dict(stored.told),
+            clock=time.time,
+        )
+        dropped = told(tuple(dict.fromkeys((*written.dropped, *lost_by(reply)))))
+        made = Translated(reply, service.upstream.name, spoken, call.form, shown, dropped, stream=request.stream)
         await made.begin()
     except BaseException:
         reply.close()

@@ -99,6 +99,17 @@ def test_a_late_loop_refuses_until_it_is_clearly_less_late() -> None:
     ]
 
 
+def test_work_that_waits_for_a_turn_of_the_loop_is_late_too() -> None:
+    bench = Bench(server={"max_loop_lag": "100ms"})
+    waited = 0
+    bench.overload.watch(lambda: waited)
+    assert bench.look() is None
+    waited = SECOND
+    assert [bench.look() for _ in range(3)][-1] == "lag"
+    waited = 0
+    assert [bench.look() for _ in range(12)][-1] is None
+
+
 def test_too_much_memory_refuses_until_it_is_clearly_less() -> None:
     bench = Bench(memory_limit_mb=100)
     assert bench.look() is None

@@ -202,6 +202,7 @@ cdef class Lane:
     cdef public int others              # requests that the full lane relays
     cdef public bint shedding           # overloaded: the full lane says so to whoever asks
     cdef readonly int active            # exchanges of this lane in flight
+    cdef readonly uint64_t begun        # so far, and answers from the cache
     cdef readonly int reading           # requests whose body is on its way
     cdef public Py_ssize_t held         # bytes of request bodies, of both lanes
     cdef Py_ssize_t max_held

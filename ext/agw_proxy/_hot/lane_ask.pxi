@@ -23,6 +23,7 @@ cdef int launch(Downstream d, RequestHead *head) except -1:
     if d.address is None:
         d.address = lane.shell.address(d.transport) or ""
     lane.active += 1
+    lane.begun += 1
     lane.meter.add_(lane.h_active, 1)
     expect_token(d)
     peer = take_idle(d.way.origin)

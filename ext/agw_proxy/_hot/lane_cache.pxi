@@ -186,6 +186,7 @@ cdef int account_kept(Downstream d, int64_t own, Py_ssize_t size) except -1:
     meter.add_(way.h_hits, 1)
     meter.observe_(way.h_hit_seconds, rounded(duration))
     meter.observe_(lane.h_overhead, own // 1000)
+    lane.begun += 1
     meter.add_(lane.h_taken, 1)
     meter.add_(lane.h_cache_hits, 1)
     count_hit(d)
