@@ -11,10 +11,10 @@ from bench.proxies.gateways import AGW
 from bench.proxies.measure import Cores
 from bench.proxies.peer import Launch, Peer, Setting
 from bench.proxies.results import Results
-from bench.proxies.scenarios import SCENARIOS
+from bench.proxies.scenarios import SCENARIOS, Scenario
 
 ROUNDS = 5
-SCENARIO = "json64"
+JSON = next(scenario for scenario in SCENARIOS if scenario.name == "json64")
 TRIES = 3
 
 
@@ -38,26 +38,28 @@ def arguments(description: str) -> tuple[int, Cores]:
     return args.rounds, Cores(proxy_core, load_core)
 
 
-def measure(peers: Sequence[Peer], rounds: int, cores: Cores) -> Results:
+def measure(peers: Sequence[Peer], rounds: int, cores: Cores, scenario: Scenario = JSON) -> Results:
     """All in turns, by the one scenario."""
-    scenarios = [scenario for scenario in SCENARIOS if scenario.name == SCENARIO]
-    return compare.measure(peers, scenarios, rounds, cores, tries=TRIES)
+    return compare.measure(peers, [scenario], rounds, cores, tries=TRIES)
 
 
-def table(results: Results, peers: Sequence[Peer], figures: Mapping[str, str], against: str) -> str:
-    """Medians of the rounds, and within each the ratio of the requests a second to those of the first of the peers.
+def table(
+    results: Results, peers: Sequence[Peer], figures: Mapping[str, str], against: str, scenario: Scenario = JSON
+) -> str:
+    """Medians of the rounds, and within each the ratio of the answers a second to those of the first of the peers.
 
     ``figures``: their columns' heads. ``against``: that of the ratio's.
     """
-    base = results.rounds(SCENARIO, peers[0].name)
+    rate = "streams_per_s" if scenario.events else "requests_per_s"
+    base = results.rounds(scenario.name, peers[0].name)
     lines = ["| | " + " | ".join([*figures.values(), against]) + " |", "|---|" + "---:|" * (len(figures) + 1)]
     for peer in peers:
-        rounds = results.rounds(SCENARIO, peer.name)
+        rounds = results.rounds(scenario.name, peer.name)
         cells = []
         for figure in figures:
-            spread = results.spread(SCENARIO, peer.name, figure)
+            spread = results.spread(scenario.name, peer.name, figure)
             cells.append("-" if spread is None else f"{spread.median:,.1f}")
-        ratios = [rounds[number]["requests_per_s"] / base[number]["requests_per_s"] for number in rounds]
+        ratios = [rounds[number][rate] / base[number][rate] for number in rounds]
         cells.append(f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})")
         lines.append(f"| {peer.title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
