@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
@@ -22,9 +22,10 @@ from agw_proxy.errors import (
 class Bodies:
     """All request bodies in memory, under one bound (invariant 6)."""
 
-    def __init__(self, bounds: Bounds, lane: Lane) -> None:
-        """``lane``: the fast one, which counts its bodies under the same bound."""
+    def __init__(self, bounds: Bounds, lane: Lane, pause: Callable[[], Awaitable[None]]) -> None:
+        """``lane``: the fast one, which counts its bodies under the same bound. ``pause``: see ``types.Call``."""
         self.bounds = bounds
+        self._pause = pause
         self._lane = lane
 
     @property
@@ -56,6 +57,7 @@ class Bodies:
                     if self.held > self.bounds.max_bodies_bytes:
                         raise _crowded()
                     parts.append(chunk)
+            await self._pause()
         except BaseException as error:
             self.held -= size
             if isinstance(error, TimeoutError):

@@ -85,8 +85,8 @@ class Handler:
         self._state = state
         self._control = control
         self.bounds = bounds
-        self._bodies = Bodies(bounds, lane)
         self.pace = Pace(lane)
+        self._bodies = Bodies(bounds, lane, self.pace.piece)
         self._accounts = accounts
         self._overload = overload
         overload.watch(self.pace.late_ns)
@@ -95,7 +95,6 @@ class Handler:
         self._storing = storing
         self.runs = runs
         self._replicas = replicas
-        self._metrics = accounts.metrics
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """One exchange, from its parsed head to its Receipt."""
@@ -341,7 +340,7 @@ class Handler:
                     trail=exchange.trail,
                     way=way,
                     panic=routed.panic,
-                    on_hedge=self._metrics.hedged,
+                    on_hedge=self._accounts.metrics.hedged,
                     may_hedge=asking.may_hedge,
                     caller_fault=lambda: exchange.body_error,
                     failed=carried.error if carried is not None else None,
@@ -374,20 +373,21 @@ class Handler:
             write_seconds=state.settings.server.write_seconds,
             finisher=asking.finisher() if opened.stream is not None else None,
             heartbeat=beat,
+            pause=self.pace.piece,
         )
         exchange.streaming = opened.stream is not None
-        self._metrics.streams(1 if exchange.streaming else 0)
+        self._accounts.metrics.streams(1 if exchange.streaming else 0)
         try:
             return await pump.run()
         finally:
             opened.end(exchange.error)
             if isinstance(exchange.error, UpstreamError) and verdict(exchange.error) == BAD:
                 service.health.broke(exchange.error)
-            self._metrics.streams(-1 if exchange.streaming else 0)
+            self._accounts.metrics.streams(-1 if exchange.streaming else 0)
 
     def _session(self, exchange: Exchange, request: web.BaseRequest, state: State) -> Session:
-        most = self._bodies.bounds.max_body_bytes
-        return Session(exchange, request, state, self._metrics, replicas=self._replicas, max_message_bytes=most)
+        most, metrics = self._bodies.bounds.max_body_bytes, self._accounts.metrics
+        return Session(exchange, request, state, metrics, replicas=self._replicas, max_message_bytes=most)
 
     def _told(self, exchange: Exchange, body: bytes) -> web.Response:
         """What the gateway knows itself."""

@@ -7,7 +7,7 @@ dialect and the connection ends without the last chunk.
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
@@ -42,8 +42,9 @@ class Pump:
         write_seconds: float,
         finisher: Finisher | None = None,
         heartbeat: Heartbeat,
+        pause: Callable[[], Awaitable[None]],
     ) -> None:
-        """``heartbeat``: may have begun the answer. ``finisher``: ends the stream where it must.
+        """``heartbeat``: may have begun the answer. ``finisher``: ends the stream where it must. ``pause``: see ``types.Call``.
 
         ``known_end``: this endpoint's streams have a terminator, so an end without it is a broken stream.
         ``secrets``: taken out of errors within a stream. ``write_seconds``: how long the client may read nothing.
@@ -52,6 +53,7 @@ class Pump:
         self._write_seconds = write_seconds
         self._finisher = finisher
         self._heartbeat = heartbeat
+        self._pause = pause
         self._writing_since = 0.0
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(write_seconds, self._watch)
@@ -133,6 +135,7 @@ class Pump:
             chunk = await reply.read()
         if unframed and not document.complete:
             raise UpstreamBroken("The upstream's answer was cut: its JSON is not whole.")
+        await self._pause()
         self._account()
         await self._write_last(chunk)
         return response

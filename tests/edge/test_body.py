@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -184,7 +185,7 @@ async def test_a_client_that_goes_while_it_is_told_to_go_on_is_no_defect(
 def test_a_body_that_grows_is_held_as_what_it_has_become() -> None:
     lane = SimpleNamespace(held=10)
     bounds = Bounds(max_head_bytes=1, max_body_bytes=100, max_bodies_bytes=100, body_seconds=1.0, json_depth=8)
-    bodies = Bodies(bounds, cast("Lane", lane))
+    bodies = Bodies(bounds, cast("Lane", lane), AsyncMock())
     assert bodies.swap(10, 30) == 30
     assert bodies.swap(30, 5) == 5
     with pytest.raises(Overloaded):

@@ -103,7 +103,7 @@ def config(upstream: Upstream) -> Tree:
 
 
 @pytest.mark.parametrize(
-    ("path", "model", "pieces"), [("/v1/messages", "gpt-chat", 4), ("/v1/chat/completions", "agw/echo", 3)]
+    ("path", "model", "pieces"), [("/v1/messages", "gpt-chat", 6), ("/v1/chat/completions", "agw/echo", 5)]
 )
 async def test_a_request_of_the_full_lane_is_done_in_pieces(
     path: str,
@@ -114,7 +114,7 @@ async def test_a_request_of_the_full_lane_is_done_in_pieces(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At its begin, before it goes upstream, before what came is translated, and before that goes to the client."""
+    """At its begin, with its body, before it goes upstream, before what came is translated, with that, and before it goes out."""
     done = 0
     piece = Pace.piece
 
@@ -131,8 +131,9 @@ async def test_a_request_of_the_full_lane_is_done_in_pieces(
     assert done == pieces
 
 
-async def test_a_client_that_leaves_between_two_pieces_ends_its_upstreams_answer(
-    config: Tree, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("last_piece", range(1, 7))
+async def test_a_client_that_leaves_between_two_pieces_has_gone(
+    last_piece: int, config: Tree, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached = 0
     last = asyncio.Event()
@@ -140,7 +141,7 @@ async def test_a_client_that_leaves_between_two_pieces_ends_its_upstreams_answer
     async def stays(_: Pace) -> None:
         nonlocal reached
         reached += 1
-        if reached == 4:
+        if reached == last_piece:
             last.set()
             await asyncio.Event().wait()
 

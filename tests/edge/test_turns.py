@@ -3,6 +3,7 @@
 import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import orjson
 import pytest
@@ -28,7 +29,7 @@ NOTHING: Any = None
 
 def bodies(held: int = 0) -> Bodies:
     """All that is held, of at most 4000 bytes."""
-    return Bodies(Bounds(32768, 1000, 4000, 1.0, 64), cast("Any", SimpleNamespace(held=held)))
+    return Bodies(Bounds(32768, 1000, 4000, 1.0, 64), cast("Any", SimpleNamespace(held=held)), AsyncMock())
 
 
 def turns() -> Turns:
