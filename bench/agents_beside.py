@@ -1,13 +1,15 @@
 """Relays beside busy agents: what 50 runs at a time, in a worker of their own, cost the relays of the same gateway.
 
-    python -m bench.agents_beside [--rounds N] [--ms N] [--work N] [--cores RELAYS,REST]
+    python -m bench.agents_beside [--rounds N] [--ms N] [--work N] [--threads N] [--cores RELAYS,REST]
 
 A run calls a tool three times, which computes and waits in turns, ``--work`` times: with 50, a run takes some seconds. Each
 is asked for by a request that the relaying worker's aiohttp lane serves: the shorter the runs, the more of its time is theirs.
 
 The relaying worker has a core to itself. The worker of the agents has the other, which it shares with the load generator
 and the upstream: it runs with the lowest priority there, and so do the runs' clients, so that what is measured is the
-gateway and not a generator that waits for a core. Turns with the agents idle and with them busy alternate; each pair is compared.
+gateway and not a generator that waits for a core. With ``--threads N``, that many runs at a time of an agent whose tool is
+a plain function that computes for 0.2 s, on a thread of the one worker, which relays, too. Turns with the agents idle and
+with them busy alternate; each pair is compared.
 """
 
 import asyncio
@@ -55,6 +57,25 @@ def plays(turn):
 
 agent = Agent(name="Busy", model=FunctionModel(plays), tools=[work])
 '''
+COMPUTES = '''\
+import time
+
+from agents import Agent, function_tool
+
+from agw_proxy.sdk import FunctionModel
+
+
+@function_tool
+def work() -> int:
+    """Compute."""
+    total, until = 0, time.monotonic() + 0.2
+    while time.monotonic() < until:
+        total += sum(range(2000))
+    return total
+
+
+agent = Agent(name="Busy", model=FunctionModel(lambda turn: "Done." if len(turn.results) >= 3 else turn.use("work")), tools=[work])
+'''
 RUNS = 50
 CONNECTIONS = "16"
 WARMUP_MS = "150"
@@ -64,9 +85,10 @@ LOWEST = 19
 
 
 class Busy:
-    """Keeps RUNS runs under way while ``on`` is set, from a thread of its own."""
+    """Keeps ``runs`` runs under way while ``on`` is set, from a thread of its own."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, runs: int) -> None:
+        self._runs = runs
         self._url = f"http://127.0.0.1:{port}/v1/responses"
         self.on, self._over = threading.Event(), threading.Event()
         self.done = self.under_way = 0
@@ -75,9 +97,9 @@ class Busy:
 
     async def _go(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
-        limits = httpx2.Limits(max_connections=RUNS)
+        limits = httpx2.Limits(max_connections=self._runs)
         async with httpx2.AsyncClient(timeout=60, limits=limits) as client:
-            await asyncio.gather(*(self._client(client) for _ in range(RUNS)))
+            await asyncio.gather(*(self._client(client) for _ in range(self._runs)))
 
     async def _client(self, client: httpx2.AsyncClient) -> None:
         headers = {"Authorization": f"Bearer {KEY}"}
@@ -95,7 +117,7 @@ class Busy:
     def turn(self, on: bool) -> None:
         """Wait until all are at work, or all have ended."""
         (self.on.set if on else self.on.clear)()
-        while self.under_way < RUNS * 0.8 if on else self.under_way:
+        while self.under_way < self._runs * 0.8 if on else self.under_way:
             time.sleep(0.05)
 
     def close(self) -> None:
@@ -138,15 +160,15 @@ def turn(load: Path, request: Path, port: int, relay: int, milliseconds: int) ->
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, upstream: int, work: int) -> Iterator[tuple[int, int, int]]:
-    """The port, and the pids of the relaying worker and of the agents'."""
+def gateway(folder: Path, upstream: int, work: int, threads: int) -> Iterator[tuple[int, int, int]]:
+    """The port, and the pids of the relaying worker and of the agents'; one and the same with ``threads``."""
     agents = folder / "agents" / "Busy"
     agents.mkdir(parents=True)
-    (agents / "agent.py").write_text(AGENT.replace("ROUNDS", str(work)))
-    sections = {"agents": {"paths": [str(agents.parent)], "workers": 1, "concurrent": RUNS}}
+    (agents / "agent.py").write_text(COMPUTES if threads else AGENT.replace("ROUNDS", str(work)))
+    sections = {"agents": {"paths": [str(agents.parent)], "workers": 0 if threads else 1, "concurrent": RUNS}}
     made = rules.Gateway(folder, upstream, {"beside": {}}, sections)
     try:
-        relay, apart = workers(made.log)
+        relay, apart = (made.process.pid, made.process.pid) if threads else workers(made.log)
         yield made.port, relay, apart
     finally:
         made.process.send_signal(signal.SIGTERM)
@@ -155,7 +177,7 @@ def gateway(folder: Path, upstream: int, work: int) -> Iterator[tuple[int, int, 
 
 def main() -> int:
     """Measure in pairs and print the table."""
-    given = rules.arguments("What relays cost beside busy agents.", work=50)
+    given = rules.arguments("What relays cost beside busy agents.", work=50, threads=0)
     cores, load = given.cores, program("load")
     os.sched_setaffinity(0, {cores[1]})
     upstream = subprocess.Popen([program("upstream"), "--port", "0"], stdout=subprocess.PIPE, text=True)
@@ -164,13 +186,15 @@ def main() -> int:
     with (
         awake(cores),
         tempfile.TemporaryDirectory() as name,
-        gateway(Path(name), int(line.split()[1]), given.work) as (port, relay, apart),
+        gateway(Path(name), int(line.split()[1]), given.work, given.threads) as (port, relay, apart),
     ):
+        if apart != relay:
+            pin(apart, cores[1], LOWEST)
         pin(relay, cores[0])
-        pin(apart, cores[1], LOWEST)
         request = Path(name, "request")
         request.write_bytes(build(port, "gpt-4o-mini", KEY, {}, stream=False))
-        busy = Busy(port)
+        runs = given.threads or RUNS
+        busy = Busy(port, runs)
         for number in range(given.rounds + 1):
             for on in (False, True):
                 busy.turn(on)
@@ -186,7 +210,7 @@ def main() -> int:
     print(f"{RATE} relays a second; {done} runs ended\n\n| relays | CPU us/request | p99 us |\n|---|---:|---:|")
     for on, turns in found.items():
         cost, late = (statistics.median(column) for column in zip(*turns, strict=True))
-        print(f"| {f'beside {RUNS} runs' if on else 'alone'} | {cost:.1f} | {late:,.0f} |")
+        print(f"| {f'beside {runs} runs' if on else 'alone'} | {cost:.1f} | {late:,.0f} |")
     for at, what in enumerate(("CPU", "p99")):
         ratios = [two[at] / one[at] for one, two in zip(found[False], found[True], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
