@@ -180,10 +180,10 @@ async def test_what_the_agent_does_is_told_as_in_a_stream(shows: Shows) -> None:
 
 
 class Mute(ScriptedModel):
-    """A model that has no streams."""
+    """A model that must not be asked for a stream."""
 
     def stream_response(self, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a stream was asked for")
 
 
 async def test_a_model_of_an_authors_needs_no_streams() -> None:
