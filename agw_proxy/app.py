@@ -350,6 +350,7 @@ class Gateway(Telling):
         if await self._agents.start(self.state.settings):
             self._put_in_force(self._compile(self.state.settings, self.state))
         edge = self._edge(self._endpoints, self.accounts)
+        self._agents.attend(edge)
         admin = self._admin_endpoints
         admin_edge = self._edge(admin, self._admin_accounts) if admin is not None else None
         if self._link is not None:

@@ -119,6 +119,7 @@ class Policy:
         spread: Mapping[str, int] | None = None,
         why: str | None = None,
         ping_seconds: float = 0.0,
+        lends: int = -1,
     ) -> None: ...
     def forget(self) -> None: ...
 
@@ -150,6 +151,8 @@ class Lane:
     active: int
     begun: int
     reading: int
+    away: int
+    lender: Any
     held: int
     def __init__(
         self,
@@ -185,6 +188,11 @@ class Lane:
         ``subject``: of the caller. ``target``, ``body``: of the request. ``varies``: ``edge.canonical.varying`` of its
         headers. ``head``: status line, the answer's own fields and how it is framed. ``made``: in UTC nanoseconds.
         ``due``: when it expires, in seconds of the monotonic clock.
+        """
+    def visitor(self, visit: Any, marks: Any, slot: int) -> Downstream:
+        """A protocol for a connection that another worker lends. ``visit``: its ``left`` is called when it is closed.
+
+        ``marks``: writable memory, where 2 is put at ``slot`` once bytes of an answer may have gone out.
         """
     def drain(self) -> None: ...
     def end_all(self) -> int: ...
@@ -227,6 +235,12 @@ class Downstream(asyncio.Protocol):
     def principal(self) -> Any:
         """Who sends it."""
     def write(self, data: bytes) -> None: ...
+    @property
+    def closes(self) -> bool:
+        """The connection ends with the answer to the request in hand."""
+    def came_back(self, rest: bytes) -> None: ...
+    def answer_instead(self, answer: bytes) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
     def hold_reading(self, held: bool) -> None: ...

@@ -30,6 +30,7 @@ from agw_proxy.upstreams.unwrapped import lost_by
 
 if TYPE_CHECKING:
     from agw_proxy.edge.full_server import Full
+    from agw_proxy.edge.server import Edge
     from agw_proxy.edge.sessions import Sessions
     from agw_proxy.edge.worker_link import WorkerLink
     from agw_proxy.sdk.catalog import Catalog, Events
@@ -266,6 +267,9 @@ class Agents:
             self._tools = self._registry()
         await self._tools.refresh(settings.tools)
         REGISTRY.set(self._tools)
+
+    def attend(self, edge: "Edge") -> None:
+        """``edge``: has the clients that ask for agents."""
 
     async def settle(self, settings: Settings) -> None:
         """After a reload: wait for the processes that run these agents, where it is not this one."""

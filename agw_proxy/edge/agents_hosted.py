@@ -1,7 +1,8 @@
-"""The agents of a worker that runs them for others: they come in by its inbox, one connection a run.
+"""The agents of a worker that runs them for others: they come in by its inbox, one connection a run, or with their clients.
 
-Who comes in is one of the gateway's own workers (``inboxes``): it has authenticated the caller, asked the limits, and writes
-the Receipt. What a run asks models for is served here, on the account of the key that is named.
+By the inbox come the connections that a relaying worker lends, too (``visits``): what they ask for is this worker's in all
+respects. Who else comes in is one of the gateway's own workers (``inboxes``): it has authenticated the caller, asked the
+limits, and writes the Receipt. What a run asks models for is served here, on the account of the key that is named.
 """
 
 import asyncio
@@ -14,6 +15,8 @@ from agw_proxy.config.settings import Settings
 from agw_proxy.edge.accounts import where
 from agw_proxy.edge.agents import Agents, Make
 from agw_proxy.edge.asking import SESSION
+from agw_proxy.edge.server import Edge
+from agw_proxy.edge.visits import Visits
 from agw_proxy.edge.worker_link import WorkerLink
 from agw_proxy.errors import GatewayError, InternalError, ModelNotFound
 from agw_proxy.observe.log import Log
@@ -57,6 +60,8 @@ class HostedAgents(Agents):
         super().__init__(lambda: log.events, make, registry, on_change)
         self._link, self._log, self._keys, self._tracer = link, log, keys, tracer
         self._runs: set[asyncio.Task[None]] = set()
+        self._visits: Visits | None = None
+        self._early: list[socket.socket] = []
 
     async def start(self, settings: Settings) -> bool:
         """See ``Agents``."""
@@ -67,8 +72,19 @@ class HostedAgents(Agents):
             asyncio.get_running_loop().add_reader(inboxes.fileno(place), self._take, place)
         return found
 
+    def attend(self, edge: Edge) -> None:
+        """See ``Agents``: it has no clients of its own, but those that others lend."""
+        self._visits = Visits(edge)
+        for sock in self._early:
+            self._visits.welcome(sock)
+        self._early.clear()
+
     async def close(self) -> None:
         """See ``Agents``; the runs end, whoever waits for them."""
+        for sock in self._early:
+            sock.close()
+        if self._visits is not None:
+            self._visits.close()
         if (inboxes := self._link.inboxes) is not None:
             asyncio.get_running_loop().remove_reader(inboxes.fileno(self._link.worker - self._link.first_apart))
         for task in self._runs:
@@ -84,6 +100,9 @@ class HostedAgents(Agents):
             return
         try:
             while (sock := inboxes.take(place)) is not None:
+                if sock.type == socket.SOCK_SEQPACKET:
+                    self._welcome(sock)
+                    continue
                 task = loop.create_task(self._serve(sock))
                 self._runs.add(task)
                 task.add_done_callback(self._runs.discard)
@@ -92,6 +111,13 @@ class HostedAgents(Agents):
             self._link.leave()
         except OSError:  # whoever it was sees the connection closed
             return
+
+    def _welcome(self, sock: socket.socket) -> None:
+        """Somebody lends connections from now on."""
+        if self._visits is not None:
+            self._visits.welcome(sock)
+        else:
+            self._early.append(sock)
 
     async def _serve(self, sock: socket.socket) -> None:
         """One connection: what is wanted first, then whatever comes first, its end or that nobody waits any more."""

@@ -15,6 +15,8 @@ import msgspec
 from agw_proxy.config.settings import Settings
 from agw_proxy.edge.agents import RETRY_SECONDS, Agents, signature
 from agw_proxy.edge.asking import SESSION
+from agw_proxy.edge.lending import Lender
+from agw_proxy.edge.server import Edge
 from agw_proxy.edge.worker_link import TICK_SECONDS, WorkerLink
 from agw_proxy.errors import UpstreamUnreachable
 from agw_proxy.observe.log import Log
@@ -58,11 +60,15 @@ class Crew:
         late = time.monotonic_ns() - self._link.shared.ticked_ns(self._first + place)
         return self.serves(place) and late < LATE_SECONDS * 1e9
 
-    def connect(self, place: int) -> socket.socket:
-        """See ``agents_apart.Crew``."""
+    def current(self, place: int) -> bool:
+        """It goes by the configuration that this worker goes by."""
+        return self._link.shared.stands(self._first + place)[0] == self._link.shared.stands(self._link.worker)[0]
+
+    def connect(self, place: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """See ``agents_apart.Crew``. ``kind``: see ``Inboxes.put``."""
         if self._link.inboxes is None:
             raise OSError("there are no workers that run agents")
-        return self._link.inboxes.put(place)
+        return self._link.inboxes.put(place, kind)
 
 
 class PlacedAgents(Agents):
@@ -77,6 +83,7 @@ class PlacedAgents(Agents):
         self._known: list[Known | None] = [None] * len(self._crew)
         self._stands = [(0, 0)] * len(self._crew)
         self._following: asyncio.Task[None] | None = None
+        self._lender: Lender | None = None
 
     async def start(self, settings: Settings) -> bool:
         """See ``Agents``. Waits for the workers that can be started."""
@@ -90,6 +97,17 @@ class PlacedAgents(Agents):
         """See ``Agents``. Nothing is waited for: what is new for relays is not to wait for an agent, see ``settle``."""
         self._taken = await signature(settings)
         return False
+
+    def attend(self, edge: Edge) -> None:
+        """See ``Agents``: those clients' connections are lent."""
+        self._lender = Lender(
+            edge.accounts, self._lends_to, lambda place: self._crew.connect(place, socket.SOCK_SEQPACKET)
+        )
+        edge.lane.lender = self._lender
+
+    def _lends_to(self, agent: str) -> int | None:
+        place = self._apart.place(agent)
+        return place if place is not None and self._crew.turns(place) and self._crew.current(place) else None
 
     async def settle(self, settings: Settings) -> None:
         """See ``Agents``."""
@@ -108,6 +126,8 @@ class PlacedAgents(Agents):
 
     async def close(self) -> None:
         """See ``Agents``."""
+        if self._lender is not None:
+            self._lender.close()
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy._hot.lane import Downstream
-from agw_proxy.edge.exchange import Behind, Carried, Within
+from agw_proxy.edge.exchange import Behind, Carried, Exchange, Within
 from agw_proxy.edge.hangup import HANGUP_SECONDS, hung_up
 from agw_proxy.edge.respond import refuse_unparsed
 from agw_proxy.errors import GatewayError, HeadTooLarge, InternalError, InvalidHTTP
@@ -80,7 +80,7 @@ class Said(web.StreamResponse):
 class Connection(RequestHandler):
     """aiohttp's connection, which answers bad HTTP in the caller's dialect and gives the connection back."""
 
-    __slots__ = ("_begun", "_carried", "_expected", "_hangup", "_misframed", "downstream", "full")
+    __slots__ = ("_begun", "_carried", "_expected", "_hangup", "_misframed", "downstream", "exchange", "full")
 
     def __init__(self, full: "Full", downstream: Downstream, **options: object) -> None:
         super().__init__(full, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]  # aiohttp's own keyword arguments
@@ -90,6 +90,14 @@ class Connection(RequestHandler):
         self._expected = self._begun = False
         self._hangup: asyncio.TimerHandle | None = None
         self._misframed = False
+        self.exchange: Exchange | None = None
+        """The latest."""
+
+    def begin(self, exchange: Exchange) -> Carried | None:
+        """The request that was expected begins. Gives what the fast lane did for it: once."""
+        self.exchange = exchange
+        exchange.lane_reason = self.downstream.reason
+        return self.take_carried()
 
     def take_carried(self) -> Carried | None:
         """What the fast lane did for the request that begins now: once."""

@@ -133,8 +133,7 @@ class Handler:
         if isinstance(request.writer, Frames):
             request.writer.exchange = exchange
         if isinstance(protocol, Connection):
-            exchange.lane_reason = protocol.downstream.reason
-            carried = protocol.take_carried()
+            carried = protocol.begin(exchange)
             if carried is not None:
                 go_on(exchange, carried)
         return exchange

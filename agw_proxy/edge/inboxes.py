@@ -23,9 +23,12 @@ class Inboxes:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def put(self, place: int) -> socket.socket:
-        """A connection to that worker, which it takes when it gets to it. Raises OSError where too many wait there."""
-        ours, theirs = socket.socketpair()
+    def put(self, place: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A connection to that worker, which it takes when it gets to it. Raises OSError where too many wait there.
+
+        ``kind``: SOCK_SEQPACKET for one of whole messages.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         try:
             ours.setblocking(False)
             socket.send_fds(self._pairs[place][0], [MESSAGE], [theirs.fileno()])

@@ -15,6 +15,7 @@ from agw_proxy.api.passthrough import COUNTING_PATHS
 from agw_proxy.api.responses import PATH as RESPONSES
 from agw_proxy.config.settings import Model
 from agw_proxy.config.storage import Cache
+from agw_proxy.config.values import AGENTS
 from agw_proxy.edge.headers import KEPT_IN, KEPT_PREFIXES, SAFE_OUT, SAFE_OUT_PREFIXES
 from agw_proxy.edge.pings import PINGS
 from agw_proxy.edge.state import State
@@ -98,6 +99,7 @@ def compile_policy(state: State, endpoints: Sequence[Endpoint], origins: Origins
         seconds=(server.head_seconds, server.body_seconds, server.keepalive_seconds, server.write_seconds),
         why=why,
         ping_seconds=server.ping_seconds,
+        lends=next((number for number, each in enumerate(state.services) if each.upstream.name == AGENTS), -1),
     )
 
 

@@ -17,6 +17,7 @@ from agw_proxy.api.endpoint import RunPart
 from agw_proxy.api.runs import Row, Tree, asked_for, number_of, page_of, run_tree, seed_of, wanted_of
 from agw_proxy.api.stored_responses import not_kept
 from agw_proxy.config.storage import Runs as Settings
+from agw_proxy.config.values import AGENTS
 from agw_proxy.edge.background import BegunBefore, Desk, written
 from agw_proxy.edge.behind import Later, Serve
 from agw_proxy.edge.body import Bodies, check_json
@@ -43,7 +44,6 @@ from agw_proxy.types import Principal
 
 LOOK_SECONDS = 0.1  # between two looks whether a run has ended that another worker is to cancel
 CANCEL_SECONDS = 5.0  # for a run to end that is cancelled; then it is shown as it is
-AGENTS = "agents"  # the upstream that runs them
 SHARE = 16  # of the file, that one run may have in events: with its Response, the file takes that much at once
 
 

@@ -164,6 +164,8 @@ class Edge:
             quiet = 0 if self._busy() else quiet + 1
             await asyncio.sleep(IDLE_LOOK_SECONDS)
         cut = self.lane.end_all()
+        if self.lane.away:
+            await self._until_back(LAST_WORDS_SECONDS)
         if self.shell.arriving:  # they get their error from the full lane
             await asyncio.wait(self.shell.arriving, timeout=LAST_WORDS_SECONDS)
         late = list(self.accounts.active)
@@ -175,9 +177,16 @@ class Edge:
         self.lane.close()
         return len(late) + cut
 
+    async def _until_back(self, seconds: float) -> None:
+        """Other workers say how what they have been lent has ended."""
+        until = asyncio.get_running_loop().time() + seconds
+        while self.lane.away and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110  they are other processes
+            await asyncio.sleep(IDLE_LOOK_SECONDS)
+
     def _busy(self) -> bool:
         """Something runs in one of the lanes; the fast one has no event to set on its hot path."""
-        return bool(self.lane.active or self.lane.reading or self.shell.arriving or self.accounts.active)
+        lane = self.lane
+        return bool(lane.active or lane.away or lane.reading or self.shell.arriving or self.accounts.active)
 
 
 def clear_socket_file(path: Path) -> None:

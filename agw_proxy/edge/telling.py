@@ -76,7 +76,8 @@ class Telling:
     @property
     def active(self) -> int:
         """See ``types.Control``; the asking request is one of them."""
-        return len(self.accounts.active) + sum(edge.lane.active + edge.lane.reading for edge in self._edges)
+        lanes = [edge.lane for edge in self._edges]
+        return len(self.accounts.active) + sum(lane.active + lane.away + lane.reading for lane in lanes)
 
     def shows_upstreams(self, principal: Principal | None) -> bool:
         """See ``types.Control``."""

@@ -5,6 +5,7 @@ that one is not there, or its loop has not turned for a while, they go to the ne
 """
 
 import asyncio
+import functools
 import hashlib
 import socket
 from collections.abc import Callable, Sequence
@@ -95,7 +96,7 @@ class AgentsApart:
         until = loop.time() + WAIT_SECONDS
         while True:
             try:
-                if (place := self._place(agent)) is not None:
+                if (place := self.place(agent)) is not None:
                     return await connected(self._crew, place)
                 raise Away(
                     "No worker that runs agents is there at the moment. Try again.", retry_after_ms=RETRY_AFTER_MS
@@ -105,11 +106,15 @@ class AgentsApart:
                     raise
             await asyncio.sleep(POLL_SECONDS)
 
-    def _place(self, agent: str) -> int | None:
-        """Where it is to run."""
-        order = sorted(range(len(self._crew)), key=lambda place: _rank(agent, place))
-        there = [place for place in order if self._crew.serves(place)]
-        return next((place for place in there if self._crew.turns(place)), there[0] if there else None)
+    def place(self, agent: str) -> int | None:
+        """Where it is to run; None where nobody is there."""
+        there: int | None = None
+        for place in _order(agent, len(self._crew)):
+            if self._crew.turns(place):
+                return place
+            if there is None and self._crew.serves(place):
+                there = place
+        return there
 
 
 class Away(UpstreamUnreachable):
@@ -145,6 +150,12 @@ async def look(crew: Crew, place: int) -> Known:
         writer.close()
     known: Known = unpacked(data, Known)
     return known
+
+
+@functools.lru_cache(1024)
+def _order(agent: str, places: int) -> Sequence[int]:
+    """The places where it may run, the first ones first."""
+    return sorted(range(places), key=lambda place: _rank(agent, place))
 
 
 def _rank(agent: str, place: int) -> bytes:

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from tests.sdk.folders import says, write
+from tests.support.client import bearer
 from tests.support.gateway import APP_KEY, Gateway, Tree, configuration, provider
 from tests.support.providers import HELLO, TEXT, plays
 from tests.support.upstream import Upstream
@@ -73,6 +74,7 @@ START = {
     "crashes/agent.py": TOOL.format(tool=CRASHES),
     "blocks/agent.py": TOOL.format(tool=BLOCKS),
     "waits/agent.py": TOOL.format(tool=WAITS),
+    "streams/agent.py": TOOL.format(tool=WAITS),
     "fails/agent.py": FAILS,
 }
 
@@ -248,13 +250,34 @@ def test_one_that_ends_its_process_is_replaced_while_others_serve(gateway: Gatew
     assert all(chat(gateway, "default/sky") == "blue" for _ in range(2))
 
 
+def test_what_is_under_way_needs_no_worker_that_relays(gateway: Gateway) -> None:
+    """The connection is the agent's worker's until it has answered: an agent's events are no work for a relay."""
+    place = folder(gateway) / "streams"
+    stopped = workers(gateway)[0]
+    with gateway.connect() as connection:
+        for _ in range(2):
+            body = {"model": "default/streams", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+            connection.send("POST", "/v1/chat/completions", body, bearer(APP_KEY))
+            head = connection.head()
+            gateway.until((place / "inside").exists, "the tool was not called", SECONDS)
+            os.kill(stopped, signal.SIGSTOP)
+            try:
+                (place / "go").touch()
+                text = b"".join(connection.pieces(head))
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+            assert (head.complete, text.count(b"Done."), text.endswith(b"data: [DONE]\n\n")) == (True, 1, True)
+            for name in ("inside", "go"):
+                (place / name).unlink()
+
+
 def test_a_refresh_is_taken_up_by_all_before_it_is_answered(gateway: Gateway) -> None:
     write(folder(gateway), {"sky/agent.py": "agent = (", "late/agent.py": says("at last")})
     try:
         reply = gateway.post("/agents/refresh", key=gateway.admin_key)
         assert reply.status == 200, reply.body
         told = orjson.loads(reply.body)
-        assert told["agents"] == {"ready": 6, "stale": 1, "failed": 0, "blocked": 0}
+        assert told["agents"] == {"ready": 7, "stale": 1, "failed": 0, "blocked": 0}
         assert "sky/agent.py:1" in told["agent_errors"]["default/sky"]
         assert [chat(gateway, f"default/{name}") for name in ("late", "sky")] == ["at last", "blue"]
     finally:

@@ -23,6 +23,7 @@ cdef enum:
     MAX_FAST_BODY = 1048576     # a larger request is streamed by the full lane
     MAX_PIPELINED = 65536       # bytes behind the request in process; beyond them the client is not read
     MAX_HELD = 65536            # of an answer before it is begun: its first event, or an error's text
+    MAX_REST = 16384            # bytes behind a request that go back with the connection that it came by
     MAX_KEPT_REQUEST = 65536    # bytes of a request whose kept answer the lane gives itself
     MAX_KEPT_ANSWER = 1048576   # bytes of such an answer, which waits whole in its connection for a slow reader
     KEPT_BYTES = 320            # what a Kept counts for beside its key and head
@@ -153,6 +154,7 @@ cdef class Way:
     cdef uint64_t write_ns, first_byte_ns, between_bytes_ns, between_tokens_ns, total_ns
     cdef uint64_t first_token_ns        # 0: not set
     cdef bint holds                     # a stream is begun with its first content, not with its first event
+    cdef bint lends                     # it leads to one agent, and nowhere else
     cdef bint caches                    # the full lane keeps answers of it
     cdef int marks                      # how many MARKS send a request to the full lane
     cdef bint counts_hits
@@ -175,6 +177,7 @@ cdef class Policy:
     cdef dict ways                      # (Door, Route, Target) -> Way
     cdef Way last_way                   # the one asked for last
     cdef readonly object state
+    cdef int lends                      # the number of the upstream whose models other workers run, -1: there is none
     cdef readonly str why               # all requests go by the full lane, and this is the reason; None: they need not
     cdef int json_depth
     cdef uint64_t head_ns, body_ns, idle_ns, write_ns
@@ -203,6 +206,8 @@ cdef class Lane:
     cdef public bint shedding           # overloaded: the full lane says so to whoever asks
     cdef readonly int active            # exchanges of this lane in flight
     cdef readonly uint64_t begun        # so far, and answers from the cache
+    cdef readonly int away              # connections that other workers have at the moment
+    cdef public object lender           # who lends them, None where all agents are run here
     cdef readonly int reading           # requests whose body is on its way
     cdef public Py_ssize_t held         # bytes of request bodies, of both lanes
     cdef Py_ssize_t max_held
@@ -284,6 +289,12 @@ cdef class Downstream(Wire):
     cdef bint tunnel                    # it has switched protocols: aiohttp gets all that comes
     cdef int64_t handed                 # bytes that aiohttp has written
     cdef int64_t taken                  # of these, when the client was last seen to wait
+    # Lent, see lane_lend.pxi
+    cdef Way lends                      # where the request leads, if that is an agent in another worker
+    cdef object visit                   # whose connection it is, where that is another worker's; else None
+    cdef object marks                   # a view of memory that both have
+    cdef unsigned char *mark            # what is for this connection there
+    cdef bytes rest                     # what goes back with it; None: it does not go back
     cdef Door door
     # The exchange
     cdef uint64_t serial

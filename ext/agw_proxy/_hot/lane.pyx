@@ -10,6 +10,8 @@ has taken from the buckets and how the first attempt ended:
     HEAD -> BODY -> DIAL -> WAIT -> HOLD -> RELAY -> TAIL -> HEAD
                                       \\-> REFUSED (an upstream's error is read, then handed over)
 
+A request for an agent that another worker runs is *lent* there with its connection, and comes back (``lane_lend.pxi``).
+
 No coroutine runs on this way and no timer is made: deadlines are numbers on one wheel, answers are relayed by the
 callbacks of the loop, and what a request needs of Python is a grant, and a Receipt when it has ended.
 """
@@ -80,6 +82,7 @@ cdef enum State:
     RELAY       # bytes have gone to the client
     TAIL        # all of a stream has gone but its last chunk
     FULL        # aiohttp has the request
+    AWAY        # another worker has it, and the connection until it is answered
     LINGER      # said no; what the client still sends is read for a moment, so that it gets to read the answer
     CLOSED
 
@@ -108,6 +111,8 @@ include "lane_heads.pxi"
 include "lane_policy.pxi"
 include "lane_peer.pxi"
 include "lane_client.pxi"
+include "lane_request.pxi"
+include "lane_lend.pxi"
 include "lane_full.pxi"
 include "lane_count.pxi"
 include "lane_affinity.pxi"
@@ -193,6 +198,15 @@ cdef class Lane:
         """See ``lane.pyi``."""
         return keep_answer(self, state, subject, target, varies, body, head, answer, stream, made, due)
 
+    def visitor(self, visit not None, marks not None, Py_ssize_t slot):
+        """A protocol for a connection that another worker lends; see ``lane.pyi``."""
+        cdef Downstream d = Downstream.__new__(Downstream, self)
+        cdef unsigned char[::1] view = marks
+        d.visit = visit
+        d.marks = memoryview(marks)     # keeps it where it is
+        d.mark = &view[slot]
+        return d
+
     def drain(self):
         """Take no more requests, and close the connections that wait for none."""
         self.draining = True
@@ -203,7 +217,10 @@ cdef class Lane:
         """End what is under way: streams by an error event, the rest is answered by the full lane. Gives how many."""
         count = 0
         for item in list(self.connections):
-            if (<Downstream>item).running or (<Downstream>item).state == BODY:
+            if (<Downstream>item).state == AWAY:
+                count += 1
+                self.lender.recall(item)
+            elif (<Downstream>item).running or (<Downstream>item).state == BODY:
                 count += 1
                 try:
                     end_early(<Downstream>item)

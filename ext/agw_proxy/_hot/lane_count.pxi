@@ -78,6 +78,7 @@ cdef int say_limited(Downstream d) except -1:
     cdef Way way = d.way
     carried, d.carried = d.carried, None
     d.grant = None
+    touch(d)
     answer = <bytes?>d.lane.shell.limited(
         d, carried, way.route.name, way.route.label, bool(d.seen.stream), d.session_subject,
         bool(d.close_after or d.lane.draining))

@@ -6,6 +6,9 @@ cdef int shut(Downstream d) except -1:
         if d.state == BODY:
             leave_body(d)
             d.lane.shell.left(d, d.started)
+        elif d.state == AWAY:
+            d.lane.away -= 1
+            d.lane.lender.lost(d)
         d.state = CLOSED
         d.transport.close()
         if d.transport is not None and d.queued:
@@ -17,6 +20,7 @@ cdef int linger(Downstream d, bytes last) except -1:
     """Write ``last``, end our side, and read on for a moment: a close with unread bytes would take the answer back."""
     if d.transport is None:
         return 0
+    touch(d)
     if d.reading_held:
         d.reading_held = d.handler_holds = d.pipeline_full = False
         d.transport.resume_reading()
@@ -65,6 +69,7 @@ cdef int client_expired(Downstream d, uint64_t now) except -1:
         release(&d.inbox)
         return linger(d, <bytes?>d.lane.shell.refuse(d, 408, "body_timeout", "", d.started))
     if d.state == LINGER or d.state == CLOSED:
+        d.rest = None
         if d.transport is not None:
             d.transport.abort()
         return 0

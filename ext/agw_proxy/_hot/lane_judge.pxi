@@ -9,17 +9,21 @@ cdef int judge(Downstream d, RequestHead *head) except -1:
     d.policy = d.lane.policy
     d.grant = None
     d.way = None
+    d.lends = None
     d.model = None
     d.upstream_ns = 0
     d.connect_ms = 0.0
     reason = check(d, text, head)
     if reason is not None:
         d.kept = None
+        if d.lends is not None and lend(d, text, head):
+            return 0
         if d.carried is not None and refuses_for_good(d):
             return say_limited(d)
         hand_over(d, reason, head, text, size, owner)
         d.own = None
         return 0
+    touch(d)
     return launch(d, head) if d.kept is None else answer_kept(d)
 
 
@@ -80,6 +84,8 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     if target is None:
         return "no_target"
     way = way_of(lane, policy, door, route, target)
+    if way.lends and lane.lender is not None:
+        d.lends = way
     d.kept = find_kept(d, text, head) if way.caches else None
     reason = refusal_of(d, way, body)
     if reason is not None:

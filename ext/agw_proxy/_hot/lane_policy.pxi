@@ -121,7 +121,7 @@ cdef class Policy:
     def __cinit__(
         self, *, KeyTable keys not None, callers, RouteTable routes not None, origins, doors, terms, state,
         int json_depth, seconds, google=None, prices=None, learners=None, sticky=None, spread=None, why=None,
-        double ping_seconds=0.0,
+        double ping_seconds=0.0, int lends=-1,
     ):
         """``origins``: by upstream number, None for one in this process. ``doors``: path -> Door.
 
@@ -134,7 +134,8 @@ cdef class Policy:
         ties requests to a target. ``spread``: model -> how far it is spread over upstreams, see
         ``policy.affinity``. ``seconds``: for a head, for a body, for an idle connection, for a client that reads
         nothing. ``why``: the reason why all requests go by the full lane, or None. ``ping_seconds``: between two
-        heartbeats of a stream that waits for its first token, 0 for none.
+        heartbeats of a stream that waits for its first token, 0 for none. ``lends``: the number of the upstream whose
+        requests go to other workers, where the lane has a lender; -1: there is none.
         """
         self.keys = keys
         self.callers = list(callers)
@@ -150,6 +151,7 @@ cdef class Policy:
         self.ways = {}
         self.state = state
         self.why = why
+        self.lends = lends
         self.json_depth = json_depth
         self.head_ns = <uint64_t>(seconds[0] * 1e9)
         self.body_ns = <uint64_t>(seconds[1] * 1e9)
@@ -188,6 +190,7 @@ cdef Way way_of(Lane lane, Policy policy, Door door, Route route, Target target)
     way.subject = hash_of(<const unsigned char *>PyBytes_AS_STRING(counted), PyBytes_GET_SIZE(counted))
     if way.refusal is None and way.origin is None:
         way.refusal = "in_process"
+    way.lends = target.upstream == policy.lends and len(route.targets) + len(route.fallbacks) == 1
     if way.origin is not None:
         path = door.upstream_path
         if door.google:

@@ -1,0 +1,129 @@
+"""Whole messages, some with descriptors, between a worker that relays and one that runs agents: what a lent connection needs.
+
+A message is a kind, the place of the connection's mark in memory that both have, its number, and whatever belongs to it.
+Here only the socket: what is said is in ``lending`` and ``visits``.
+"""
+
+import array
+import asyncio
+import contextlib
+import mmap
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+
+HEAD = struct.Struct("!BIQ")
+MARKS, LEND, END = range(1, 4)
+"""To the worker that runs agents: here are the marks (a descriptor); have this connection (its descriptor, and the
+request, where it is long in a descriptor of its own); end what that connection asked for, the gateway shuts down."""
+BACK, GONE, NOT_TAKEN = range(4, 7)
+"""From there: it is answered (and what was read beyond the request); it is closed; nothing was done with it."""
+UNTAKEN, TAKEN, BEGUN = range(3)
+"""A mark, by which a worker's end in the midst is told: the request is not looked at yet, or is, or its answer may have begun."""
+SLOTS = 16384  # connections at a time, of each pair of workers
+INLINE_BYTES = 32768  # a longer request has a descriptor: no message is ever too long for the socket
+MAX_MESSAGE_BYTES = HEAD.size + INLINE_BYTES
+RIGHTS_BYTES = socket.CMSG_SPACE(2 * array.array("i").itemsize)  # two descriptors are the most
+
+
+class Post:
+    """One end. Never blocks: what the socket does not take waits, in its order."""
+
+    def __init__(
+        self, sock: socket.socket, heard: Callable[[bytes, list[int]], None], ended: Callable[[], None]
+    ) -> None:
+        """``sock``: of a pair of type SOCK_SEQPACKET. ``heard``: gets each message, and its descriptors for its own.
+
+        ``ended``: called once, when the other end is closed.
+        """
+        sock.setblocking(False)
+        self._socket = sock
+        self._heard, self._ended = heard, ended
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[bytes] = deque()
+        self._closed = False
+        self._loop.add_reader(sock.fileno(), self._read)
+
+    def send_now(self, message: bytes, descriptors: Sequence[int] = ()) -> bool:
+        """Whether it went out. False: too much waits there already, or nobody is there."""
+        if self._closed or self._waiting:
+            return False
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        try:
+            self._socket.sendmsg([message], rights)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._loop.call_soon(self._end)
+            return False
+        return True
+
+    def send(self, message: bytes) -> None:
+        """Now, or when the socket takes it."""
+        if self._closed or self.send_now(message) or self._closed:
+            return
+        self._waiting.append(message)
+        if len(self._waiting) == 1:
+            self._loop.add_writer(self._socket.fileno(), self._write)
+
+    def close(self) -> None:
+        """Let go of it; ``ended`` is not called any more."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
+            self._socket.close()
+
+    def _end(self) -> None:
+        if not self._closed:
+            self.close()
+            self._ended()
+
+    def _write(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            try:
+                while self._waiting:
+                    self._socket.send(self._waiting[0])
+                    self._waiting.popleft()
+            except BlockingIOError:
+                raise
+            except OSError:
+                self._end()
+                return
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _read(self) -> None:
+        """All that is there: what was sent before an end comes before it."""
+        while not self._closed:
+            try:
+                message, rights, _, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except OSError:
+                message, rights = b"", []
+            descriptors = [each for _, _, data in rights for each in array.array("i", data)]
+            if not message:
+                self._end()
+                return
+            self._heard(message, descriptors)
+
+
+def in_memory(name: str, data: bytes) -> int:
+    """A descriptor of memory that holds it, for ``read_memory``; the caller closes it. Raises OSError."""
+    descriptor = os.memfd_create(name)
+    try:
+        os.ftruncate(descriptor, len(data))
+        with mmap.mmap(descriptor, len(data)) as memory:
+            memory[:] = data
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_memory(descriptor: int) -> bytes:
+    """What it holds. Raises OSError."""
+    with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as memory:
+        return memory[:]
