@@ -31,6 +31,7 @@ from agw_proxy.edge.posts import (
     UNTAKEN,
     Post,
     in_memory,
+    read_memory,
 )
 from agw_proxy.edge.respond import refuse_unparsed
 from agw_proxy.errors import AgentError, GatewayError, UpstreamUnreachable
@@ -110,11 +111,13 @@ class Borrower:
         self._post.close()
 
     def _hear(self, message: bytes, descriptors: list[int]) -> None:
-        for descriptor in descriptors:  # there are none
-            os.close(descriptor)
         kind, _, number = HEAD.unpack_from(message)
+        rest = message[HEAD.size :]
+        for descriptor in descriptors:
+            rest = read_memory(descriptor)
+            os.close(descriptor)
         if self.heard is not None:
-            self.heard(kind, number, message[HEAD.size :])
+            self.heard(kind, number, rest)
 
     def _gone(self) -> None:
         self._ended(self)

@@ -19,7 +19,8 @@ MARKS, LEND, END = range(1, 4)
 """To the worker that runs agents: here are the marks (a descriptor); have this connection (its descriptor, and the
 request, where it is long in a descriptor of its own); end what that connection asked for, the gateway shuts down."""
 BACK, GONE, NOT_TAKEN = range(4, 7)
-"""From there: it is answered (and what was read beyond the request); it is closed; nothing was done with it."""
+"""From there: it is answered (and what was read beyond the request, where that is long in a descriptor); it is closed;
+nothing was done with it."""
 UNTAKEN, TAKEN, BEGUN = range(3)
 """A mark, by which a worker's end in the midst is told: the request is not looked at yet, or is, or its answer may have begun."""
 SLOTS = 16384  # connections at a time, of each pair of workers
@@ -42,7 +43,7 @@ class Post:
         self._socket = sock
         self._heard, self._ended = heard, ended
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[bytes, Sequence[int]]] = deque()
         self._closed = False
         self._loop.add_reader(sock.fileno(), self._read)
 
@@ -50,9 +51,8 @@ class Post:
         """Whether it went out. False: too much waits there already, or nobody is there."""
         if self._closed or self._waiting:
             return False
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         try:
-            self._socket.sendmsg([message], rights)
+            self._put(message, descriptors)
         except BlockingIOError:
             return False
         except OSError:
@@ -60,11 +60,12 @@ class Post:
             return False
         return True
 
-    def send(self, message: bytes) -> None:
-        """Now, or when the socket takes it."""
-        if self._closed or self.send_now(message) or self._closed:
+    def send(self, message: bytes, *descriptors: int) -> None:
+        """Now, or when the socket takes it. ``descriptors``: its own from now on."""
+        if self._closed or self.send_now(message, descriptors):
+            _close(descriptors)
             return
-        self._waiting.append(message)
+        self._waiting.append((message, descriptors))
         if len(self._waiting) == 1:
             self._loop.add_writer(self._socket.fileno(), self._write)
 
@@ -75,6 +76,13 @@ class Post:
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
             self._socket.close()
+            for _, descriptors in self._waiting:
+                _close(descriptors)
+            self._waiting.clear()
+
+    def _put(self, message: bytes, descriptors: Sequence[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        self._socket.sendmsg([message], rights)
 
     def _end(self) -> None:
         if not self._closed:
@@ -85,8 +93,8 @@ class Post:
         with contextlib.suppress(BlockingIOError):
             try:
                 while self._waiting:
-                    self._socket.send(self._waiting[0])
-                    self._waiting.popleft()
+                    self._put(*self._waiting[0])
+                    _close(self._waiting.popleft()[1])
             except BlockingIOError:
                 raise
             except OSError:
@@ -108,6 +116,11 @@ class Post:
                 self._end()
                 return
             self._heard(message, descriptors)
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def in_memory(name: str, data: bytes) -> int:

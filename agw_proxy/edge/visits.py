@@ -11,7 +11,21 @@ import socket
 
 from agw_proxy._hot.lane import Downstream
 from agw_proxy.edge.full_lane import Connection
-from agw_proxy.edge.posts import BACK, END, GONE, HEAD, LEND, MARKS, NOT_TAKEN, SLOTS, TAKEN, Post, read_memory
+from agw_proxy.edge.posts import (
+    BACK,
+    END,
+    GONE,
+    HEAD,
+    INLINE_BYTES,
+    LEND,
+    MARKS,
+    NOT_TAKEN,
+    SLOTS,
+    TAKEN,
+    Post,
+    in_memory,
+    read_memory,
+)
 from agw_proxy.edge.server import Edge
 from agw_proxy.errors import Draining
 
@@ -53,7 +67,15 @@ class Home:
     def left(self, number: int, rest: bytes | None) -> None:
         """See ``Visit.left``."""
         self._here.pop(number, None)
-        self._post.send(HEAD.pack(GONE, 0, number) if rest is None else HEAD.pack(BACK, 0, number) + rest)
+        if rest is None:
+            self._post.send(HEAD.pack(GONE, 0, number))
+        elif len(rest) <= INLINE_BYTES:
+            self._post.send(HEAD.pack(BACK, 0, number) + rest)
+        else:
+            try:
+                self._post.send(HEAD.pack(BACK, 0, number), in_memory("agw-rest", rest))
+            except OSError:  # no descriptor is free: what was read is lost, and the connection with it
+                self._post.send(HEAD.pack(GONE, 0, number))
 
     def close(self) -> None:
         """Let go of it. What it has lent is answered, and closed then."""
@@ -90,20 +112,18 @@ class Home:
                 os.close(descriptor)
         self._marks[slot] = TAKEN
         visit = self._here[number] = Visit(self, number)
-        downstream = self._edge.lane.visitor(visit, self._marks, slot)
-        task = asyncio.get_running_loop().create_task(self._receive(visit, downstream, sock, request))
+        downstream = self._edge.lane.visitor(visit, self._marks, slot, request)
+        task = asyncio.get_running_loop().create_task(self._receive(visit, downstream, sock))
         self._coming.add(task)
         task.add_done_callback(self._coming.discard)
 
-    async def _receive(self, visit: Visit, downstream: Downstream, sock: socket.socket, request: bytes) -> None:
+    async def _receive(self, visit: Visit, downstream: Downstream, sock: socket.socket) -> None:
+        visit.downstream = downstream
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: downstream, sock)
         except OSError:  # its client has gone already
             sock.close()
             visit.left(None)
-            return
-        visit.downstream = downstream
-        downstream.data_received(request)
 
 
 class Visits:

@@ -168,6 +168,21 @@ async def test_a_request_that_comes_behind_is_answered_in_its_turn(
     assert [line["lane"] for line in pair.running.receipts()] == ["full", "fast"]
 
 
+@pytest.mark.parametrize("size", [40_000, 900_000])
+async def test_much_that_comes_behind_goes_back_with_the_connection(pair: Pair, tmp_path: Path, size: int) -> None:
+    with pair.running.connect() as connection:
+        asks(connection, "default/waits")
+        await waiting(pair, tmp_path)
+        members = {"messages": [{"role": "user", "content": "x" * size}]}
+        sending = asyncio.create_task(asyncio.to_thread(asks, connection, "default/length", **members))
+        await asyncio.sleep(0.05)
+        (tmp_path / "agents/waits/go").touch()
+        assert said(await asyncio.to_thread(connection.reply)) == "I try. Done: worked"
+        await sending
+        assert said(await asyncio.to_thread(connection.reply)) == str(size)
+    assert pair.lender._borrowers[0]._number == 2
+
+
 async def test_requests_sent_at_once_are_answered_in_order(pair: Pair) -> None:
     with pair.running.connect() as connection:
         for size in (1, 2, 3):

@@ -23,7 +23,6 @@ cdef enum:
     MAX_FAST_BODY = 1048576     # a larger request is streamed by the full lane
     MAX_PIPELINED = 65536       # bytes behind the request in process; beyond them the client is not read
     MAX_HELD = 65536            # of an answer before it is begun: its first event, or an error's text
-    MAX_REST = 16384            # bytes behind a request that go back with the connection that it came by
     MAX_KEPT_REQUEST = 65536    # bytes of a request whose kept answer the lane gives itself
     MAX_KEPT_ANSWER = 1048576   # bytes of such an answer, which waits whole in its connection for a slow reader
     KEPT_BYTES = 320            # what a Kept counts for beside its key and head
@@ -294,7 +293,7 @@ cdef class Downstream(Wire):
     cdef object visit                   # whose connection it is, where that is another worker's; else None
     cdef object marks                   # a view of memory that both have
     cdef unsigned char *mark            # what is for this connection there
-    cdef bytes rest                     # what goes back with it; None: it does not go back
+    cdef bytes rest                     # what it comes with; what it goes back with, None: it does not go back
     cdef Door door
     # The exchange
     cdef uint64_t serial

@@ -198,13 +198,14 @@ cdef class Lane:
         """See ``lane.pyi``."""
         return keep_answer(self, state, subject, target, varies, body, head, answer, stream, made, due)
 
-    def visitor(self, visit not None, marks not None, Py_ssize_t slot):
+    def visitor(self, visit not None, marks not None, Py_ssize_t slot, bytes request not None):
         """A protocol for a connection that another worker lends; see ``lane.pyi``."""
         cdef Downstream d = Downstream.__new__(Downstream, self)
         cdef unsigned char[::1] view = marks
         d.visit = visit
         d.marks = memoryview(marks)     # keeps it where it is
         d.mark = &view[slot]
+        d.rest = request
         return d
 
     def drain(self):

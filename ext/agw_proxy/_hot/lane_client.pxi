@@ -19,6 +19,9 @@ cdef class Downstream(Wire):
             shut(self)
             return
         self.lane.wheel.arm(self, now_ns() + self.lane.policy.head_ns)
+        if self.rest is not None:       # a visitor's request, before anything that came behind it
+            rest, self.rest = self.rest, None
+            self.data_received(rest)
 
     def data_received(self, bytes data not None):
         cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(data)
@@ -257,14 +260,13 @@ cdef int next_request(Downstream d) except -1:
     d.was_answered = False
     if d.state == CLOSED or d.transport is None:
         return 0
-    if d.visit is not None and not d.close_after and d.inbox.size <= MAX_REST:
+    if d.visit is not None and not d.close_after:
         return go_home(d)
     if d.close_after or d.lane.draining:
         return shut(d)
     d.state = HEAD
     d.scanned = 0
-    d.handler_holds = False
-    d.pipeline_full = d.inbox.size > MAX_PIPELINED
+    d.handler_holds = d.pipeline_full = False   # what is here may be a part of a request, whose rest is to be read
     update_reading(d)
     d.lane.wheel.arm(d, d.lane.now + (policy.write_ns if d.queued else policy.idle_ns))
     if d.inbox.size and d.state == HEAD and not d.queued:
