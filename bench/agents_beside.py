@@ -2,8 +2,9 @@
 
     python -m bench.agents_beside [--rounds N] [--ms N] [--work N] [--threads N] [--cores RELAYS,REST]
 
-A run calls a tool three times, which computes and waits in turns, ``--work`` times: with 50, a run takes some seconds. Each
-is asked for by a request that the relaying worker's aiohttp lane serves: the shorter the runs, the more of its time is theirs.
+A run calls a tool three times, which computes and waits in turns, ``--work`` times: with 50, a run takes some seconds, with 0
+it takes as long as the SDK needs for it. Each is asked for by a request that comes to the relaying worker, which lends it to the
+agent's: the shorter the runs, the more of them come by.
 
 The relaying worker has a core to itself. The worker of the agents has the other, which it shares with the load generator
 and the upstream: it runs with the lowest priority there, and so do the runs' clients, so that what is measured is the
