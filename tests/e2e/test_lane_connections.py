@@ -62,17 +62,18 @@ def test_requests_at_the_same_time_have_a_connection_each_and_leave_them_for_oth
     assert upstream.last.connection in used
 
 
+@pytest.mark.parametrize("size", [100_000, 600_000, 2_000_000])  # the largest goes by the full lane
 def test_a_large_request_that_comes_before_the_last_ones_answer_is_read_to_its_end(
-    gateway: Gateway, upstream: Upstream
+    gateway: Gateway, upstream: Upstream, size: int
 ) -> None:
     """More of it than is kept behind a request in process: the rest is read when it is this one's turn."""
     upstream.script(answer(completion(), delay_ms=200), answer(completion()))
     with gateway.connect() as connection:
         connection.send("POST", "/v1/chat/completions", chat_body(), gateway.headers())
-        large = chat_body(messages=[{"role": "user", "content": "x" * 600_000}])
+        large = chat_body(messages=[{"role": "user", "content": "x" * size}])
         connection.send("POST", "/v1/chat/completions", large, gateway.headers())
         assert [connection.reply().status for _ in range(2)] == [200, 200]
-    assert len(upstream.last.body) > 600_000
+    assert len(upstream.last.body) > size
 
 
 def test_an_upstream_that_closes_after_each_answer_is_asked_anew_and_nobody_notices(

@@ -65,7 +65,7 @@ cdef class Downstream(Wire):
             self.lane.now = now_ns()
             self.lane.wheel.arm(self, self.lane.now + self.lane.policy.idle_ns)
             if self.inbox.size:
-                read_request(self, self.inbox.data, self.inbox.size, None)
+                read_next(self)
         elif self.peer is not None:
             self.lane.now = now_ns()
             if self.stalled and self.state != TAIL:
@@ -266,11 +266,21 @@ cdef int next_request(Downstream d) except -1:
         return shut(d)
     d.state = HEAD
     d.scanned = 0
-    d.handler_holds = d.pipeline_full = False   # what is here may be a part of a request, whose rest is to be read
+    d.handler_holds = False
+    d.pipeline_full = d.inbox.size > MAX_PIPELINED
     update_reading(d)
     d.lane.wheel.arm(d, d.lane.now + (policy.write_ns if d.queued else policy.idle_ns))
     if d.inbox.size and d.state == HEAD and not d.queued:
-        read_request(d, d.inbox.data, d.inbox.size, None)
+        read_next(d)
+    return 0
+
+
+cdef int read_next(Downstream d) except -1:
+    """The next request is in the inbox, or a part of it: then the client is read on, however much that part is."""
+    read_request(d, d.inbox.data, d.inbox.size, None)
+    if d.pipeline_full and not d.queued and (d.state == HEAD or d.state == BODY):
+        d.pipeline_full = False
+        update_reading(d)
     return 0
 
 

@@ -177,7 +177,7 @@ cdef int feed_handler(Downstream d, const unsigned char *data, Py_ssize_t size, 
         part = PyBytes_FromStringAndSize(<const char *>data, at - data)
     if not d.poisoned and at < end:
         append(&d.inbox, at, end - at)
-        d.pipeline_full = d.inbox.size > MAX_PIPELINED
+    d.pipeline_full = d.inbox.size > MAX_PIPELINED
     if PyBytes_GET_SIZE(part):
         d.handler.data_received(part)
     if d.poisoned:
