@@ -18,7 +18,7 @@ from agw_proxy.edge.asking import SESSION
 from agw_proxy.edge.server import Edge
 from agw_proxy.edge.visits import Visits
 from agw_proxy.edge.worker_link import WorkerLink
-from agw_proxy.errors import GatewayError, InternalError, ModelNotFound
+from agw_proxy.errors import CallerError, GatewayError, InternalError, ModelNotFound, UpstreamUnreachable
 from agw_proxy.observe.log import Log
 from agw_proxy.policy.keys import Keys
 from agw_proxy.spans import Tracer, enter
@@ -41,6 +41,7 @@ from agw_proxy.upstreams.agent_frames import (
     packed,
     raised,
 )
+from agw_proxy.upstreams.agents_apart import RETRY_AFTER_MS
 
 
 class HostedAgents(Agents):
@@ -203,8 +204,14 @@ class HostedAgents(Agents):
             reply.close()
 
     def _call(self, wanted: Wanted) -> Call:
-        """The call as the relaying worker had it. Raises CallerError where its key has gone meanwhile."""
-        principal = self._keys().named(wanted.key) if wanted.key is not None else None
+        """The call as the relaying worker had it. Raises UpstreamUnreachable where its key is unknown here: during a reload."""
+        try:
+            principal = self._keys().named(wanted.key) if wanted.key is not None else None
+        except CallerError:
+            raise UpstreamUnreachable(
+                "The worker that runs this agent has another configuration at the moment. Try again.",
+                retry_after_ms=RETRY_AFTER_MS,
+            ) from None
         stored = None
         if wanted.stored is not None:
             identity, told, rebuilt, thread = wanted.stored

@@ -61,8 +61,8 @@ class Crew:
         return self.serves(place) and late < LATE_SECONDS * 1e9
 
     def current(self, place: int) -> bool:
-        """It goes by the configuration that this worker goes by."""
-        return self._link.shared.stands(self._first + place)[0] == self._link.shared.stands(self._link.worker)[0]
+        """It goes by the configuration that this worker takes up, or has."""
+        return self._link.shared.stands(self._first + place)[0] == self._link.taking
 
     def connect(self, place: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """See ``agents_apart.Crew``. ``kind``: see ``Inboxes.put``."""
@@ -101,7 +101,10 @@ class PlacedAgents(Agents):
     def attend(self, edge: Edge) -> None:
         """See ``Agents``: those clients' connections are lent."""
         self._lender = Lender(
-            edge.accounts, self._lends_to, lambda place: self._crew.connect(place, socket.SOCK_SEQPACKET)
+            edge.accounts,
+            self._lends_to,
+            lambda place: self._crew.connect(place, socket.SOCK_SEQPACKET),
+            self._crew.turns,
         )
         edge.lane.lender = self._lender
 

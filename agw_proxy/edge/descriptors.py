@@ -30,14 +30,15 @@ class Descriptors:
 
     def __init__(self) -> None:
         self.limit = descriptors()
-        self._last = self.limit - KEPT_DESCRIPTORS
+        self.last = self.limit - KEPT_DESCRIPTORS
+        """The first that no connection gets."""
         self._folder: int | None = None
         self._missing = False
         self._said = float("-inf")
 
     def room(self, connection: socket.socket | None) -> bool:
         """A connection that has been accepted may stay: there is something left behind it."""
-        return connection is None or connection.fileno() < self._last
+        return connection is None or connection.fileno() < self.last
 
     def may_say(self, now: float) -> bool:
         """It is time for a line in the log: at most one a second. ``now``: monotonic seconds."""

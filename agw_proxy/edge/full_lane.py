@@ -91,7 +91,7 @@ class Connection(RequestHandler):
         self._hangup: asyncio.TimerHandle | None = None
         self._misframed = False
         self.exchange: Exchange | None = None
-        """The latest."""
+        """The one under way."""
 
     def begin(self, exchange: Exchange) -> Carried | None:
         """The request that was expected begins. Gives what the fast lane did for it: once."""
@@ -134,6 +134,7 @@ class Connection(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """See ``RequestHandler``; a connection that is kept goes back to the lane."""
         resp, reset = await super().finish_response(request, resp, start_time)
+        self.exchange = None
         if not reset and resp.keep_alive and not self._close and not self._force_close:
             self._loop.call_soon(self._give_back)
         return resp, reset

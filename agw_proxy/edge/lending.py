@@ -9,13 +9,17 @@ A request that cannot be lent (its model leads to several targets, too much wait
 replaced, ...) is served by the full lane here, which has the agent run by a frame (``upstreams.agents_apart``).
 """
 
+import asyncio
 import mmap
 import os
 import socket
+import time
 from collections.abc import Callable
 
 from agw_proxy._hot.lane import Downstream
 from agw_proxy.edge.accounts import Accounts
+from agw_proxy.edge.exchange import Exchange
+from agw_proxy.edge.hangup import hung_up
 from agw_proxy.edge.posts import (
     BACK,
     BEGUN,
@@ -23,6 +27,7 @@ from agw_proxy.edge.posts import (
     GONE,
     HEAD,
     INLINE_BYTES,
+    LEFT,
     LEND,
     MARKS,
     NOT_TAKEN,
@@ -38,86 +43,105 @@ from agw_proxy.errors import AgentError, GatewayError, UpstreamUnreachable
 from agw_proxy.upstreams.agents_apart import RETRY_AFTER_MS
 
 REASON = "in_process"  # as the full lane has it for agents
+LOOK_SECONDS = 0.5  # between two looks at what is away and not at work
+UNTAKEN_SECONDS = 10.0  # for a worker to look at a request: as long as one waits for a worker elsewhere
 
 
 class Lent:
-    """A connection that is away, and what its request named."""
+    """A connection that is away, and what its request named. ``since``: monotonic seconds."""
 
-    def __init__(self, downstream: Downstream, slot: int, agent: str, model: str, label: str) -> None:
-        self.downstream, self.slot = downstream, slot
+    def __init__(self, downstream: Downstream, agent: str, model: str, label: str) -> None:
+        self.downstream = downstream
         self.agent, self.model, self.label = agent, model, label
+        self.since = time.monotonic()
+        self.slot = -1
 
 
 class Borrower:
     """One worker that runs agents, as it is now: another process in its place is another Borrower."""
 
-    def __init__(self, sock: socket.socket, ended: Callable[["Borrower"], None]) -> None:
-        """``ended``: called when it has gone, while ``lent`` says what went with it. Raises OSError."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        heard: Callable[["Borrower", int, int, bytes], None],
+        ended: Callable[["Borrower"], None],
+    ) -> None:
+        """``heard``: gets the kind of what it says, of which number, and what was read beyond the request.
+
+        ``ended``: called when it has gone, while ``lent`` says what went with it. Raises OSError.
+        """
+        self.lent: dict[int, Lent] = {}
+        self._heard, self._ended = heard, ended
+        self._free = list(range(SLOTS - 1, -1, -1))
+        self._number = 0
         descriptor = os.memfd_create("agw-marks")
         try:
             os.ftruncate(descriptor, SLOTS)
             self._marks = mmap.mmap(descriptor, SLOTS)
-            self._ended = ended
-            self.lent: dict[int, Lent] = {}
-            self._free = list(range(SLOTS - 1, -1, -1))
-            self._number = 0
-            self.heard: Callable[[int, int, bytes], None] | None = None
             self._post = Post(sock, self._hear, self._gone)
-            self._post.send_now(HEAD.pack(MARKS, 0, 0), [descriptor])
+            if not self._post.send_now(HEAD.pack(MARKS, 0, 0), [descriptor]):
+                self._post.close()
+                raise OSError("it could not be told where the marks are")
         finally:
             os.close(descriptor)
 
-    def lend(self, lent: "Callable[[int], Lent]", descriptor: int, request: bytes) -> int:
-        """The number under which it is away; 0: it is not. ``lent``: makes the record, of its slot."""
+    def lend(self, lent: Lent, descriptor: int, request: bytes) -> int:
+        """The number under which it is away; 0: it is not."""
         if not self._free:
             return 0
-        slot = self._free.pop()
-        self._marks[slot] = UNTAKEN
+        lent.slot = self._free[-1]
+        self._marks[lent.slot] = UNTAKEN
         self._number += 1
-        head = HEAD.pack(LEND, slot, self._number)
-        if len(request) <= INLINE_BYTES:
-            gone = self._post.send_now(head + request, [descriptor])
-        else:
-            try:
-                memory = in_memory("agw-request", request)
-            except OSError:
-                gone = False
-            else:
-                gone = self._post.send_now(head, [descriptor, memory])
-                os.close(memory)
-        if not gone:
-            self._free.append(slot)
+        head = HEAD.pack(LEND, lent.slot, self._number)
+        if not self._send(head, descriptor, request):
             return 0
-        self.lent[self._number] = lent(slot)
+        self._free.pop()
+        self.lent[self._number] = lent
         return self._number
 
-    def took(self, lent: Lent) -> int:
-        """The mark of one that is not forgotten yet."""
+    def _send(self, head: bytes, descriptor: int, request: bytes) -> bool:
+        if len(request) <= INLINE_BYTES:
+            return self._post.send_now(head + request, [descriptor])
+        try:
+            memory = in_memory("agw-request", request)
+        except OSError:
+            return False
+        try:
+            return self._post.send_now(head, [descriptor, memory])
+        finally:
+            os.close(memory)
+
+    def mark(self, lent: Lent) -> int:
+        """How far it has got."""
         return self._marks[lent.slot]
 
     def forget(self, number: int) -> Lent | None:
-        """It is away no more."""
+        """It is there no more."""
         lent = self.lent.pop(number, None)
         if lent is not None:
             self._free.append(lent.slot)
         return lent
 
-    def end(self, number: int) -> None:
-        """Have it ended there."""
-        self._post.send(HEAD.pack(END, 0, number))
+    def end(self, number: int, why: int) -> None:
+        """Have it ended there: END or LEFT."""
+        self._post.send(HEAD.pack(why, 0, number))
 
     def close(self) -> None:
         """Let go of it."""
         self._post.close()
 
     def _hear(self, message: bytes, descriptors: list[int]) -> None:
-        kind, _, number = HEAD.unpack_from(message)
+        kind, apart, number = HEAD.unpack_from(message)
         rest = message[HEAD.size :]
-        for descriptor in descriptors:
-            rest = read_memory(descriptor)
-            os.close(descriptor)
-        if self.heard is not None:
-            self.heard(kind, number, rest)
+        try:
+            if kind == BACK and apart:
+                rest = read_memory(descriptors[0])
+        except (OSError, IndexError):  # no descriptor was free: what was read is lost, and the connection with it
+            kind = GONE
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._heard(self, kind, number, rest)
 
     def _gone(self) -> None:
         self._ended(self)
@@ -127,15 +151,20 @@ class Lender:
     """What a ``Lane`` lends by, of one edge."""
 
     def __init__(
-        self, accounts: Accounts, place: Callable[[str], int | None], connect: Callable[[int], socket.socket]
+        self,
+        accounts: Accounts,
+        place: Callable[[str], int | None],
+        connect: Callable[[int], socket.socket],
+        turns: Callable[[int], bool],
     ) -> None:
         """``place``: of the worker that an agent runs in, None where it is not to be had at the moment.
 
-        ``connect``: a connection to the worker there, for whole messages; raises OSError.
+        ``connect``: a connection to the worker there, for whole messages; raises OSError. ``turns``: its loop does.
         """
-        self._accounts, self._place, self._connect = accounts, place, connect
+        self._accounts, self._place, self._connect, self._turns = accounts, place, connect, turns
         self._borrowers: dict[int, Borrower] = {}
         self._away: dict[Downstream, tuple[Borrower, int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     # -- for the lane
 
@@ -144,26 +173,29 @@ class Lender:
         borrower = self._borrower(agent)
         if borrower is None:
             return False
-        number = borrower.lend(lambda slot: Lent(downstream, slot, agent, model, label), descriptor, request)
+        number = borrower.lend(Lent(downstream, agent, model, label), descriptor, request)
         if number:
             self._away[downstream] = borrower, number
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         return bool(number)
 
     def recall(self, downstream: Downstream) -> None:
         """The gateway shuts down: what it asked for is to end."""
-        borrower, number = self._away[downstream]
-        borrower.end(number)
+        away = self._away.get(downstream)
+        if away is not None:
+            away[0].end(away[1], END)
 
     def lost(self, downstream: Downstream) -> None:
-        """It is closed here, while it is away."""
+        """It is closed here, while it is away: what is at work for it there is to end, and says when it has."""
         away = self._away.pop(downstream, None)
         if away is not None:
-            borrower, number = away
-            borrower.forget(number)
-            borrower.end(number)
+            away[0].end(away[1], LEFT)
 
     def close(self) -> None:
         """Nothing is lent any more."""
+        if self._timer is not None:
+            self._timer.cancel()
         for borrower in self._borrowers.values():
             borrower.close()
         self._borrowers.clear()
@@ -182,65 +214,86 @@ class Lender:
         except OSError:
             return None
         try:
-            made = Borrower(sock, lambda gone: self._end(place, gone))
+            made = Borrower(sock, self._heard, self._end)
         except OSError:
             sock.close()
             return None
-        made.heard = self._hear_of(made)
         self._borrowers[place] = made
         return made
 
-    def _hear_of(self, borrower: Borrower) -> Callable[[int, int, bytes], None]:
-        def heard(kind: int, number: int, rest: bytes) -> None:
-            lent = borrower.forget(number)
-            if lent is None:
-                return
-            del self._away[lent.downstream]
-            if kind == BACK:
-                lent.downstream.came_back(rest)
-            elif kind == NOT_TAKEN:
-                self._answer(lent, untaken())
-            elif kind == GONE:
-                self._shut(lent)
+    def _heard(self, borrower: Borrower, kind: int, number: int, rest: bytes) -> None:
+        lent = borrower.forget(number)
+        if lent is None or self._away.pop(lent.downstream, None) is None:
+            return
+        if kind == BACK:
+            lent.downstream.came_back(rest)
+        elif kind == NOT_TAKEN:
+            self._answer(lent, untaken())
+        elif hung_up(lent.downstream.transport):
+            lent.downstream.abort()
+        else:
+            lent.downstream.close()
 
-        return heard
-
-    def _end(self, place: int, borrower: Borrower) -> None:
+    def _end(self, borrower: Borrower) -> None:
         """That worker has ended, and all that it had with it."""
-        if self._borrowers.get(place) is borrower:
-            del self._borrowers[place]
-        for number in list(borrower.lent):
-            lent = borrower.lent[number]
-            mark = borrower.took(lent)
-            borrower.forget(number)
-            del self._away[lent.downstream]
-            if mark >= BEGUN:
-                self._shut(lent)
-            elif mark == TAKEN:
-                words = f"The worker that ran agent '{lent.agent}' has ended, and the run with it."
-                self._answer(lent, AgentError(words))
-            else:
-                self._answer(lent, untaken())
+        self._borrowers = {place: each for place, each in self._borrowers.items() if each is not borrower}
+        for lent in list(borrower.lent.values()):
+            if self._away.pop(lent.downstream, None) is None:
+                continue
+            mark = borrower.mark(lent)
+            try:
+                if mark == UNTAKEN:
+                    self._answer(lent, untaken())
+                elif mark == TAKEN:
+                    self._answer(lent, ended(lent))
+                else:
+                    self._break_off(lent, told=mark != BEGUN)
+            except Exception as defect:  # noqa: BLE001  one is no other's
+                self._accounts.log.events.error("gateway.defect", error=repr(defect), where="a lent connection's end")
+                lent.downstream.abort()
 
-    def _shut(self, lent: Lent) -> None:
-        """Nothing more can be said on it."""
+    def _break_off(self, lent: Lent, *, told: bool) -> None:
+        """Nothing more can be said on it. ``told``: its Receipt is written."""
+        if not told:
+            exchange = self._exchange(lent)
+            exchange.error, exchange.status = ended(lent), 200
+            self._accounts.finish(exchange)
         lent.downstream.close()
 
     def _answer(self, lent: Lent, error: GatewayError) -> None:
+        exchange = self._exchange(lent)
+        try:
+            answer = refuse_unparsed(exchange, error, close=lent.downstream.closes)
+        finally:
+            self._accounts.finish(exchange)
+        lent.downstream.answer_instead(answer)
+
+    def _exchange(self, lent: Lent) -> Exchange:
         downstream = lent.downstream
         peer = downstream.lane.shell.address(downstream.transport)
         exchange = self._accounts.begin_unparsed(downstream, peer, downstream.began, REASON)
         exchange.model, exchange.model_label = lent.model, lent.label
-        try:
-            answer = refuse_unparsed(exchange, error, close=downstream.closes)
-        finally:
-            self._accounts.finish(exchange)
-        downstream.answer_instead(answer)
+        return exchange
+
+    def _look(self) -> None:
+        """Look after those whose client nobody would hear leave: not looked at yet, or in a worker that stands still."""
+        late = time.monotonic() - UNTAKEN_SECONDS
+        stands = {id(borrower) for place, borrower in self._borrowers.items() if not self._turns(place)}
+        for downstream, (borrower, number) in list(self._away.items()):
+            lent = borrower.lent[number]
+            waits = borrower.mark(lent) == UNTAKEN
+            if (waits or id(borrower) in stands) and (hung_up(downstream.transport) or (waits and lent.since < late)):
+                downstream.abort()
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look) if self._away else None
+
+
+def ended(lent: Lent) -> GatewayError:
+    """The error for a run that ended with its worker."""
+    return AgentError(f"The worker that ran agent '{lent.agent}' has ended, and the run with it.")
 
 
 def untaken() -> GatewayError:
     """The error for a request that its worker has not looked at."""
     return UpstreamUnreachable(
-        "The worker that runs this agent was replaced before it took the request. Try again.",
-        retry_after_ms=RETRY_AFTER_MS,
+        "The worker that runs this agent could not take the request. Try again.", retry_after_ms=RETRY_AFTER_MS
     )

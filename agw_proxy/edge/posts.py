@@ -6,7 +6,6 @@ Here only the socket: what is said is in ``lending`` and ``visits``.
 
 import array
 import asyncio
-import contextlib
 import mmap
 import os
 import socket
@@ -15,14 +14,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 HEAD = struct.Struct("!BIQ")
-MARKS, LEND, END = range(1, 4)
+MARKS, LEND, END, LEFT = range(1, 5)
 """To the worker that runs agents: here are the marks (a descriptor); have this connection (its descriptor, and the
-request, where it is long in a descriptor of its own); end what that connection asked for, the gateway shuts down."""
-BACK, GONE, NOT_TAKEN = range(4, 7)
-"""From there: it is answered (and what was read beyond the request, where that is long in a descriptor); it is closed;
-nothing was done with it."""
+request, where it is long in a descriptor of its own); end what that connection asked for, the gateway shuts down; or
+since its client has gone."""
+BACK, GONE, NOT_TAKEN = range(5, 8)
+"""From there: it is answered (and what was read beyond the request, where that is long in a descriptor, for which the
+place is 1); it is closed; nothing was done with it."""
 UNTAKEN, TAKEN, BEGUN = range(3)
-"""A mark, by which a worker's end in the midst is told: the request is not looked at yet, or is, or its answer may have begun."""
+"""A mark, by which a worker's end in the midst is told: the request is not looked at yet; it is; its answer may have begun.
+Above these its Receipt is written."""
+RETRY_SECONDS = 0.05  # until what the kernel could not take is tried again
 SLOTS = 16384  # connections at a time, of each pair of workers
 INLINE_BYTES = 32768  # a longer request has a descriptor: no message is ever too long for the socket
 MAX_MESSAGE_BYTES = HEAD.size + INLINE_BYTES
@@ -53,10 +55,8 @@ class Post:
             return False
         try:
             self._put(message, descriptors)
-        except BlockingIOError:
-            return False
-        except OSError:
-            self._loop.call_soon(self._end)
+        except OSError:  # no room, too many descriptors on their way, ...: whether it is the end, reading tells
+            self._loop.call_soon(self._read)
             return False
         return True
 
@@ -90,27 +90,29 @@ class Post:
             self._ended()
 
     def _write(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            try:
-                while self._waiting:
-                    self._put(*self._waiting[0])
-                    _close(self._waiting.popleft()[1])
-            except BlockingIOError:
-                raise
-            except OSError:
-                self._end()
-                return
-            self._loop.remove_writer(self._socket.fileno())
+        try:
+            while self._waiting:
+                self._put(*self._waiting[0])
+                _close(self._waiting.popleft()[1])
+        except BlockingIOError:
+            return
+        except OSError:  # the end, which reading tells of; or there is something that the kernel lacks
+            self._loop.call_later(RETRY_SECONDS, self._write_again)
+        self._loop.remove_writer(self._socket.fileno())
+
+    def _write_again(self) -> None:
+        if self._waiting and not self._closed:
+            self._loop.add_writer(self._socket.fileno(), self._write)
 
     def _read(self) -> None:
-        """All that is there: what was sent before an end comes before it."""
+        """All that is there: what was sent before an end comes before it, and only an end of the other side is one."""
         while not self._closed:
             try:
                 message, rights, _, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
-                return
+            except ConnectionResetError:  # it has ended with messages unread: what it has sent comes after this
+                continue
             except OSError:
-                message, rights = b"", []
+                return
             descriptors = [each for _, _, data in rights for each in array.array("i", data)]
             if not message:
                 self._end()

@@ -164,14 +164,12 @@ class Edge:
             quiet = 0 if self._busy() else quiet + 1
             await asyncio.sleep(IDLE_LOOK_SECONDS)
         cut = self.lane.end_all()
-        if self.lane.away:
-            await self._until_back(LAST_WORDS_SECONDS)
         if self.shell.arriving:  # they get their error from the full lane
             await asyncio.wait(self.shell.arriving, timeout=LAST_WORDS_SECONDS)
         late = list(self.accounts.active)
         for exchange in late:
             exchange.end(Draining("This gateway is shutting down and could not wait for the end of this answer."))
-        await self.accounts.idle(LAST_WORDS_SECONDS)
+        await asyncio.gather(self.accounts.idle(LAST_WORDS_SECONDS), self._until_back(LAST_WORDS_SECONDS))
         if self.full is not None:
             await self.full.shutdown(0.5)
         self.lane.close()

@@ -13,10 +13,10 @@ from agw_proxy._hot.lane import Downstream
 from agw_proxy.edge.full_lane import Connection
 from agw_proxy.edge.posts import (
     BACK,
-    END,
     GONE,
     HEAD,
     INLINE_BYTES,
+    LEFT,
     LEND,
     MARKS,
     NOT_TAKEN,
@@ -36,19 +36,21 @@ class Visit:
     def __init__(self, home: "Home", number: int) -> None:
         self._home, self._number = home, number
         self.downstream: Downstream | None = None
+        self.ended = False
 
     def left(self, rest: bytes | None) -> None:
         """It is closed here. ``rest``: what was read beyond the request that was answered; None: it is over."""
         self._home.left(self._number, rest)
 
-    def end(self) -> None:
-        """The gateway shuts down and waits no longer."""
+    def end(self, *, gone: bool) -> None:
+        """``gone``: its client has; else the gateway shuts down and waits no longer."""
+        self.ended = True
         downstream = self.downstream
         if downstream is None:
             return
         connection = downstream.handler
         exchange = connection.exchange if isinstance(connection, Connection) else None
-        if exchange is None or exchange.accounted:
+        if gone or exchange is None or exchange.accounted:
             downstream.abort()
         else:
             exchange.end(Draining("This gateway is shutting down and could not wait for the end of this answer."))
@@ -73,7 +75,7 @@ class Home:
             self._post.send(HEAD.pack(BACK, 0, number) + rest)
         else:
             try:
-                self._post.send(HEAD.pack(BACK, 0, number), in_memory("agw-rest", rest))
+                self._post.send(HEAD.pack(BACK, 1, number), in_memory("agw-rest", rest))
             except OSError:  # no descriptor is free: what was read is lost, and the connection with it
                 self._post.send(HEAD.pack(GONE, 0, number))
 
@@ -89,12 +91,21 @@ class Home:
         if kind == LEND:
             self._take(number, slot, message[HEAD.size :], descriptors)
             return
-        if kind == MARKS and descriptors:
+        if kind == MARKS:
+            self._know(descriptors)
+        elif (visit := self._here.get(number)) is not None:
+            visit.end(gone=kind == LEFT)
+
+    def _know(self, descriptors: list[int]) -> None:
+        """Where the marks are."""
+        try:
             self._marks = mmap.mmap(descriptors[0], SLOTS)
-        elif kind == END and (visit := self._here.get(number)) is not None:
-            visit.end()
-        for descriptor in descriptors:
-            os.close(descriptor)
+        except (OSError, IndexError):  # no descriptor is free: whoever lends is to try again
+            self.close()
+            self._gone()
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def _take(self, number: int, slot: int, request: bytes, descriptors: list[int]) -> None:
         try:
@@ -102,6 +113,8 @@ class Home:
                 raise OSError("a connection came without its descriptors")  # there was none free for them
             if not request:
                 request = read_memory(descriptors[1])
+            if descriptors[0] >= self._edge.descriptors.last:
+                raise OSError("it would have one of the last descriptors")
             sock = socket.socket(fileno=descriptors[0])
             descriptors = descriptors[1:]
         except OSError:
@@ -118,12 +131,19 @@ class Home:
         task.add_done_callback(self._coming.discard)
 
     async def _receive(self, visit: Visit, downstream: Downstream, sock: socket.socket) -> None:
+        if visit.ended:
+            sock.close()
+            visit.left(None)
+            return
         visit.downstream = downstream
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: downstream, sock)
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: downstream, sock)
         except OSError:  # its client has gone already
             sock.close()
             visit.left(None)
+            return
+        if downstream.reading_held:  # uvloop reads on where it was told not to before it had begun
+            transport.pause_reading()
 
 
 class Visits:

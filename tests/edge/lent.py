@@ -2,10 +2,11 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import orjson
 from blockbuster import blockbuster_ctx
 
 from agw_proxy.app import Gateway
@@ -20,9 +21,51 @@ from agw_proxy.edge.visits import Home
 from agw_proxy.edge.worker_link import Channel, Drain, WorkerLink
 from agw_proxy.observe.log import Log
 from tests.edge.inprocess import Lines, Running, write
-from tests.support.gateway import Tree
+from tests.sdk.folders import says
+from tests.sdk.folders import write as write_agents
+from tests.support.client import Connection, Reply, bearer
+from tests.support.gateway import APP_KEY, Tree, chat_body, configuration, provider
 
 SECONDS = 60.0
+
+
+WAITS = """\
+import asyncio
+from pathlib import Path
+
+from agents import Agent, function_tool
+
+from agw_proxy.sdk import FunctionModel
+
+HERE = Path(__file__).parent
+
+
+@function_tool
+async def work() -> str:
+    (HERE / "inside").touch()
+    while not (HERE / "go").exists():
+        await asyncio.sleep(0.005)
+    return "worked"
+
+
+def plays(turn):
+    return "Done: " + turn.results[0] if turn.results else ["I try. ", turn.use("work")]
+
+
+agent = Agent(name="Waits", tools=[work], model=FunctionModel(plays))
+"""
+LENGTH = """\
+from agents import Agent
+
+from agw_proxy.sdk import FunctionModel
+
+agent = Agent(name="Length", model=FunctionModel(lambda turn: str(len(turn.said))))
+"""
+AGENTS = {
+    "sky/agent.py": says("blue"),
+    "length/agent.py": LENGTH,
+    "waits/agent.py": WAITS,
+}
 
 
 class Pair:
@@ -99,3 +142,46 @@ async def lent(config: Tree, folder: Path) -> AsyncIterator[Pair]:
             for which in (0, 1):
                 await pair.drain(which, hurry=True)
     assert not lines.trees("gateway.defect"), "a worker had a defect (or blocked the loop)"
+
+
+def settings(url: str, folder: Path) -> Tree:
+    """Of a gateway whose upstream is at ``url``, and whose agents have one worker."""
+    write_agents(folder / "agents", AGENTS)
+    return configuration(
+        provider(url),
+        server={"port": 0, "drain_seconds": 1, "body_seconds": 1},
+        agents={"paths": [str(folder / "agents")], "workers": 1},
+        timeouts={},
+        models=[{"name": "either", "targets": ["agents/default/sky"], "fallbacks": ["fake/gpt-4o-mini"]}],
+    )
+
+
+def asks(connection: Connection, model: str, **members: object) -> None:
+    connection.send("POST", "/v1/chat/completions", chat_body(model=model, **members), bearer(APP_KEY))
+
+
+def said(reply: Reply) -> str:
+    assert reply.status == 200, reply.body
+    return str(orjson.loads(reply.body)["choices"][0]["message"]["content"])
+
+
+def streamed(reply: Reply) -> str:
+    """The text of a stream."""
+    assert reply.status == 200, reply.body
+    events = [line[6:] for line in reply.body.split(b"\n") if line.startswith(b"data: {")]
+    return "".join(
+        choice["delta"].get("content") or "" for event in events for choice in orjson.loads(event).get("choices", ())
+    )
+
+
+def upto(pieces: Iterator[bytes], words: bytes) -> None:
+    """Read as far as these."""
+    seen = b""
+    while words not in seen:
+        seen += next(pieces, words)
+
+
+async def waiting(pair: Pair, tmp_path: Path) -> None:
+    """The agent's tool is at work, in the other worker."""
+    await pair.running.until((tmp_path / "agents/waits/inside").exists, SECONDS)
+    assert pair.away == 1

@@ -152,15 +152,19 @@ cdef class Downstream(Wire):
             self.send_bytes(data)
 
     def close(self):
-        """aiohttp ends the connection after what it has written."""
+        """aiohttp, or the worker that had it, ends the connection after what it has written."""
         if self.state != CLOSED and self.transport is not None:
-            if self.state == FULL and not self.fed:
+            if self.state == AWAY:
+                self.lane.away -= 1         # what inherits a descriptor of it there is not to keep it open
+                linger(self, b"")
+            elif self.state == FULL and not self.fed:
                 linger(self, b"")
             else:
                 shut(self)
 
     def abort(self):
         """At once, without what waits to be written."""
+        self.rest = None
         if self.transport is not None:
             self.transport.abort()
 

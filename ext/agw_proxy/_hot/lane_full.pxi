@@ -9,6 +9,8 @@ cdef int shut(Downstream d) except -1:
         elif d.state == AWAY:
             d.lane.away -= 1
             d.lane.lender.lost(d)
+        elif d.mark != NULL:
+            d.mark[0] = MARK_OVER
         d.state = CLOSED
         d.transport.close()
         if d.transport is not None and d.queued:

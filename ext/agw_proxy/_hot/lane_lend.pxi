@@ -5,14 +5,22 @@
 # nothing. There another Downstream visits: to its worker it is a connection like any other, but that it goes home after
 # an answer. Memory that both have tells how far that worker has got, should it end in the midst.
 
-cdef enum:
-    MARK_BEGUN = 2              # bytes of an answer may have gone out; below it, see edge.lending
+cdef enum:                      # see edge.posts
+    MARK_BEGUN = 2
+    MARK_OVER = 3
+    ASKS_LATER = 1
+
+# An answer that nobody waits for is not to end with a worker that is only lent its request.
+cdef const char *LATER[ASKS_LATER]
+LATER[0] = b'"background"'
 
 
 cdef bint lend(Downstream d, const unsigned char *text, RequestHead *head) except -1:
     """Let the worker that runs the agent have this request; False: it cannot, and the full lane is to ask it."""
     cdef Route route = d.lends.route
     if d.fd < 0 or d.queued or d.visit is not None or pipelined(d):
+        return False
+    if d.door.remembers == 2 and marked(text + head.size, head.content_length, LATER, ASKS_LATER):
         return False
     request = PyBytes_FromStringAndSize(<const char *>text, head.size + head.content_length)
     if not d.lane.lender.lend(d, d.fd, d.lends.target.model, route.name, route.label, request):
