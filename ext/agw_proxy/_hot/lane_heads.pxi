@@ -102,6 +102,23 @@ cdef const char *PAIRS = (          # 00 to 99: a number is written two digits a
 )
 
 
+cdef extern from *:
+    """
+    static inline int agw_digits_of(uint64_t number) {
+        static const uint64_t tens[] = {
+            0, 10ull, 100ull, 1000ull, 10000ull, 100000ull, 1000000ull, 10000000ull, 100000000ull, 1000000000ull,
+            10000000000ull, 100000000000ull, 1000000000000ull, 10000000000000ull, 100000000000000ull,
+            1000000000000000ull, 10000000000000000ull, 100000000000000000ull, 1000000000000000000ull,
+            10000000000000000000ull,
+        };
+        /* 1233 / 4096 is the decimal logarithm of 2, near enough: right, or one too many. */
+        int guess = ((64 - __builtin_clzll(number | 1)) * 1233) >> 12;
+        return guess + (number >= tens[guess]);
+    }
+    """
+    int digits_of "agw_digits_of"(uint64_t number) noexcept nogil
+
+
 cdef inline void put(Pen *pen, const void *data, Py_ssize_t size) noexcept nogil:
     if pen.end - pen.at < size:
         pen.overflow = True
@@ -115,21 +132,23 @@ cdef inline void put_bytes(Pen *pen, bytes data):
 
 
 cdef void put_number(Pen *pen, int64_t number) noexcept nogil:
-    cdef unsigned char[24] digits
+    """From its end, once it is known how long it is."""
     cdef uint64_t left = <uint64_t>number if number > 0 else 0, rest
-    cdef int at = 24
+    cdef int size = digits_of(left)
+    cdef unsigned char *at = pen.at + size
+    if pen.end - pen.at < size:
+        pen.overflow = True
+        return
+    pen.at = at
     while left >= 100:
         rest = left
         left //= 100
         at -= 2
-        memcpy(&digits[at], PAIRS + 2 * (rest - left * 100), 2)
+        memcpy(at, PAIRS + 2 * (rest - left * 100), 2)
     if left >= 10:
-        at -= 2
-        memcpy(&digits[at], PAIRS + 2 * left, 2)
+        memcpy(at - 2, PAIRS + 2 * left, 2)
     else:
-        at -= 1
-        digits[at] = <unsigned char>(48 + left)
-    put(pen, &digits[at], 24 - at)
+        (at - 1)[0] = <unsigned char>(48 + left)
 
 
 cdef void put_thousandths(Pen *pen, int64_t number, bint trim) noexcept nogil:
@@ -175,24 +194,18 @@ cdef void put_duration(Pen *pen, int64_t nanoseconds) noexcept nogil:
 
 cdef int put_limits(Pen *pen, Lane lane, Grant grant, bint anthropic) except -1:
     """``x-ratelimit-*`` of the tightest rule in requests and in tokens, as ``policy.limits.limit_headers``."""
-    if grant.requests_limit < 0 and grant.tokens_limit < 0:
-        return 0
     if grant.requests_limit >= 0:
-        put_bytes(pen, b"x-ratelimit-limit-requests: ")
-        put_number(pen, grant.requests_limit)
-        put_bytes(pen, b"\r\nx-ratelimit-remaining-requests: ")
+        put_amount(pen, <Rule>grant.limits.rules[grant.requests_rule], b"requests")
         put_number(pen, grant.requests_remaining)
-        put_bytes(pen, b"\r\nx-ratelimit-reset-requests: ")
+        put(pen, <const char *>b"\r\nx-ratelimit-reset-requests: ", 30)
         put_duration(pen, grant.requests_reset_ns)
-        put_bytes(pen, b"\r\n")
+        put(pen, <const char *>b"\r\n", 2)
     if grant.tokens_limit >= 0:
-        put_bytes(pen, b"x-ratelimit-limit-tokens: ")
-        put_number(pen, grant.tokens_limit)
-        put_bytes(pen, b"\r\nx-ratelimit-remaining-tokens: ")
+        put_amount(pen, <Rule>grant.limits.rules[grant.tokens_rule], b"tokens")
         put_number(pen, grant.tokens_remaining)
-        put_bytes(pen, b"\r\nx-ratelimit-reset-tokens: ")
+        put(pen, <const char *>b"\r\nx-ratelimit-reset-tokens: ", 28)
         put_duration(pen, grant.tokens_reset_ns)
-        put_bytes(pen, b"\r\n")
+        put(pen, <const char *>b"\r\n", 2)
     if anthropic:
         put_kind(pen, lane, b"requests", grant.requests_limit, grant.requests_remaining, grant.requests_reset_ns)
         put_kind(pen, lane, b"tokens", grant.tokens_limit, grant.tokens_remaining, grant.tokens_reset_ns)
@@ -205,26 +218,38 @@ cdef int put_limits(Pen *pen, Lane lane, Grant grant, bint anthropic) except -1:
     return 0
 
 
+cdef int put_amount(Pen *pen, Rule rule, bytes kind) except -1:
+    """What all answers under a rule have in common: its amount, and the name of what follows. Made once a rule."""
+    if rule.line is None:
+        rule.line = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: " % (kind, rule.terms.amount, kind)
+    put_bytes(pen, rule.line)
+    return 0
+
+
 cdef int put_kind(
     Pen *pen, Lane lane, bytes kind, int64_t limit, int64_t remaining, int64_t reset
 ) except -1:
     """``anthropic-ratelimit-*``; nothing where no rule counts that."""
-    cdef bytes name = b"anthropic-ratelimit-" + kind
     if limit < 0:
         return 0
-    put_bytes(pen, name)
-    put_bytes(pen, b"-limit: ")
+    put_name(pen, kind)
+    put(pen, <const char *>b"-limit: ", 8)
     put_number(pen, limit)
-    put_bytes(pen, b"\r\n")
-    put_bytes(pen, name)
-    put_bytes(pen, b"-remaining: ")
+    put(pen, <const char *>b"\r\n", 2)
+    put_name(pen, kind)
+    put(pen, <const char *>b"-remaining: ", 12)
     put_number(pen, remaining)
-    put_bytes(pen, b"\r\n")
-    put_bytes(pen, name)
-    put_bytes(pen, b"-reset: ")
+    put(pen, <const char *>b"\r\n", 2)
+    put_name(pen, kind)
+    put(pen, <const char *>b"-reset: ", 8)
     put_moment(pen, wall_ns(lane, lane.now) + max(reset, 0))
-    put_bytes(pen, b"\r\n")
+    put(pen, <const char *>b"\r\n", 2)
     return 0
+
+
+cdef inline void put_name(Pen *pen, bytes kind):
+    put(pen, <const char *>b"anthropic-ratelimit-", 20)
+    put_bytes(pen, kind)
 
 
 cdef void put_moment(Pen *pen, int64_t wall) noexcept nogil:

@@ -230,6 +230,7 @@ cdef class Rule:
     cdef readonly bint leased
     cdef readonly tuple marks
     cdef Terms terms
+    cdef bytes line             # of headers: its amount, kept here by who writes them
 
 cdef class Standing:
     cdef readonly Rule rule
@@ -260,6 +261,8 @@ cdef class Grant:
     cdef int worker
     cdef int held
     cdef int crossings          # what ``crossed`` tells; 0 nearly always
+    cdef int requests_rule      # whose numbers the ``requests_`` are, and the ``tokens_``
+    cdef int tokens_rule
     cdef readonly int64_t retry_after_ns
     cdef readonly int64_t requests_limit
     cdef readonly int64_t requests_remaining
@@ -288,7 +291,7 @@ cdef class Grant:
     cdef int correct(self, Hold* hold, const Terms* terms, int64_t extra, const Moment* at) noexcept
     cdef void drop(self, Hold* hold, const Terms* terms, const Moment* at) noexcept
     cdef void notice(self, const Hold* hold) noexcept nogil
-    cdef void report(self, const Terms* terms, int64_t left, int64_t reset) noexcept nogil
+    cdef void report(self, int rule, int64_t left, int64_t reset) noexcept nogil
 
 # The 64-bit hash behind ``subject``, for text that stands in a buffer.
 cdef uint64_t hash_of(const unsigned char* text, Py_ssize_t length) noexcept nogil

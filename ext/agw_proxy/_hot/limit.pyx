@@ -216,9 +216,9 @@ cdef class Limits:
                 continue
             if terms.algorithm == BUCKET and not hold.lent:
                 left = 0 if hold.after >= terms.window else unscaled(terms.window - hold.after, terms.cell, terms.shift)
-                grant.report(terms, left // hold.replicas, hold.after // 64 + (hold.after % 64 != 0))
+                grant.report(i, left // hold.replicas, hold.after // 64 + (hold.after % 64 != 0))
             else:
-                grant.report(terms, hold.after, hold.reset)
+                grant.report(i, hold.after, hold.reset)
         return -1
 
     cdef int decide(self, Hold* hold, const Terms* terms, const Moment* at) noexcept:
@@ -293,7 +293,7 @@ cdef class Limits:
             terms = &self.terms[i]
             if terms.unit < CONCURRENT and applies(terms, &grant.ask):
                 standing_of(self.table, terms, &grant.ask, at, &left, &reset)
-                grant.report(terms, 0 if i == at_rule else left, reset)
+                grant.report(i, 0 if i == at_rule else left, reset)
 
 
 cdef inline bint of_upstream(const Terms* terms) noexcept nogil:

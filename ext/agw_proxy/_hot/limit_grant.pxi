@@ -1,10 +1,13 @@
 # Part of limit.pyx: the Grant, and how what it holds is settled, extended, moved and given back.
 
-cdef inline void tighten(
+cdef inline bint tighten(
     int64_t* limit, int64_t* remaining, int64_t* reset, int64_t amount, int64_t left, int64_t full
 ) noexcept nogil:
-    if limit[0] < 0 or left < remaining[0] or (left == remaining[0] and full > reset[0]):
-        limit[0], remaining[0], reset[0] = amount, left, full
+    """Whether it is the tightest so far."""
+    if limit[0] >= 0 and (left > remaining[0] or (left == remaining[0] and full <= reset[0])):
+        return False
+    limit[0], remaining[0], reset[0] = amount, left, full
+    return True
 
 
 @cython.final
@@ -50,13 +53,16 @@ cdef class Grant:
                 self.crossed_mark[self.crossings] = <uint8_t>i
                 self.crossings += 1
 
-    cdef void report(self, const Terms* terms, int64_t left, int64_t reset) noexcept nogil:
+    cdef void report(self, int rule, int64_t left, int64_t reset) noexcept nogil:
         """Keep the tightest rule in requests and in tokens."""
+        cdef const Terms* terms = &self.limits.terms[rule]
         cdef int64_t amount = terms.amount
         if terms.unit == REQUESTS:
-            tighten(&self.requests_limit, &self.requests_remaining, &self.requests_reset_ns, amount, left, reset)
+            if tighten(&self.requests_limit, &self.requests_remaining, &self.requests_reset_ns, amount, left, reset):
+                self.requests_rule = rule
         elif terms.unit <= OUTPUT:
-            tighten(&self.tokens_limit, &self.tokens_remaining, &self.tokens_reset_ns, amount, left, reset)
+            if tighten(&self.tokens_limit, &self.tokens_remaining, &self.tokens_reset_ns, amount, left, reset):
+                self.tokens_rule = rule
             if terms.unit == INPUT:
                 tighten(&self.input_tokens_limit, &self.input_tokens_remaining, &self.input_tokens_reset_ns,
                         amount, left, reset)
