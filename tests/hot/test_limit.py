@@ -4,12 +4,15 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agw_proxy._hot import limit
 from tests.hot import model_limit, model_limit_lines
 from tests.hot.rules import HOUR, MINUTE, SECOND, gate, limits, requests, tokens
+
+WIDE = st.integers(0, 60).flatmap(lambda bits: st.integers(2**bits // 2 or 1, 2**bits))
+
 
 # --- buckets ------------------------------------------------------------------------------------------------------
 
@@ -19,6 +22,20 @@ from tests.hot.rules import HOUR, MINUTE, SECOND, gate, limits, requests, tokens
 def test_ten_thousand_decisions_at_one_instant_admit_exactly_the_amount(amount: int, period: int) -> None:
     rules = limits(requests(amount, period))
     assert sum(rules.admit(5 * SECOND, key=1).granted for _ in range(10_000)) == amount
+
+
+@given(WIDE, WIDE, WIDE, st.integers(0, 2**31))
+@example(2**60, SECOND, 2**60, 1)
+@example(1, 2**55, 1, 1)
+def test_what_a_bucket_has_left_is_exact_whatever_its_size(amount: int, period: int, burst: int, spent: int) -> None:
+    try:
+        rule = tokens(amount, period, burst)
+    except ValueError:  # over 2.2 years to refill, or no limit
+        assume(False)
+    kept = model_limit_lines.Bucket(rule)
+    cost = min(kept.cost(min(spent, rule.burst)), kept.window)
+    left = (kept.window - cost) * (model_limit_lines.SCALE if kept.fine else 1) // kept.cell
+    assert limits(rule).admit(SECOND, key=1, input_tokens=spent).tokens_remaining == left
 
 
 @pytest.mark.parametrize("amount", [1, 7, 600, 3333])

@@ -135,6 +135,7 @@ cdef struct Terms:
     uint64_t identity
     uint64_t kind           # algorithm | calendar << 4, and 1 << 8 so that it is never 0
     int64_t cell            # BUCKET: time units of 1 << shift requests, tokens or micro-dollars
+    uint64_t inverse        # BUCKET: 2**(places + shift) / cell, for what would be a division
     int64_t window          # BUCKET: time units of a full bucket
     int64_t once            # BUCKET: time units of one request
     int64_t span            # SLIDING: nanoseconds of a part. TOTAL: of the silence that ends it
@@ -148,7 +149,10 @@ cdef struct Terms:
     int algorithm
     int calendar
     int shift
+    int places
     int group               # of leases; -1: not leased
+    bint picks              # it does not apply to each request
+    bint simple             # a bucket in requests that is not leased: what most rules are
     int marked
     int parts
     uint8_t[SUBJECTS] part  # places of its subjects
@@ -200,7 +204,7 @@ cdef class Table:
     cdef int64_t[4] turns
     cdef int64_t[4] turn
     cdef int moment(self, int64_t now_ns, Moment* at) noexcept nogil
-    # Buckets. ``hold`` comes with tag and cost; a Verdict goes out. ``forced`` charges whatever the bucket holds.
+    # Buckets.
     cdef int charge(self, Hold* hold, const Terms* terms, int64_t now, bint forced) noexcept nogil
     cdef void refund(self, const Hold* hold, int64_t amount) noexcept nogil
     cdef int64_t peek(self, uint64_t tag, uint64_t identity, int64_t now) noexcept nogil
@@ -213,7 +217,6 @@ cdef class Table:
     cdef bint lock(self) noexcept nogil
     cdef int evict_bucket(self, uint64_t tag, uint64_t identity, int64_t now) noexcept nogil
     cdef int evict_gate(self, uint64_t tag, uint64_t identity) noexcept nogil
-    cdef int spend(self, Hold* hold, int64_t window, int64_t now, bint forced) noexcept nogil
     cdef int step_in(self, const Hold* hold, int64_t limit) noexcept nogil
     cdef void repair(self) noexcept nogil
 
@@ -291,7 +294,6 @@ cdef class Grant:
     cdef int correct(self, Hold* hold, const Terms* terms, int64_t extra, const Moment* at) noexcept
     cdef void drop(self, Hold* hold, const Terms* terms, const Moment* at) noexcept
     cdef void notice(self, const Hold* hold) noexcept nogil
-    cdef void report(self, int rule, int64_t left, int64_t reset) noexcept nogil
 
 # The 64-bit hash behind ``subject``, for text that stands in a buffer.
 cdef uint64_t hash_of(const unsigned char* text, Py_ssize_t length) noexcept nogil

@@ -44,6 +44,7 @@ cdef enum Verdict:
     BUSY = 3        # another worker holds lock or line for longer than SPINS looks
     SHORT = 4       # leased, and not enough credit here
     SHUT = 5        # leased, and the mode is CLOSED
+    AGAIN = 6       # of one attempt: another worker was faster
 
 cdef enum:
     FREE = 0
@@ -90,6 +91,39 @@ cdef class Standing:
 
     def __repr__(self):
         return f"<Standing {self.rule.name!r}: {self.remaining} left, full in {self.reset_ns} ns>"
+
+
+cdef inline bint tighten(
+    int64_t* limit, int64_t* remaining, int64_t* reset, int64_t amount, int64_t left, int64_t full
+) noexcept nogil:
+    """Whether it is the tightest so far."""
+    if limit[0] >= 0 and (left > remaining[0] or (left == remaining[0] and full <= reset[0])):
+        return False
+    limit[0], remaining[0], reset[0] = amount, left, full
+    return True
+
+
+cdef inline void report(Grant grant, int rule, int64_t left, int64_t reset) noexcept nogil:
+    """Keep the tightest rule in requests and in tokens."""
+    cdef const Terms* terms = &grant.limits.terms[rule]
+    cdef int64_t amount = terms.amount
+    if terms.unit == REQUESTS:
+        if tighten(&grant.requests_limit, &grant.requests_remaining, &grant.requests_reset_ns, amount, left, reset):
+            grant.requests_rule = rule
+    elif terms.unit <= OUTPUT:
+        report_tokens(grant, rule, terms, left, reset)
+
+
+cdef void report_tokens(Grant grant, int rule, const Terms* terms, int64_t left, int64_t reset) noexcept nogil:
+    cdef int64_t amount = terms.amount
+    if tighten(&grant.tokens_limit, &grant.tokens_remaining, &grant.tokens_reset_ns, amount, left, reset):
+        grant.tokens_rule = rule
+    if terms.unit == INPUT:
+        tighten(&grant.input_tokens_limit, &grant.input_tokens_remaining, &grant.input_tokens_reset_ns,
+                amount, left, reset)
+    elif terms.unit == OUTPUT:
+        tighten(&grant.output_tokens_limit, &grant.output_tokens_remaining, &grant.output_tokens_reset_ns,
+                amount, left, reset)
 
 
 @cython.final
@@ -204,34 +238,37 @@ cdef class Limits:
             hold = &grant.holds[grant.held]
             hold.rule = <uint16_t>i
             hold.tag = tag_of(terms, &grant.ask)
-            hold.count = counted(terms.unit, grant.ask.input, grant.ask.output, grant.ask.cost)
             hold.crossed = 0
-            verdict = self.decide(hold, terms, at)
-            if hold.crossed:
-                grant.notice(hold)
+            if terms.simple:
+                hold.count, hold.cost, hold.replicas, hold.lent = 1, terms.once, 1, False
+                verdict = charge(self.table, hold, terms, at.units, False)
+            else:
+                hold.count = counted(terms.unit, grant.ask.input, grant.ask.output, grant.ask.cost)
+                verdict = self.decide(hold, terms, at)
+                if hold.crossed:
+                    grant.notice(hold)
             if verdict != TAKEN:
                 return i | verdict << 16
             grant.held += 1
             if moving or terms.unit >= CONCURRENT:
                 continue
             if terms.algorithm == BUCKET and not hold.lent:
-                left = 0 if hold.after >= terms.window else unscaled(terms.window - hold.after, terms.cell, terms.shift)
-                grant.report(i, left // hold.replicas, hold.after // 64 + (hold.after % 64 != 0))
+                left = 0 if hold.after >= terms.window else unscaled(terms, terms.window - hold.after)
+                if hold.replicas > 1:
+                    left //= hold.replicas
+                report(grant, i, left, <int64_t>(<uint64_t>hold.after + 63 >> 6))
             else:
-                grant.report(i, hold.after, hold.reset)
+                report(grant, i, hold.after, hold.reset)
         return -1
 
     cdef int decide(self, Hold* hold, const Terms* terms, const Moment* at) noexcept:
-        """One rule's Verdict. ``hold`` comes with tag and count, and goes with all else."""
+        """The Verdict of a rule that is not simple. ``hold`` comes with tag and count, and goes with all else."""
         cdef int64_t room = terms.room, left
         cdef uint64_t mode = LEASED
         cdef bint forced = False
         cdef int verdict
         hold.replicas = 1
         hold.lent = False
-        if terms.unit == REQUESTS and terms.algorithm == BUCKET and terms.group < 0:
-            hold.cost = terms.once      # what most rules are takes none of the turns below
-            return self.table.charge(hold, terms, at.units, False)
         if terms.unit >= CONCURRENT:
             return self.table.enter(hold, terms)
         # An estimate above what there ever is would never pass; so it passes when all is there. Money is not so.
@@ -259,7 +296,7 @@ cdef class Limits:
             hold.cost = min(scaled(hold.count, terms.cell, terms.shift), terms.window)
             if hold.replicas > 1:
                 hold.cost = min(scaled(hold.cost, hold.replicas, 0), terms.window)
-            verdict = self.table.charge(hold, terms, at.units, forced)
+            verdict = charge(self.table, hold, terms, at.units, forced)
             if hold.lent:
                 hold.reset = hold.after // 64
         else:
@@ -293,7 +330,7 @@ cdef class Limits:
             terms = &self.terms[i]
             if terms.unit < CONCURRENT and applies(terms, &grant.ask):
                 standing_of(self.table, terms, &grant.ask, at, &left, &reset)
-                grant.report(i, 0 if i == at_rule else left, reset)
+                report(grant, i, 0 if i == at_rule else left, reset)
 
 
 cdef inline bint of_upstream(const Terms* terms) noexcept nogil:
@@ -332,7 +369,7 @@ cdef void standing_of(
             replicas = <int64_t>(load(&table.header.replicas) or 1)
     if terms.algorithm == BUCKET:
         ahead = table.peek(tag, terms.identity, at.units)
-        left[0] = 0 if ahead >= terms.window else unscaled(terms.window - ahead, terms.cell, terms.shift) // replicas
+        left[0] = 0 if ahead >= terms.window else unscaled(terms, terms.window - ahead) // replicas
         reset[0] = ahead // 64 + (ahead % 64 != 0)
     else:
         look_in(table, tag, terms, at, max(terms.room // replicas, 1), left, reset)

@@ -1,15 +1,5 @@
 # Part of limit.pyx: the Grant, and how what it holds is settled, extended, moved and given back.
 
-cdef inline bint tighten(
-    int64_t* limit, int64_t* remaining, int64_t* reset, int64_t amount, int64_t left, int64_t full
-) noexcept nogil:
-    """Whether it is the tightest so far."""
-    if limit[0] >= 0 and (left > remaining[0] or (left == remaining[0] and full <= reset[0])):
-        return False
-    limit[0], remaining[0], reset[0] = amount, left, full
-    return True
-
-
 @cython.final
 @cython.no_gc
 @cython.freelist(256)
@@ -53,23 +43,6 @@ cdef class Grant:
                 self.crossed_mark[self.crossings] = <uint8_t>i
                 self.crossings += 1
 
-    cdef void report(self, int rule, int64_t left, int64_t reset) noexcept nogil:
-        """Keep the tightest rule in requests and in tokens."""
-        cdef const Terms* terms = &self.limits.terms[rule]
-        cdef int64_t amount = terms.amount
-        if terms.unit == REQUESTS:
-            if tighten(&self.requests_limit, &self.requests_remaining, &self.requests_reset_ns, amount, left, reset):
-                self.requests_rule = rule
-        elif terms.unit <= OUTPUT:
-            if tighten(&self.tokens_limit, &self.tokens_remaining, &self.tokens_reset_ns, amount, left, reset):
-                self.tokens_rule = rule
-            if terms.unit == INPUT:
-                tighten(&self.input_tokens_limit, &self.input_tokens_remaining, &self.input_tokens_reset_ns,
-                        amount, left, reset)
-            elif terms.unit == OUTPUT:
-                tighten(&self.output_tokens_limit, &self.output_tokens_remaining, &self.output_tokens_reset_ns,
-                        amount, left, reset)
-
     cdef bint true_up(self, int64_t input, int64_t output, int64_t cost, int64_t now_ns):
         cdef const Terms* terms
         cdef Hold* hold
@@ -112,7 +85,7 @@ cdef class Grant:
             elif cost > hold.cost:
                 # Found anew: if the line has gone to another subject, this one's bucket was full and starts from there.
                 more.cost = cost - hold.cost
-                table.charge(&more, terms, at.units, True)
+                charge(table, &more, terms, at.units, True)
         elif extra < 0:
             still = take_out(table, hold, terms, -extra, at)
         else:

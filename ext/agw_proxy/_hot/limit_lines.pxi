@@ -8,11 +8,11 @@ cdef extern from *:
         product = (product + ((1ull << shift) - 1)) >> shift;
         return product > INT64_MAX ? INT64_MAX : (int64_t)product;
     }
-    /* The largest count that costs no more than that. */
-    static inline int64_t agw_unscaled(int64_t units, int64_t cell, int shift) {
-        if (shift == 0) return units / cell;
-        unsigned __int128 count = ((unsigned __int128)(uint64_t)units << shift) / (uint64_t)cell;
-        return count > INT64_MAX ? INT64_MAX : (int64_t)count;
+    /* The largest count that costs no more than that: a product with the inverse of ``cell``, right or one too small.
+       ``units`` are at most those of a full bucket; see ``fill``. */
+    static inline int64_t agw_unscaled(int64_t units, int64_t cell, int shift, uint64_t inverse, int places) {
+        uint64_t count = (uint64_t)(((unsigned __int128)(uint64_t)units * inverse) >> places);
+        return (int64_t)(count + (((uint64_t)units << shift) - count * (uint64_t)cell >= (uint64_t)cell));
     }
     static inline int64_t agw_plus(int64_t a, int64_t b) {
         int64_t sum;
@@ -20,8 +20,13 @@ cdef extern from *:
     }
     """
     int64_t scaled "agw_scaled"(int64_t count, int64_t cell, int shift) noexcept nogil
-    int64_t unscaled "agw_unscaled"(int64_t units, int64_t cell, int shift) noexcept nogil
+    int64_t agw_unscaled(int64_t units, int64_t cell, int shift, uint64_t inverse, int places) noexcept nogil
     int64_t plus "agw_plus"(int64_t a, int64_t b) noexcept nogil
+
+
+cdef inline int64_t unscaled(const Terms* terms, int64_t units) noexcept nogil:
+    """The largest count that costs no more than so many units of a bucket, which has no more."""
+    return agw_unscaled(units, terms.cell, terms.shift, terms.inverse, terms.places)
 
 
 cdef inline uint64_t mixed(uint64_t word) noexcept nogil:
@@ -65,15 +70,18 @@ cdef inline uint64_t tag_of(const Terms* terms, const Ask* ask) noexcept nogil:
 
 
 cdef inline bint applies(const Terms* terms, const Ask* ask) noexcept nogil:
+    return not terms.picks or picked(terms, ask)
+
+
+cdef bint picked(const Terms* terms, const Ask* ask) noexcept nogil:
     if terms.only_at >= 0 and ask.subjects[terms.only_at] != terms.only:
         return False
-    if terms.per & (PER_UPSTREAM | PER_TOOL | PER_SESSION):
-        if terms.per & PER_UPSTREAM and ask.subjects[AT_UPSTREAM] == 0:
-            return False
-        if terms.per & PER_TOOL and ask.subjects[AT_TOOL] == 0:
-            return False
-        if terms.per & PER_SESSION and ask.subjects[AT_SESSION] == 0:
-            return False
+    if terms.per & PER_UPSTREAM and ask.subjects[AT_UPSTREAM] == 0:
+        return False
+    if terms.per & PER_TOOL and ask.subjects[AT_TOOL] == 0:
+        return False
+    if terms.per & PER_SESSION and ask.subjects[AT_SESSION] == 0:
+        return False
     return terms.unit != STREAMS or ask.stream
 
 
@@ -103,9 +111,14 @@ cdef inline uint64_t* tag_at(void* lines, size_t size, int line) noexcept nogil:
     return <uint64_t*>(<char*>lines + <size_t>line * size)
 
 
-cdef int line_of(void* lines, size_t size, int count, uint64_t tag, bint claim) noexcept nogil:
+cdef inline int line_of(void* lines, size_t size, int count, uint64_t tag, bint claim) noexcept nogil:
     """The line of a subject, a free one claimed for it (where ``claim``, else UNSEEN); or NO_PLACE."""
-    cdef int line = home_of(tag, count)
+    cdef int home = home_of(tag, count)
+    return home if load(tag_at(lines, size, home)) == tag else line_from(lines, size, count, home, tag, claim)
+
+
+cdef int line_from(void* lines, size_t size, int count, int line, uint64_t tag, bint claim) noexcept nogil:
+    """The same, looked for from its home on."""
     cdef int _probe
     cdef uint64_t seen
     cdef uint64_t* place

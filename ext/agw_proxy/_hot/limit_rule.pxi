@@ -80,6 +80,8 @@ cdef class Rule:
         if terms.identity <= ASIDE:
             terms.identity += 2
         terms.per, terms.unit, terms.algorithm, terms.calendar = per, unit, algorithm, calendar
+        terms.picks = part_bits or per & (PER_UPSTREAM | PER_TOOL | PER_SESSION) or unit == STREAMS
+        terms.simple = unit == REQUESTS and algorithm == BUCKET and not leased
 
     def __repr__(self):
         return f"<Rule {self.name!r}>"
@@ -104,6 +106,10 @@ cdef int fill(Rule rule, Terms* terms, amount, period_ns, burst) except -1:
         raise ValueError(f"rule {name!r}: a full bucket takes over 2.2 years to refill; lower burst or period")
     if window < 1:
         raise ValueError(f"rule {name!r}: an amount that is no limit: over 64 a nanosecond; lower it")
+    # With so many places the product is off by less than 1: by units >> places at most, and the window is < 2**62
+    # without a shift, <= cell << 28 with one.
+    bits = cell.bit_length() - 1
+    terms.inverse, terms.places = min((1 << 64 + bits) // cell, (1 << 64) - 1), 64 + bits - shift
     terms.cell, terms.shift, terms.window, terms.room = cell, shift, window, room
     terms.once = min(scaled(1, terms.cell, shift), terms.window)
     return 0

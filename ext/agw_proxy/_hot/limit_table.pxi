@@ -9,6 +9,52 @@ cdef inline uint64_t kept(int64_t moment) noexcept nogil:
     return <uint64_t>moment ^ (<uint64_t>1 << 63)
 
 
+cdef inline int spend_once(
+    Bucket* bucket, Hold* hold, bint own, int64_t window, int64_t now, bint forced
+) noexcept nogil:
+    """``own``: the line is to be the subject's. A Verdict; BUSY: the line is being moved, AGAIN: another was faster."""
+    cdef int64_t tat, base
+    # In this order: when the swap below succeeds, tag and generation were still those of this tat.
+    tat = load_signed(&bucket.tat)
+    if own and load(&bucket.tag) != hold.tag:
+        return MOVED
+    hold.number = load_half(&bucket.generation)
+    if tat == LOCKED:
+        return BUSY
+    base = tat if tat > now else now
+    hold.after = base - now
+    if forced:
+        base = INT64_MAX if base > INT64_MAX - hold.cost else base + hold.cost
+        return TAKEN if cas_signed(&bucket.tat, tat, base) else AGAIN
+    if hold.after > window - hold.cost or base > INT64_MAX - hold.cost:
+        return REFUSED
+    if hold.cost and not cas_signed(&bucket.tat, tat, base + hold.cost):
+        return AGAIN
+    hold.after += hold.cost
+    return TAKEN
+
+
+cdef int spend(Bucket* bucket, Hold* hold, bint own, int64_t window, int64_t now, bint forced) noexcept nogil:
+    """The same until it is decided."""
+    cdef int turn, verdict
+    for turn in range(SPINS):
+        verdict = spend_once(bucket, hold, own, window, now, forced)
+        if verdict == BUSY:
+            relax(turn)
+        elif verdict != AGAIN:
+            return verdict
+    return BUSY
+
+
+cdef inline int charge(Table table, Hold* hold, const Terms* terms, int64_t now, bint forced) noexcept nogil:
+    """``hold`` comes with tag and cost; a Verdict goes out. ``forced`` charges whatever the bucket holds."""
+    cdef int verdict
+    # Nearly always the subject is at home, and alone.
+    hold.line = home_of(hold.tag, table.slots)
+    verdict = spend_once(&table.buckets[hold.line], hold, True, terms.window, now, forced)
+    return verdict if verdict <= REFUSED else table.charge(hold, terms, now, forced)
+
+
 @cython.final
 @cython.no_gc
 cdef class Table:
@@ -231,45 +277,20 @@ cdef class Table:
         return False
 
     cdef int charge(self, Hold* hold, const Terms* terms, int64_t now, bint forced) noexcept nogil:
-        cdef int _attempt, verdict = BUSY
+        cdef int _attempt, verdict
+        cdef bint locked
         for _attempt in range(ATTEMPTS):
             hold.line = line_of(self.buckets, LINE_BYTES, self.slots, hold.tag, True)
-            if hold.line >= 0:
-                verdict = self.spend(hold, terms.window, now, forced)
-            elif self.lock():
+            locked = hold.line < 0
+            if locked:
+                if not self.lock():
+                    return BUSY
                 hold.line = self.evict_bucket(hold.tag, terms.identity, now)
-                verdict = self.spend(hold, terms.window, now, forced)
+            verdict = spend(&self.buckets[hold.line], hold, hold.line < self.slots, terms.window, now, forced)
+            if locked:
                 store(&self.header.lock, 0)
-            else:
-                return BUSY
             if verdict != MOVED:
                 return verdict
-        return BUSY
-
-    cdef int spend(self, Hold* hold, int64_t window, int64_t now, bint forced) noexcept nogil:
-        cdef Bucket* bucket = &self.buckets[hold.line]
-        cdef int64_t tat, base
-        cdef int turn
-        for turn in range(SPINS):
-            # In this order: when the swap below succeeds, tag and generation were still those of this tat.
-            tat = load_signed(&bucket.tat)
-            if hold.line < self.slots and load(&bucket.tag) != hold.tag:
-                return MOVED
-            hold.number = load_half(&bucket.generation)
-            if tat == LOCKED:
-                relax(turn)
-                continue
-            base = tat if tat > now else now
-            hold.after = base - now
-            if forced:
-                if not cas_signed(&bucket.tat, tat, INT64_MAX if base > INT64_MAX - hold.cost else base + hold.cost):
-                    continue
-                return TAKEN
-            if hold.after > window - hold.cost or base > INT64_MAX - hold.cost:
-                return REFUSED
-            if hold.cost == 0 or cas_signed(&bucket.tat, tat, base + hold.cost):
-                hold.after += hold.cost
-                return TAKEN
         return BUSY
 
     cdef int evict_bucket(self, uint64_t tag, uint64_t identity, int64_t now) noexcept nogil:
