@@ -180,7 +180,8 @@ cdef int account(Downstream d, object error) except -1:
         meter.observe_(lane.h_overhead, own // 1000)
         meter.add_(lane.h_taken, 1)
         meter.add_(way.h_attempt, 1)
-        count_usage(d, prompt, cached, completion)
+        charge(d, SERVED, prompt, cached, completion, &spent)
+        count_usage(d, cached, &spent)
         if ttft >= 0:
             meter.observe_(way.h_ttft, rounded(ttft))
         if gap >= 0:
@@ -202,9 +203,7 @@ cdef int account(Downstream d, object error) except -1:
         if not lane.writes_receipts:
             return 0
         if lane.writes_lines:
-            usage[0], usage[1], usage[2] = prompt, completion, cached
-            charge(d, SERVED, prompt, cached, completion, &spent)
-            usage[3] = spent.cost
+            usage[0], usage[1], usage[2], usage[3] = prompt, completion, cached, spent.cost
             if write_line(d, now, duration, own, ttft, gap, usage):
                 return hand_out_soon(lane, lane.line_count)
     if d.model is None:

@@ -13,14 +13,12 @@ cdef void charge(
         spent.cost = -1
 
 
-cdef int count_usage(Downstream d, int64_t prompt, int64_t cached, int64_t completion) except -1:
+cdef int count_usage(Downstream d, int64_t cached, const Spent *spent) except -1:
     """Add a good exchange to its key's book; in the order of ``observe.metrics.USED``."""
     cdef Way way = d.way
     cdef int64_t[TALLIES] used
-    cdef Spent spent
     if way.book_of is not d.caller:
         open_book(d.lane, way, d.caller)
-    charge(d, SERVED, prompt, cached, completion, &spent)
     used[0] = 1
     used[1] = 0
     used[2] = spent.input

@@ -9,7 +9,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from .limit cimport (
-    AT_CHANNEL, AT_KEY, AT_MODEL, AT_SESSION, AT_TEAM, AT_TOOL, AT_UPSTREAM, AT_USER, SUBJECTS, Grant,
+    AT_CHANNEL, AT_KEY, AT_MODEL, AT_SESSION, AT_TEAM, AT_TOOL, AT_UPSTREAM, AT_USER, COUNTS_COST, SUBJECTS, Grant,
 )
 from .money cimport Tariff
 from .tokens cimport Learner, count_
@@ -49,6 +49,15 @@ cdef void spent_(
     Spent *spent, int how, const Estimate *made, Tariff tariff, int64_t prompt, int64_t completion, int64_t cached,
     int64_t content, int64_t bytes_out
 ) noexcept:
+    tokens_(spent, how, made, prompt, completion, content, bytes_out)
+    if tariff is not None and how < UNSERVED:
+        spent.cost = tariff.cost_(spent.input, cached, spent.output) + (made.extra if how == SERVED else 0)
+
+
+cdef inline void tokens_(
+    Spent *spent, int how, const Estimate *made, int64_t prompt, int64_t completion, int64_t content, int64_t bytes_out
+) noexcept nogil:
+    """The same without what it costs."""
     spent.input = spent.output = spent.cost = 0
     if how >= UNSERVED:
         return
@@ -63,8 +72,6 @@ cdef void spent_(
         spent.output = 0
     else:
         spent.output = min(made.output, bytes_out // BYTES_PER_TOKEN)
-    if tariff is not None:
-        spent.cost = tariff.cost_(spent.input, cached, spent.output) + (made.extra if how == SERVED else 0)
 
 
 cdef bint settle_(
@@ -76,7 +83,10 @@ cdef bint settle_(
         return grant.undo(now)
     if how == REJECTED:
         return grant.true_up(0, 0, 0, now)
-    spent_(&spent, how, made, tariff, prompt, completion, cached, content, bytes_out)
+    if grant.limits is not None and grant.limits.counts & COUNTS_COST:
+        spent_(&spent, how, made, tariff, prompt, completion, cached, content, bytes_out)
+    else:
+        tokens_(&spent, how, made, prompt, completion, content, bytes_out)
     if not grant.true_up(spent.input, spent.output, spent.cost, now):
         return False
     if how == SERVED and learner is not None and (made.raw > 0 or made.size > 0):
