@@ -2,6 +2,8 @@
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text)
+    unsigned char *PyUnicode_1BYTE_DATA(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
 cdef enum:
     NAMED_BYTES = 272           # of a kind and a name: one in a header has at most 256
@@ -39,12 +41,12 @@ cdef uint64_t name_of(bytes kind, str name) except? 1:
     """The subject of that name; who has none shares one."""
     cdef unsigned char[NAMED_BYTES] text
     cdef Py_ssize_t before = PyBytes_GET_SIZE(kind), size = 0
-    cdef const char *plain = NULL
+    cdef const unsigned char *plain = NULL
     cdef bytes counted
     if name is None:
-        plain = ""
+        plain = text
     elif PyUnicode_IS_ASCII(name):
-        plain = PyUnicode_AsUTF8AndSize(name, &size)
+        plain, size = PyUnicode_1BYTE_DATA(name), PyUnicode_GET_LENGTH(name)
     if plain == NULL or before + size > NAMED_BYTES:
         counted = kind + name.encode("utf-8", "surrogatepass")
         return hash_of(<const unsigned char *>PyBytes_AS_STRING(counted), PyBytes_GET_SIZE(counted))

@@ -247,6 +247,8 @@ cdef class Limits:
     cdef readonly int counts
     cdef int count
     cdef int most               # of them that can apply to one request
+    cdef bint trues_up          # some count what is known in the end only
+    cdef bint has_gates
     cdef Terms* terms
     cdef Grant take(self, const Ask* ask, int64_t now_ns)
     cdef int gather(self, Grant grant, const Moment* at, bint moving) noexcept

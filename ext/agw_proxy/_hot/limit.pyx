@@ -149,6 +149,8 @@ cdef class Limits:
             self.terms[self.count] = rule.terms
             self.count += 1
             self.counts |= rule.per | rule.only[0]
+            self.trues_up |= REQUESTS < rule.unit < CONCURRENT
+            self.has_gates |= rule.unit >= CONCURRENT
             if TOKENS <= rule.unit <= OUTPUT:
                 self.counts |= COUNTS_TOKENS
             if rule.unit == COST:
@@ -227,6 +229,7 @@ cdef class Limits:
 
         On the way out the hold behind the last one is that of the rule that refused.
         """
+        cdef Table table = self.table
         cdef int i, verdict
         cdef Hold* hold
         cdef const Terms* terms
@@ -241,7 +244,7 @@ cdef class Limits:
             hold.crossed = 0
             if terms.simple:
                 hold.count, hold.cost, hold.replicas, hold.lent = 1, terms.once, 1, False
-                verdict = charge(self.table, hold, terms, at.units, False)
+                verdict = charge(table, hold, terms, at.units, False)
             else:
                 hold.count = counted(terms.unit, grant.ask.input, grant.ask.output, grant.ask.cost)
                 verdict = self.decide(hold, terms, at)

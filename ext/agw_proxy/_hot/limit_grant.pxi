@@ -53,6 +53,8 @@ cdef class Grant:
         if self.settled or self.limits is None:
             return False
         self.settled = True
+        if not self.limits.trues_up:
+            return True
         for i in range(self.held):
             hold = &self.holds[i]
             terms = &self.limits.terms[hold.rule]
@@ -137,6 +139,8 @@ cdef class Grant:
         if self.released or self.limits is None:
             return False
         self.released = True
+        if not self.limits.has_gates:
+            return True
         for i in range(self.held):
             if self.limits.terms[self.holds[i].rule].unit >= CONCURRENT:
                 self.limits.table.leave(&self.holds[i], self.worker)

@@ -41,7 +41,10 @@ cdef uint64_t hash_of(const unsigned char* text, Py_ssize_t length) noexcept nog
     cdef uint64_t word
     while length > 0:
         word = 0
-        memcpy(&word, text, 8 if length >= 8 else <size_t>length)
+        if length >= 8:
+            memcpy(&word, text, 8)
+        else:
+            memcpy(&word, text, <size_t>length)
         word = (state ^ word) * <uint64_t>0x9E3779B97F4A7C15
         state = ((word << 27) | (word >> 37)) + <uint64_t>0x52DCE729
         text += 8
