@@ -47,6 +47,15 @@ def test_ten_requests_one_after_the_other_use_one_upstream_connection(gateway: G
     assert len({request.connection for request in upstream.requests}) == 1
 
 
+def test_a_key_that_differs_anywhere_from_the_one_before_is_another(gateway: Gateway, upstream: Upstream) -> None:
+    for place, character in enumerate(APP_KEY):
+        other = APP_KEY[:place] + ("y" if character == "x" else "x") + APP_KEY[place + 1 :]
+        with gateway.connect() as connection:
+            for key, status in ((APP_KEY, 200), (APP_KEY, 200), (other, 401)):
+                connection.send("POST", "/v1/chat/completions", chat_body(), gateway.headers(key))
+                assert connection.reply().status == status
+
+
 def test_requests_at_the_same_time_have_a_connection_each_and_leave_them_for_others(
     gateway: Gateway, upstream: Upstream
 ) -> None:

@@ -131,7 +131,15 @@ cdef inline void put_bytes(Pen *pen, bytes data):
     put(pen, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
 
-cdef void put_number(Pen *pen, int64_t number) noexcept nogil:
+cdef inline void put_number(Pen *pen, int64_t number) noexcept nogil:
+    if 0 <= number < 10 and pen.at < pen.end:
+        pen.at[0] = <unsigned char>(48 + number)
+        pen.at += 1
+    else:
+        put_digits(pen, number)
+
+
+cdef void put_digits(Pen *pen, int64_t number) noexcept nogil:
     """From its end, once it is known how long it is."""
     cdef uint64_t left = <uint64_t>number if number > 0 else 0, rest
     cdef int size = digits_of(left)

@@ -283,17 +283,26 @@ cdef bint trace_parent(const unsigned char *value) noexcept nogil:
     return trace and parent and not (value[0] == b"f" and value[1] == b"f")
 
 
+cdef bint same_secret(const unsigned char *one, const unsigned char *other, Py_ssize_t size) noexcept nogil:
+    """In a time that depends on their size alone, eight bytes at a time."""
+    cdef uint64_t difference = 0, left, right
+    cdef Py_ssize_t at = 0
+    while size - at >= 8:
+        memcpy(&left, one + at, 8)
+        memcpy(&right, other + at, 8)
+        difference |= left ^ right
+        at += 8
+    while at < size:
+        difference |= one[at] ^ other[at]
+        at += 1
+    return difference == 0
+
+
 cdef str identify(Downstream d, Span *key):
     """Whose key it is. The last one that this connection has shown is not hashed again."""
     cdef Policy policy = d.policy
-    cdef unsigned char difference = 0
-    cdef const unsigned char *known
-    cdef Py_ssize_t i
     if d.last_policy is policy and d.last_key is not None and PyBytes_GET_SIZE(d.last_key) == key.length:
-        known = <const unsigned char *>PyBytes_AS_STRING(d.last_key)
-        for i in range(key.length):
-            difference |= known[i] ^ key.start[i]
-        if difference == 0:
+        if same_secret(<const unsigned char *>PyBytes_AS_STRING(d.last_key), key.start, key.length):
             d.caller = <Caller>policy.callers[d.last_index]
             return None
     value = PyBytes_FromStringAndSize(<const char *>key.start, key.length)
