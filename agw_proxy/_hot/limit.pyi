@@ -145,9 +145,10 @@ class Table:
         ``reclaim_credit`` gives it. ``now_ns`` below 0 reads the monotonic clock.
         """
     def hear(self, heard: Callable[[], object] | None) -> None:
-        """Call ``heard`` at each decision of this process after which ``wanting`` would give something; None: no more.
+        """Call ``heard`` at a decision of this process after which ``wanting`` would give something; None: no more.
 
-        It is called within the decision: it has to be quick, must not decide itself, and what it raises is dropped.
+        It is not called again before ``wanting`` was, or a lease mode set. It is called within the decision: it has to be
+        quick, must not decide itself, and what it raises is dropped.
         """
     def lease_mode(self, group: int) -> int:
         """LEASED (at first), OPEN, CLOSED or LOCAL. Group 1 is of leased rules in COST, group 0 of all others."""

@@ -91,6 +91,46 @@ def test_who_hears_is_called_from_the_decision_that_leaves_less_than_half() -> N
     assert len(heard) == 2
 
 
+def test_who_hears_is_called_once_until_somebody_looks_or_a_mode_is_set() -> None:
+    rules = limits(leased())
+    lend(rules, 9)
+    heard: list[int] = []
+    rules.table.hear(lambda: heard.append(1))
+
+    def told(spent: int) -> int:
+        assert all(rules.admit(SECOND, key=1).granted for _ in range(spent))
+        return len(heard)
+
+    assert [told(4), told(1), told(1)] == [0, 1, 1]
+    assert rules.table.wanting(SECOND)
+    assert [told(1), told(1)] == [2, 2]
+    rules.table.set_lease_mode(0, limit.LEASED)
+    assert told(1) == 3
+
+
+@pytest.mark.parametrize("leases", [8, 100, 1000, 16384])
+def test_wherever_a_lease_stands_it_is_found(leases: int) -> None:
+    rules = limits(leased(), table=limit.Table(leases=leases))
+    keys = range(1, 1 + min(leases // 2, 200))
+
+    def short(key: int) -> int:
+        ((_, tag, _),) = rules.admit(SECOND, key=key).short
+        return tag
+
+    tags = [short(key) for key in keys]
+    assert all(rules.table.lend(tag, 4, FAR, SECOND) for tag in tags)
+    for _ in range(2):
+        assert all(rules.admit(SECOND, key=key).granted for key in keys)
+    assert rules.table.wanting(SECOND) == []
+    low, *along = keys
+    assert rules.admit(SECOND, key=low).granted
+    wanted = {tag for _, tag, _ in rules.table.wanting(SECOND)}
+    assert wanted <= set(tags)
+    assert (tags[0] in wanted, len(wanted)) == (True, 1 + min(len(along), 16))
+    assert all(rules.admit(SECOND, key=key).granted for key in along)
+    assert {tag for _, tag, _ in rules.table.wanting(SECOND)} >= set(tags[1:])
+
+
 def test_credit_below_half_asks_for_more_and_again_when_more_is_spent() -> None:
     rules = limits(leased())
     tag = lend(rules, 4)

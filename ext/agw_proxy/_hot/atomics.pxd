@@ -1,7 +1,8 @@
 """Atomic operations on words that processes share, by the compiler's ``__atomic_*`` builtins.
 
-All are sequentially consistent: the protocols of ``limit`` rest on "I wrote mine before I read yours", which weaker
-orders do not give, and on x86 a locked instruction costs the same either way.
+All but ``unlock`` are sequentially consistent: the protocols of ``limit`` rest on "I wrote mine before I read yours",
+which weaker orders do not give, and on x86 a locked instruction costs the same either way. Who gives a lock back has
+only to have written before, which there takes no locked instruction.
 """
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
@@ -18,6 +19,9 @@ cdef extern from *:
     static inline int64_t agw_load_signed(const int64_t *p) { return __atomic_load_n(p, AGW_SEQ); }
     static inline void agw_store(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, AGW_SEQ); }
     static inline void agw_store_signed(int64_t *p, int64_t v) { __atomic_store_n(p, v, AGW_SEQ); }
+    static inline void agw_unlock(uint64_t *p) { __atomic_store_n(p, 0, __ATOMIC_RELEASE); }
+    static inline uint64_t agw_swap(uint64_t *p, uint64_t v) { return __atomic_exchange_n(p, v, AGW_SEQ); }
+    static inline void agw_set_bits(uint64_t *p, uint64_t v) { __atomic_or_fetch(p, v, AGW_SEQ); }
     static inline uint64_t agw_add(uint64_t *p, uint64_t v) { return __atomic_add_fetch(p, v, AGW_SEQ); }
     static inline int agw_cas(uint64_t *p, uint64_t was, uint64_t v) {
         return __atomic_compare_exchange_n(p, &was, v, 0, AGW_SEQ, AGW_SEQ);
@@ -57,6 +61,9 @@ cdef extern from *:
     int64_t load_signed "agw_load_signed"(const int64_t* word) noexcept nogil
     void store "agw_store"(uint64_t* word, uint64_t value) noexcept nogil
     void store_signed "agw_store_signed"(int64_t* word, int64_t value) noexcept nogil
+    void unlock "agw_unlock"(uint64_t* word) noexcept nogil
+    uint64_t swap "agw_swap"(uint64_t* word, uint64_t value) noexcept nogil
+    void set_bits "agw_set_bits"(uint64_t* word, uint64_t bits) noexcept nogil
     uint64_t add "agw_add"(uint64_t* word, uint64_t value) noexcept nogil
     bint cas "agw_cas"(uint64_t* word, uint64_t was, uint64_t value) noexcept nogil
     bint cas_signed "agw_cas_signed"(int64_t* word, int64_t was, int64_t value) noexcept nogil

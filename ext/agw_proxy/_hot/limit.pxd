@@ -93,9 +93,9 @@ cdef struct Header:
     int64_t wall            # UTC nanoseconds at the caller's 0
     uint64_t walled         # 1 once ``wall`` is set
     uint64_t boot           # of the machine that kept the memory last; 0: it is in no file
-    uint64_t wants          # not 0: a lease may ask for something
+    uint64_t wants          # a bit for each 64th of the leases: one of them may ask for something
     uint64_t replicas       # nodes that share what is LOCAL; 0 means 1
-    uint64_t spare
+    uint64_t along          # likewise: one of them may go along
     # A third: lease modes.
     uint64_t[8] modes
 
@@ -195,10 +195,12 @@ cdef class Table:
     cdef Py_buffer view
     cdef dict leased            # identity -> Rule
     cdef object heard           # called when a lease asks for something, or None
+    cdef bint told              # it was, since somebody looked last
     cdef readonly int slots
     cdef readonly int gates
     cdef readonly int windows
     cdef readonly int leases
+    cdef int lease_shift        # a line's number, shifted by it, is its bit in ``Header.wants``
     cdef int _worker
     cdef int64_t[4] turned      # wall time at which the calendar number kept beside it begins and ends
     cdef int64_t[4] turns

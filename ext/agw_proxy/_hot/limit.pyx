@@ -34,7 +34,7 @@ from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from .atomics cimport (
     add, cas, cas_signed, decrement_short, increment_half, increment_short, load, load_half, load_short, load_signed,
-    relax, store, store_signed, sum_shorts, swap_short,
+    relax, set_bits, store, store_signed, sum_shorts, swap, swap_short, unlock,
 )
 
 cdef enum Verdict:
@@ -77,6 +77,7 @@ cdef uint64_t MOVING_GATE = <uint64_t>1 << 32
 
 
 include "limit_lines.pxi"
+include "limit_spend.pxi"
 include "limit_window.pxi"
 include "limit_lease.pxi"
 include "limit_resume.pxi"
@@ -284,7 +285,7 @@ cdef class Limits:
             forced = mode != LOCAL
             if mode == LEASED:
                 verdict = spend_lease(self.table, hold, terms, at, False)
-                if self.table.heard is not None and load(&self.table.header.wants):
+                if not self.table.told and self.table.heard is not None and load(&self.table.header.wants):
                     self.table.tell()
                 if verdict != TAKEN:
                     return verdict

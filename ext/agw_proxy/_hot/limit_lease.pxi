@@ -20,17 +20,27 @@ cdef int spend_lease(Table table, Hold* hold, const Terms* terms, const Moment* 
             lease.credit = plus(lease.credit, -hold.count)
             verdict = TAKEN
             hold.after = max(lease.credit, 0) + max(lease.beyond, 0)
-            if lease.credit < lease.level - lease.credit:
-                want(table, lease)
+            if lease.credit < lease.level - (lease.level >> 2):
+                if lease.credit < lease.level - lease.credit:
+                    want(table, lease, line)
+                else:
+                    mark(&table.header.along, table, line)
     let_go(&lease.lock)
     return verdict
 
 
-cdef inline void want(Table table, Lease* lease) noexcept nogil:
-    # Each time anew: who collects clears the header's word before it looks at the leases.
-    lease.wants = WANTS
-    if not load(&table.header.wants):
-        store(&table.header.wants, 1)
+cdef void want(Table table, Lease* lease, int line) noexcept nogil:
+    # The header's word each time anew: who collects clears it before it looks at the leases.
+    if lease.wants != WANTS:
+        store(&lease.wants, WANTS)
+    mark(&table.header.wants, table, line)
+
+
+cdef inline void mark(uint64_t* word, Table table, int line) noexcept nogil:
+    """So that who collects has to look at one 64th of the lines only."""
+    cdef uint64_t bit = <uint64_t>1 << (line >> table.lease_shift)
+    if not load(word) & bit:
+        set_bits(word, bit)
 
 
 cdef void repay_lease(Table table, uint64_t tag, int64_t count, int64_t room, const Moment* at) noexcept nogil:
@@ -47,7 +57,7 @@ cdef void repay_lease(Table table, uint64_t tag, int64_t count, int64_t room, co
         lease.credit = min(plus(lease.credit, count), max(lease.credit, room))
         # Called in (then its level is 0), it may be nobody's to return when it expires.
         if lease.credit > 0 and (lease.expires <= at.ns or lease.level == 0):
-            want(table, lease)
+            want(table, lease, line)
     let_go(&lease.lock)
 
 
@@ -146,27 +156,32 @@ cdef list wants_of(Table table, int64_t now_ns):
     """Those that want something; with them MAX_ALONG others that soon will: a round trip costs more than its lines."""
     cdef list found = []
     cdef list along = []
+    cdef uint64_t wanting = swap(&table.header.wants, 0), soon = swap(&table.header.along, 0), later = 0
     cdef Lease* lease
     cdef Moment at
-    cdef int line
+    cdef int group, line
     table.moment(now_ns, &at)
-    store(&table.header.wants, 0)
-    for line in range(table.leases):
-        lease = &table.lease_lines[line]
-        if load(&lease.wants) != WANTS and not goes_along(lease, &at):
+    for group in range(64):
+        if not (wanting | soon) >> group & 1:
             continue
-        if not acquire(&lease.lock, table._worker, SPINS):
-            store(&table.header.wants, 1)
-            continue
-        rule = table.leased.get(lease.identity)
-        if lease.wants == WANTS:
-            lease.wants = 0
-            amount = lease.level - lease.credit if lease.expires > at.ns else -lease.credit
-            if rule is not None and amount:
-                found.append((rule, lease.tag, amount))
-        elif rule is not None and len(along) < MAX_ALONG and goes_along(lease, &at):
-            along.append((rule, lease.tag, lease.level - lease.credit, line))
-        let_go(&lease.lock)
+        for line in range(group << table.lease_shift, min(group + 1 << table.lease_shift, table.leases)):
+            lease = &table.lease_lines[line]
+            if load(&lease.wants) != WANTS and not goes_along(lease, &at):
+                continue
+            later |= <uint64_t>1 << group
+            if not acquire(&lease.lock, table._worker, SPINS):
+                mark(&table.header.wants, table, line)
+                continue
+            rule = table.leased.get(lease.identity)
+            if lease.wants == WANTS:
+                lease.wants = 0
+                amount = lease.level - lease.credit if lease.expires > at.ns else -lease.credit
+                if rule is not None and amount:
+                    found.append((rule, lease.tag, amount))
+            elif rule is not None and len(along) < MAX_ALONG and goes_along(lease, &at):
+                along.append((rule, lease.tag, lease.level - lease.credit, line))
+            let_go(&lease.lock)
+    set_bits(&table.header.along, later)
     if not found:
         return found
     for rule, tag, amount, line in along:

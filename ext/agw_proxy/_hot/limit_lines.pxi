@@ -176,7 +176,7 @@ cdef inline bint acquire(uint64_t* word, int worker, int spins) noexcept nogil:
 
 
 cdef inline void let_go(uint64_t* word) noexcept nogil:
-    store(word, 0)
+    unlock(word)
 
 
 cdef inline int64_t people_in(const Gate* gate) noexcept nogil:

@@ -15,6 +15,7 @@ cdef void revive(Table table, uint64_t boot, int64_t now_ns, int64_t wall_ns) no
     store(&header.lock, 0)
     store(&header.moving, 0)
     store(&header.wants, 0)
+    store(&header.along, 0)
     table.moment(now_ns, &at)
     for line in range(table.slots + OVERFLOW):
         table.buckets[line].tat = max(table.buckets[line].tat, 0)

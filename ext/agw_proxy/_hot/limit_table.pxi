@@ -9,52 +9,6 @@ cdef inline uint64_t kept(int64_t moment) noexcept nogil:
     return <uint64_t>moment ^ (<uint64_t>1 << 63)
 
 
-cdef inline int spend_once(
-    Bucket* bucket, Hold* hold, bint own, int64_t window, int64_t now, bint forced
-) noexcept nogil:
-    """``own``: the line is to be the subject's. A Verdict; BUSY: the line is being moved, AGAIN: another was faster."""
-    cdef int64_t tat, base
-    # In this order: when the swap below succeeds, tag and generation were still those of this tat.
-    tat = load_signed(&bucket.tat)
-    if own and load(&bucket.tag) != hold.tag:
-        return MOVED
-    hold.number = load_half(&bucket.generation)
-    if tat == LOCKED:
-        return BUSY
-    base = tat if tat > now else now
-    hold.after = base - now
-    if forced:
-        base = INT64_MAX if base > INT64_MAX - hold.cost else base + hold.cost
-        return TAKEN if cas_signed(&bucket.tat, tat, base) else AGAIN
-    if hold.after > window - hold.cost or base > INT64_MAX - hold.cost:
-        return REFUSED
-    if hold.cost and not cas_signed(&bucket.tat, tat, base + hold.cost):
-        return AGAIN
-    hold.after += hold.cost
-    return TAKEN
-
-
-cdef int spend(Bucket* bucket, Hold* hold, bint own, int64_t window, int64_t now, bint forced) noexcept nogil:
-    """The same until it is decided."""
-    cdef int turn, verdict
-    for turn in range(SPINS):
-        verdict = spend_once(bucket, hold, own, window, now, forced)
-        if verdict == BUSY:
-            relax(turn)
-        elif verdict != AGAIN:
-            return verdict
-    return BUSY
-
-
-cdef inline int charge(Table table, Hold* hold, const Terms* terms, int64_t now, bint forced) noexcept nogil:
-    """``hold`` comes with tag and cost; a Verdict goes out. ``forced`` charges whatever the bucket holds."""
-    cdef int verdict
-    # Nearly always the subject is at home, and alone.
-    hold.line = home_of(hold.tag, table.slots)
-    verdict = spend_once(&table.buckets[hold.line], hold, True, terms.window, now, forced)
-    return verdict if verdict <= REFUSED else table.charge(hold, terms, now, forced)
-
-
 @cython.final
 @cython.no_gc
 cdef class Table:
@@ -90,6 +44,8 @@ cdef class Table:
                 not cas(&self.header.widths, 0, widths) and load(&self.header.widths) != widths):
             raise ValueError("the buffer holds a table of another size; all workers must give the same numbers")
         self.slots, self.gates, self.windows, self.leases = slots, gates, windows, leases
+        while leases - 1 >> self.lease_shift > 63:
+            self.lease_shift += 1
         self.buckets = <Bucket*>(self.header + 1)
         self.gate_lines = <Gate*>(self.buckets + slots + OVERFLOW)
         self.window_lines = <Window*>(self.gate_lines + gates + OVERFLOW)
@@ -195,6 +151,7 @@ cdef class Table:
         if not 0 <= group < GROUPS or not LEASED <= mode <= LOCAL:
             raise ValueError(f"expected a group of 0 or 1 and a mode, got {group} and {mode}")
         store(&self.header.modes[group], <uint64_t>mode)
+        self.told = False       # who heard may have been unable to ask
 
     def lend(self, uint64_t tag, int64_t amount, int64_t expires_ns, int64_t now_ns, int64_t beyond=-1):
         """Add credit; see ``limit.pyi``."""
@@ -215,6 +172,7 @@ cdef class Table:
     def wanting(self, int64_t now_ns=-1):
         """Which leases ask for more, or have something to take back; each is told once. See ``limit.pyi``."""
         cdef timespec clock
+        self.told = False
         if load(&self.header.wants) == 0:
             return []
         if now_ns < 0:
@@ -225,8 +183,10 @@ cdef class Table:
     def hear(self, heard):
         """Call ``heard()`` while leases want something; None: no more. See ``limit.pyi``."""
         self.heard = heard
+        self.told = False
 
     cdef void tell(self) noexcept:
+        self.told = True
         try:
             self.heard()
         except BaseException:  # the look at intervals finds it
