@@ -267,6 +267,7 @@ cdef class Limits:
 
     cdef int decide(self, Hold* hold, const Terms* terms, const Moment* at) noexcept:
         """The Verdict of a rule that is not simple. ``hold`` comes with tag and count, and goes with all else."""
+        cdef Table table = self.table
         cdef int64_t room = terms.room, left
         cdef uint64_t mode = LEASED
         cdef bint forced = False
@@ -274,41 +275,43 @@ cdef class Limits:
         hold.replicas = 1
         hold.lent = False
         if terms.unit >= CONCURRENT:
-            return self.table.enter(hold, terms)
+            return table.enter(hold, terms)
         # An estimate above what there ever is would never pass; so it passes when all is there. Money is not so.
         if hold.count > room and (terms.unit != COST or terms.algorithm == BUCKET):
             hold.count = room
         if terms.group >= 0:
-            mode = load(&self.table.header.modes[terms.group])
+            mode = load(&table.header.modes[terms.group])
             if mode == CLOSED:
                 return SHUT
             forced = mode != LOCAL
             if mode == LEASED:
-                verdict = spend_lease(self.table, hold, terms, at, False)
-                if not self.table.told and self.table.heard is not None and load(&self.table.header.wants):
-                    self.table.tell()
+                verdict = spend_lease(table, hold, terms, at, False)
+                if load(&table.header.wants) and not table.told and table.heard is not None:
+                    table.tell()
                 if verdict != TAKEN:
                     return verdict
                 hold.lent = True
             elif mode == LOCAL:
-                hold.replicas = <uint16_t>(load(&self.table.header.replicas) or 1)
+                hold.replicas = <uint16_t>(load(&table.header.replicas) or 1)
                 room = max(room // hold.replicas, 1)
                 if hold.count > room and (terms.unit != COST or terms.algorithm == BUCKET):
                     hold.count = room
         left = hold.after
         if terms.algorithm == BUCKET:
-            hold.cost = min(scaled(hold.count, terms.cell, terms.shift), terms.window)
+            hold.cost = terms.once
+            if terms.unit != REQUESTS:
+                hold.cost = min(scaled(hold.count, terms.cell, terms.shift), terms.window)
             if hold.replicas > 1:
                 hold.cost = min(scaled(hold.cost, hold.replicas, 0), terms.window)
-            verdict = charge(self.table, hold, terms, at.units, forced)
+            verdict = charge(table, hold, terms, at.units, forced)
             if hold.lent:
                 hold.reset = hold.after // 64
         else:
-            verdict = count_in(self.table, hold, terms, at, room, forced)
+            verdict = count_in(table, hold, terms, at, room, forced)
         if hold.lent:
             hold.after = min(left, terms.room)
             if verdict != TAKEN:
-                repay_lease(self.table, hold.tag, hold.count, terms.room, at)
+                repay_lease(table, hold.tag, hold.count, terms.room, at)
         return verdict
 
     cdef void refuse(self, Grant grant, int at_rule, int verdict, const Moment* at):
