@@ -32,7 +32,7 @@ from bench.proxies.request import build
 FAR = 1_000_000_000
 THREE = [
     {"per": "key", "requests": FAR, "period": "1h"},
-    {"per": "key", "tokens": FAR, "period": "1h"},
+    {"per": "key", "tokens": FAR, "period": "1m"},  # hundreds of rounds use up more than that
     {"per": "user", "requests": FAR, "period": "1h"},
 ]
 PLAIN = [{"per": "key", "requests": FAR, "period": "1h"}, *[{**THREE[2], "per": per} for per in ("user", "model")]]
