@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import orjson
-from blockbuster import blockbuster_ctx
 
 from agw_proxy.app import Gateway
 from agw_proxy.config.loader import Loaded, load
@@ -20,7 +19,7 @@ from agw_proxy.edge.shared import Shared
 from agw_proxy.edge.visits import Home
 from agw_proxy.edge.worker_link import Channel, Drain, WorkerLink
 from agw_proxy.observe.log import Log
-from tests.edge.inprocess import Lines, Running, write
+from tests.edge.inprocess import Lines, Running, never_blocking, write
 from tests.sdk.folders import says
 from tests.sdk.folders import write as write_agents
 from tests.support.client import Connection, Reply, bearer
@@ -135,8 +134,7 @@ async def lent(config: Tree, folder: Path) -> AsyncIterator[Pair]:
         pair = Pair(running, far, channels, tasks)
         try:
             await running.until(lambda: all(shared.stands(n)[0] for n in range(2)) or tasks[0].done(), SECONDS)
-            with blockbuster_ctx("agw_proxy") as watched:
-                watched.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
+            with never_blocking():
                 yield pair
         finally:
             for which in (0, 1):

@@ -31,7 +31,7 @@ cdef void estimate_(
     if generates:
         made.output = learner.output_(max_tokens, most) if learner is not None else max(max_tokens, 0)
         made.output = times(made.output, choices)
-    if tariff is not None and (not by_bytes or tariff.image):
+    if tariff is not None:
         worst = made.output
         if generates and max_tokens < 0 and most > 0:
             worst = times(most, choices)
