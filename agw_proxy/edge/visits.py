@@ -142,7 +142,9 @@ class Home:
             sock.close()
             visit.left(None)
             return
-        if downstream.reading_held:  # told so before it had begun to read, a loop may begin, and think that it has paused
+        if (
+            downstream.reading_held
+        ):  # told so before it had begun to read, a loop may begin, and think that it has paused
             transport.resume_reading()
             transport.pause_reading()
 
