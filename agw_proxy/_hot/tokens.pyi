@@ -29,6 +29,9 @@ class Learner:
     answers leans on the mean of all. Figures are plain means of the first 64 answers, and forget slowly after that.
     """
 
+    deviation: float
+    """How far the lengths of answers are off their mean, in tokens: a mean of absolute values; 0 where all are alike."""
+
     def by_bytes(self, size: int) -> int:
         """The prompt tokens to expect of a body of ``size`` bytes, without a look into it; -1 where that would not do.
 

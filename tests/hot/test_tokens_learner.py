@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,22 @@ def test_nearly_all_answers_stay_below_what_is_expected(kind: str) -> None:
     expected = learner.output(-1, 0)
     assert sum(one <= expected for one in drawn) >= 0.93 * len(drawn)
     assert expected <= 5 * (sum(drawn) / len(drawn))
+
+
+def test_answers_of_one_length_leave_no_spread_that_is_too_small_to_reckon_with() -> None:
+    """Towards 0 a double is subnormal, and a hundred times as slow as another."""
+    learner = Learner()
+    for length in (10, 30):
+        learner.learn(0, 0, length)
+    smallest = learner.deviation
+    for _ in range(60_000):
+        learner.learn(0, 0, 20)
+        smallest = min(smallest, learner.deviation or smallest)
+    assert learner.deviation == 0
+    assert smallest > sys.float_info.min
+    assert learner.output(-1, 0) == 20
+    learner.learn(0, 0, 40)
+    assert learner.output(-1, 0) > 20
 
 
 def test_the_same_answers_teach_the_same() -> None:

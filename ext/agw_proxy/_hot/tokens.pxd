@@ -26,7 +26,8 @@ cdef class Learner:
     cdef Ratio overall
     cdef Ratio[SIZES] by_size
     cdef Density[SIZES] density     # by size, a byte taken for a quarter of a token
-    cdef double mean, deviation     # of the answers' tokens
+    cdef double mean                # of the answers' tokens
+    cdef readonly double deviation  # from that, a mean
     cdef int64_t answers
 
     # Tokens of a prompt in a body of so many bytes; -1 where those of its size are not alike enough.

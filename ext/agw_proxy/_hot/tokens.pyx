@@ -32,6 +32,7 @@ cdef double GREATEST = 5.0
 cdef double[SLOW + 1] SHARES    # of the newest among so many answers: a division takes as long as all else here
 SHARES[:] = [0.0] + [1.0 / count for count in range(1, SLOW + 1)]
 cdef double ALIKE = 0.03     # mean deviation of tokens a byte up to which a size's bodies are alike
+cdef double NOTHING = 1e-9   # a smaller deviation is none: towards 0 numbers get subnormal, and those are slow
 cdef double SPREAD = 3.0    # mean absolute deviations: 96 % of an exponential distribution lie below, 99 % of a normal
 
 IMAGE_TOKENS = IMAGE_TOKENS_
@@ -71,6 +72,12 @@ cdef inline void told(Ratio* ratio, double value) noexcept nogil:
     ratio.value += (value - ratio.value) * SHARES[ratio.told]
 
 
+cdef inline double fade(double deviation, double off, double share) noexcept nogil:
+    """The mean absolute deviation after one more answer, which was ``off`` by that."""
+    deviation += ((off if off >= 0 else -off) - deviation) * share
+    return deviation if deviation > NOTHING else 0.0
+
+
 cdef inline int size_of(int64_t raw) noexcept nogil:
     """Up to 64, 256, 1024, 4096, 16384 tokens, and beyond."""
     cdef int size = 0
@@ -108,7 +115,7 @@ cdef class Learner:
         if own.told < STEADY:
             own.told += 1
         # Quick to doubt and to forget: what is no longer alike is counted again at once.
-        own.off += ((off if off >= 0 else -off) - own.off) * SHARES[own.told]
+        own.off = fade(own.off, off, SHARES[own.told])
         own.value += (value - own.value) * SHARES[own.told]
 
     cdef int64_t prompt_(self, int64_t raw) noexcept nogil:
@@ -146,7 +153,7 @@ cdef class Learner:
                 return
             off = output_tokens - self.mean
             self.mean += off * SHARES[self.answers]
-            self.deviation += ((off if off >= 0 else -off) - self.deviation) * SHARES[self.answers]
+            self.deviation = fade(self.deviation, off, SHARES[self.answers])
 
     def by_bytes(self, size: int) -> int:
         return self.by_bytes_(size)
