@@ -1,4 +1,4 @@
-"""The limits in Redis: one script an algorithm, each of which gives back, pays debts and takes in one atomic step.
+"""The limits in Redis: one script an algorithm, which gives back, pays debts and takes for some subjects in one atomic step.
 
 All read Redis' own clock, so that the nodes' need not agree. Amounts are whole numbers up to 2^53 (a Lua number is a
 double). The key of a subject says all that is kept of it and vanishes once that says nothing more; so a Redis that has
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hashlib import sha1
 from typing import NamedTuple, Protocol
 
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.exceptions import NoScriptError
 
 from agw_proxy._hot.limit import BUCKET, CALENDAR, SLIDING, TOTAL
@@ -20,21 +20,27 @@ from agw_proxy._hot.limit import BUCKET, CALENDAR, SLIDING, TOTAL
 SUB_WINDOWS = 23  # beside the running one; they cover a period
 
 _BEGIN = """
-local told = {}
-for number in ARGV[1]:gmatch('%S+') do told[#told + 1] = tonumber(number) end
-local amount, period, full, need, want, owed, back, nodes = unpack(told)
-local mark = ARGV[2]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local key = KEYS[1]
+local answers = {}
 local function whole(number) return ('%.0f'):format(number + 0) end -- never "-0"
+for place, key in ipairs(KEYS) do
+local told = {}
+for number in ARGV[2 * place - 1]:gmatch('%S+') do told[#told + 1] = tonumber(number) end
+local amount, period, full, need, want, owed, back, nodes = unpack(told)
+local mark = ARGV[2 * place]
 local function part(left)
     if left < need or left < 1 then return 0 end
     return math.max(need, math.min(want, math.ceil(math.floor(left) / nodes)))
 end
 local function answer(got, wait, left, mark)
-    return whole(got) .. ' ' .. whole(wait) .. ' ' .. whole(left) .. ' ' .. mark
+    answers[place] = whole(got) .. ' ' .. whole(wait) .. ' ' .. whole(left) .. ' ' .. mark
 end
+"""
+
+_END = """
+end
+return table.concat(answers, '\\n')
 """
 
 # Kept: "<what is left> <when that was so>". A bucket that is full is not kept.
@@ -58,8 +64,9 @@ if level < full then
 elseif kept then
     redis.call('DEL', key)
 end
-return answer(got, wait, math.floor(level), '')
+answer(got, wait, math.floor(level), '')
 """
+    + _END
 )
 
 # Kept: a hash of sub-window -> how much was taken in it. The mark is the sub-window.
@@ -100,8 +107,9 @@ if got + owed > 0 then
     redis.call('HINCRBY', key, whole(slot), whole(got + owed))
     redis.call('PEXPIRE', key, whole(math.ceil((SUB + 1) * width / 1000) + 1))
 end
-return answer(got, wait, left - got, whole(slot))
+answer(got, wait, left - got, whole(slot))
 """.replace("SUB", str(SUB_WINDOWS))
+    + _END
 )
 
 # Kept: "<window> <how much was taken in it>". The mark is the window: an hour, a day, a week from Monday, a month (UTC).
@@ -146,8 +154,9 @@ local got, wait = part(amount - used), 0
 if got < need then wait = ends - now end
 used = used + got
 redis.call('SET', key, whole(window) .. ' ' .. whole(used), 'PX', whole(math.ceil((ends - now) / 1000) + 1))
-return answer(got, wait, amount - used, whole(window))
+answer(got, wait, amount - used, whole(window))
 """
+    + _END
 )
 
 # Kept: how much was taken since the subject was silent for a period.
@@ -164,8 +173,9 @@ else
     redis.call('SET', key, whole(used), 'KEEPTTL')
     if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, whole(math.ceil(period / 1000) + 1)) end
 end
-return answer(got, wait, amount - used, '')
+answer(got, wait, amount - used, '')
 """
+    + _END
 )
 
 # Which nodes are there: a sorted set of names by when they were last heard of.
@@ -252,7 +262,7 @@ class Taken(NamedTuple):
 
 
 def arguments(take: Take, nodes: int) -> tuple[str, str]:
-    """What the script of the rule's algorithm is called with: all numbers in one word, since the client writes each apart."""
+    """What the script of the rule's algorithm is told: all numbers in one word, since the client writes each apart."""
     rule = take.rule
     period = rule.calendar if rule.algorithm == CALENDAR else max(rule.period_ns // 1000, 1)
     full = rule.burst or rule.amount
@@ -260,43 +270,81 @@ def arguments(take: Take, nodes: int) -> tuple[str, str]:
     return numbers, take.mark
 
 
-def read(answer: bytes) -> Taken:
-    """What a script has answered."""
-    got, wait, left, mark = answer.split(b" ")
-    return Taken(int(got), int(wait) * 1000, int(left), mark.decode())
+def read(answer: bytes) -> list[Taken]:
+    """What a script has answered, a line a take."""
+    return [
+        Taken(int(got), int(wait) * 1000, int(left), mark.decode())
+        for got, wait, left, mark in (line.split(b" ") for line in answer.split(b"\n"))
+    ]
 
 
-async def run(redis: Redis, prefix: str, takes: Sequence[Take], nodes: int) -> list[Taken]:
+class Kept:
+    """A connection that is not given back to its pool after each question: that costs as much as the question."""
+
+    def __init__(self) -> None:
+        self._free: list[Connection] = []
+
+    async def ask(self, redis: Redis, call: Sequence[str | int]) -> bytes:
+        """The answer. Raises RedisError, after which the connection goes back to the pool, as it does when cancelled."""
+        pool = redis.connection_pool
+        connection: Connection = self._free.pop() if self._free else await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            await pool.ensure_connection(connection)  # it may have been closed meanwhile
+            await connection.send_command(*call, check_health=False)
+            answer: bytes = await connection.read_response()
+        except BaseException:
+            await pool.release(connection)
+            raise
+        if self._free:  # another has asked at the same time
+            await pool.release(connection)
+        else:
+            self._free.append(connection)
+        return answer
+
+
+async def run(redis: Redis, kept: Kept, prefix: str, takes: Sequence[Take], nodes: int) -> list[Taken]:
     """All of them in one round trip (two where Redis does not know the scripts any more), in order.
 
+    The takes of an algorithm are one command, which is most of what a round trip costs here. Each is of another subject.
     Raises RedisError, for the first that failed.
     """
-    found = await _send(redis, prefix, takes, nodes, load=False)
-    missing = [place for place, one in enumerate(found) if isinstance(one, NoScriptError)]
-    if missing:
-        again = await _send(redis, prefix, [takes[place] for place in missing], nodes, load=True)
-        for place, one in zip(missing, again, strict=True):
-            found[place] = one
-    taken = []
-    for one in found:
+    places: dict[int, list[int]] = {}
+    for place, take in enumerate(takes):
+        places.setdefault(take.rule.algorithm, []).append(place)
+    calls: list[tuple[str | int, ...]] = []
+    for algorithm, those in places.items():
+        keys = [f"{prefix}:limit:{takes[place].tag:016x}" for place in those]
+        told: list[str] = [word for place in those for word in arguments(takes[place], nodes)]
+        calls.append(("EVALSHA", TAKES[algorithm].sha, len(keys), *keys, *told))
+    found = await _send(redis, kept, calls)
+    unknown = [number for number, one in enumerate(found) if isinstance(one, NoScriptError)]
+    if unknown:
+        algorithms = list(places)
+        whole: list[tuple[str | int, ...]] = [
+            ("EVAL", TAKES[algorithms[number]].source, *calls[number][2:]) for number in unknown
+        ]
+        for number, one in zip(unknown, await _send(redis, kept, whole), strict=True):
+            found[number] = one
+    taken: dict[int, Taken] = {}
+    for one, those in zip(found, places.values(), strict=True):
         if isinstance(one, BaseException):
             raise one
-        taken.append(read(one))
-    return taken
+        taken.update(zip(those, read(one), strict=True))
+    return [taken[place] for place in range(len(takes))]
 
 
-async def _send(
-    redis: Redis, prefix: str, takes: Sequence[Take], nodes: int, *, load: bool
-) -> list[bytes | BaseException]:
-    scripts = {take.rule.algorithm: TAKES[take.rule.algorithm] for take in takes} if load else {}
+async def _send(redis: Redis, kept: Kept, calls: Sequence[tuple[str | int, ...]]) -> list[bytes | BaseException]:
+    """Their answers, or what each has raised."""
+    if len(calls) == 1:
+        try:
+            return [await kept.ask(redis, calls[0])]
+        except NoScriptError as error:
+            return [error]
     async with redis.pipeline(transaction=False) as pipeline:
-        for script in scripts.values():
-            pipeline.script_load(script.source)
-        for take in takes:
-            sha = TAKES[take.rule.algorithm].sha
-            pipeline.evalsha(sha, 1, f"{prefix}:limit:{take.tag:016x}", *arguments(take, nodes))
+        for call in calls:
+            pipeline.execute_command(*call)
         answers: list[bytes | BaseException] = await pipeline.execute(raise_on_error=False)
-    return answers[len(scripts) :]
+    return answers
 
 
 async def beat(redis: Redis, prefix: str, node: str, seconds: float) -> int:

@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis as Blocking
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from agw_proxy._hot.limit import BUCKET, CALENDAR, SLIDING, TOTAL
-from agw_proxy.store.scripts import TAKES, Take, arguments, beat, leave, read, run
+from agw_proxy.store.client import pool
+from agw_proxy.store.scripts import TAKES, Kept, Take, arguments, beat, leave, read, run
+from tests.store.conftest import redis_settings
 from tests.store.model_scripts import Terms, model
 from tests.support.redis_server import RedisServer
 
@@ -46,7 +49,7 @@ class AtTime:
     def take(self, key: str, take: Take, now: int, nodes: int) -> tuple[int, int, int, str]:
         found: Any = self.redis.evalsha(self.shas[take.rule.algorithm], 1, key, *arguments(take, nodes), str(now))
         self.redis.persist(key)  # its lifetime is on the server's clock
-        taken = read(found)
+        (taken,) = read(found)
         return taken.got, taken.wait_ns // 1000, taken.left, taken.mark
 
 
@@ -133,24 +136,75 @@ def test_no_key_outlives_what_it_says(at_time: AtTime, server: RedisServer) -> N
 
 
 async def test_many_in_one_round_trip_and_once_more_where_the_server_has_forgotten_them(server: RedisServer) -> None:
+    kept = Kept()
     async with Redis(port=server.port) as redis:
         takes = [Take(terms, tag, 1, 1) for tag, terms in enumerate(TERMS)]
         for _ in range(2):
             server.command("SCRIPT", "FLUSH")
-            assert [one.got for one in await run(redis, "agw", takes, 2)] == [1] * len(TERMS)
+            assert [one.got for one in await run(redis, kept, "agw", takes, 2)] == [1] * len(TERMS)
         server.command("CONFIG", "RESETSTAT")
-        assert [one.got for one in await run(redis, "agw", takes, 2)] == [1] * len(TERMS)
-        assert b"cmdstat_script" not in server.command("INFO", "commandstats")  # by now they are known
+        assert [one.got for one in await run(redis, kept, "agw", takes, 2)] == [1] * len(TERMS)
+        stats = server.command("INFO", "commandstats")
+        assert b"cmdstat_evalsha:calls=4," in stats  # one an algorithm
+        assert b"cmdstat_eval:" not in stats  # by now they are known
+
+
+async def test_each_of_a_round_trip_is_answered_for_itself(server: RedisServer) -> None:
+    hour = 3_600_000_000_000
+    terms = [Terms(algorithm, 10, hour) for algorithm in (BUCKET, SLIDING, TOTAL)]
+    terms.append(Terms(CALENDAR, 10, calendar=MONTH))
+    kept = Kept()
+    async with Redis(port=server.port) as redis:
+        takes = [Take(one, tag, 1, 2 + tag % 3, owed=tag % 2) for tag, one in enumerate(terms * 3)]
+        for left in (5, 0, -1, -2):  # of the last one, a month's
+            together = await run(redis, kept, "many", takes, 1)
+            apart = [(await run(redis, kept, "one", [take], 1))[0] for take in takes]
+            assert [one.got for one in together] == [one.got for one in apart]
+            assert [one.left for one in together] == [one.left for one in apart]
+            assert [bool(one.wait_ns) for one in together] == [one.got == 0 for one in together]
+            assert [bool(one.mark) for one in together] == [
+                take.rule.algorithm in {SLIDING, CALENDAR} for take in takes
+            ]
+            assert together[-1].left == left
+        assert {one.got for one in together} >= {0, 2}
+
+
+async def test_a_connection_that_is_kept_and_was_closed_meanwhile_is_another_one(server: RedisServer) -> None:
+    kept, takes = Kept(), [Take(TERMS[2], 1, 1, 1)]
+    redis = Redis.from_pool(pool(redis_settings(server), 1, 1.0))
+    for _ in range(3):
+        assert (await run(redis, kept, "agw", takes, 1))[0].got == 1
+    server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await asyncio.sleep(0.05)
+    assert (await run(redis, kept, "agw", takes, 1))[0].got == 1
+    await redis.aclose()
+
+
+async def test_a_connection_goes_back_to_its_pool_after_an_error_and_where_another_is_kept(server: RedisServer) -> None:
+    kept, takes = Kept(), [Take(TERMS[2], 1, 1, 1)]
+    async with Redis(port=server.port, max_connections=2) as redis:
+        server.command("SET", "agw:limit:0000000000000001", "nonsense")
+        for _ in range(5):
+            with pytest.raises(ResponseError):
+                await run(redis, kept, "agw", takes, 1)
+        server.command("DEL", "agw:limit:0000000000000001")
+        for _ in range(5):
+            both = await asyncio.gather(*(run(redis, kept, "agw", takes, 1) for _ in range(2)))
+            assert [one.got for (one,) in both] == [1, 1]
+        asking = asyncio.create_task(run(redis, kept, "agw", takes, 1))
+        await asyncio.sleep(0)
+        asking.cancel()
+        assert (await run(redis, kept, "agw", takes, 1))[0].got == 1
 
 
 async def test_takes_of_many_nodes_at_once_never_give_more_than_there_is(server: RedisServer) -> None:
     terms = Terms(BUCKET, 100, 3_600_000_000_000)
 
     async def node() -> int:
-        got = 0
+        got, kept = 0, Kept()
         async with Redis(port=server.port) as redis:
             for _ in range(50):
-                got += (await run(redis, "agw", [Take(terms, 7, 1, 7)], 4))[0].got
+                got += (await run(redis, kept, "agw", [Take(terms, 7, 1, 7)], 4))[0].got
         return got
 
     assert sum(await asyncio.gather(*(node() for _ in range(4)))) == 100
