@@ -81,8 +81,8 @@ def estimate(
     """``max_tokens``: -1 where the request sets none. ``generates``: there is an answer in words.
 
     ``steps``: money only for the answer's first 256 tokens; more is taken as it comes (``Grant.extend``).
-    ``by_bytes``: the prompt need not be looked at where bodies of its size were alike (``Learner.by_bytes``); not where
-    money is counted, which is reserved for the worst case.
+    ``by_bytes``: the prompt need not be looked at where bodies of its size were alike (``Learner.by_bytes``); of money,
+    which is reserved for the worst case, there should be plenty then.
     """
 
 def crossings(grant: Grant, now_ns: int) -> list[tuple[Rule, float, int, int, tuple[int, ...]]]:

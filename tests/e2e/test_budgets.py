@@ -134,6 +134,27 @@ def test_streams_side_by_side_never_cross_it(upstream: Upstream, lane: str) -> N
         assert spent <= 50_000
 
 
+@pytest.mark.parametrize(("usd", "looked"), [("1000", False), ("0.5", True)])
+def test_prompts_are_looked_at_unless_there_is_money_for_thousands_like_them(
+    upstream: Upstream, usd: str, looked: bool
+) -> None:
+    """The last one has other words than those before, which an estimate by its size alone can't tell."""
+    with Gateway(settings(upstream, "auto", {"usd": usd})) as gateway:
+
+        def cost(text: str, told: bool = True) -> int:
+            upstream.script(answer(SPENDING if told else {**completion(), "usage": None}))
+            reply = gateway.chat(key=KEY, max_tokens=10, messages=[{"role": "user", "content": text}])
+            receipt = gateway.receipts(reply.request_id)[0]
+            assert (reply.status, receipt["lane"]) == (200, "fast")
+            return int(receipt["cost"])
+
+        for _ in range(20):
+            assert cost("many words " * 180) == 1000
+        answered = 10 * 10  # as long as it might be, where the upstream tells nothing
+        assert (cost("12,34;" * 330, told=False) - answered > 150) is looked
+        assert 90 <= cost("many words " * 180, told=False) - answered <= 110
+
+
 def test_a_duration_rolls_and_a_team_shares(upstream: Upstream, lane: str) -> None:
     config = settings(upstream, lane, teams=[{"name": "red", "budgets": [{"usd": "0.0105", "period": "30d"}]}])
     other = "agw-budget-dee-5d2b90e7a41c38f6"

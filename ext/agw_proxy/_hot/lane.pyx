@@ -39,7 +39,7 @@ from .keys cimport CREDENTIAL_HEADERS, Span, bearer_span, rank_of, trim_span
 from .circuit cimport GOOD, NEITHER, PROBE, Circuit
 from .limit cimport (
     AT_CHANNEL, AT_KEY, AT_MODEL, AT_SESSION, AT_TEAM, AT_UPSTREAM, AT_USER, COUNTS_COST, COUNTS_TOKENS, PER_CHANNEL,
-    PER_SESSION, PER_UPSTREAM, PER_USER, Ask, Grant, Rule, hash_of,
+    PER_SESSION, PER_UPSTREAM, PER_USER, Ask, Grant, Rule, hash_of, money_left,
 )
 from .peek cimport EDITS, plan, scan, spliced_size
 from .reserve cimport PARTED, SERVED, UNSERVED, Spent, estimate_, settle_, spent_

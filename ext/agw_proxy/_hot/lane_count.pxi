@@ -7,8 +7,9 @@ cdef extern from "Python.h":
 
 cdef enum:
     NAMED_BYTES = 272           # of a kind and a name: one in a header has at most 256
+    AMPLE = 4096                # requests that money is left for, while none is looked at for what it may cost
 
-cdef int count(Downstream d, const unsigned char *body, Ask *ask) except -1:
+cdef int count(Downstream d, const unsigned char *body, Ask *ask, int64_t begun) except -1:
     """Whatever some rule of the caller's looks at: whose request it is, and what it may need."""
     cdef Caller caller = d.caller
     cdef Way way = d.way
@@ -30,10 +31,19 @@ cdef int count(Downstream d, const unsigned char *body, Ask *ask) except -1:
         d.session_subject = ask.subjects[AT_SESSION] = session_of(
             body, &d.seen, d.session, caller.subject, d.door.anthropic, caller.derive and d.door.known_end)
     if (counts & (COUNTS_TOKENS | COUNTS_COST) or by_image) and not d.door.counts_only:
-        estimate_(
-            &d.estimate, way.learner, way.tariff, body, d.seen.size, d.seen.max_tokens, choices_of(body, &d.seen),
-            d.door.known_end, False, not counts & COUNTS_COST)
+        reckon(d, body, True)
+        if counts & COUNTS_COST and d.estimate.raw == 0 and (
+                d.estimate.cost > money_left(caller.limits, ask, begun) // AMPLE):
+            reckon(d, body, False)
         ask.input, ask.output, ask.cost = d.estimate.prompt, d.estimate.output, d.estimate.cost
+    return 0
+
+
+cdef int reckon(Downstream d, const unsigned char *body, bint by_bytes) except -1:
+    """What the request may need; ``by_bytes``: without a look into it, where those of its size were alike."""
+    estimate_(
+        &d.estimate, d.way.learner, d.way.tariff, body, d.seen.size, d.seen.max_tokens, choices_of(body, &d.seen),
+        d.door.known_end, False, by_bytes)
     return 0
 
 

@@ -98,7 +98,7 @@ cdef str check(Downstream d, const unsigned char *text, RequestHead *head):
     if seen.user or door.anthropic:
         d.user = user_of(body, seen, door.anthropic) or d.user
     begun = now_ns()
-    count(d, body, &ask)
+    count(d, body, &ask, begun)
     if d.kept is not None:
         free_of_charge(d, &ask)
     elif not begin_attempt(d, route, target):

@@ -299,5 +299,8 @@ cdef class Grant:
     cdef void drop(self, Hold* hold, const Terms* terms, const Moment* at) noexcept
     cdef void notice(self, const Hold* hold) noexcept nogil
 
+# Micro-dollars that the tightest rule in money has left for that request; INT64_MAX: there is none.
+cdef int64_t money_left(Limits limits, const Ask* ask, int64_t now_ns) noexcept
+
 # The 64-bit hash behind ``subject``, for text that stands in a buffer.
 cdef uint64_t hash_of(const unsigned char* text, Py_ssize_t length) noexcept nogil

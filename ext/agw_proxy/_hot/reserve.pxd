@@ -34,7 +34,7 @@ cdef struct Spent:
 
 # ``learner`` and ``tariff`` may be None. ``max_tokens``: -1 where the request sets none. ``steps``: money is reserved
 # for STEP_TOKENS of the answer only, more follows as it comes. ``by_bytes``: a prompt need not be looked at where its
-# size says enough; not for money, which is reserved for the worst case.
+# size says enough; of money, which is reserved for the worst case, there should be plenty then.
 cdef void estimate_(
     Estimate *made, Learner learner, Tariff tariff, const unsigned char *body, Py_ssize_t size, int64_t max_tokens,
     int64_t choices, bint generates, bint steps, bint by_bytes
