@@ -137,9 +137,9 @@ class Table:
     def reclaim_credit(self, tag: int) -> int:
         """Take back all credit under the tag, expired or not. Below 0: a debt to be charged where the limit is kept."""
     def wanting(self, now_ns: int = -1) -> list[tuple[Rule, int, int]]:
-        """(rule, tag, amount) of leases that ask for something; told once, to one caller, until more is spent. Empty costs nothing.
+        """(rule, tag, amount) of leases that ask for something; told once, to one caller, until an eighth is left. Empty costs nothing.
 
-        Above 0: so much was spent since the last lease that less than half of it is left (or there is a debt), and
+        Above 0: so much was spent since the last lease that less than a third of it is left (or there is a debt), and
         so much more would fill it up again; with one of these, a few others come along of which a quarter was spent, so
         that they need no round trip of their own. Below 0: so much came back after its lease had expired or been called in:
         ``reclaim_credit`` gives it. ``now_ns`` below 0 reads the monotonic clock.

@@ -59,16 +59,17 @@ def test_what_will_soon_be_low_goes_along_once_with_what_is() -> None:
         assert all(rules.admit(SECOND, key=1).granted for _ in range(spent))
         return {(tag, amount) for _, tag, amount in rules.table.wanting(SECOND)}
 
-    assert wanted(2) == set()  # of none less than half is left
-    assert wanted(1) == {(low, 3), (soon, 3)}
-    assert wanted(1) == {(low, 4)}  # the other one was told
-    assert wanted(1) == {(low, 5), (soon, 5)}  # and wants something itself now
-    assert rules.table.lend(soon, 5, FAR, SECOND)
-    assert rules.table.lend(low, 5, 2 * SECOND, SECOND)
-    assert wanted(3) == {(low, 3), (soon, 3)}
+    assert wanted(3) == set()  # of none less than a third is left
+    assert wanted(1) == {(low, 4), (soon, 4)}
+    assert wanted(1) == {(low, 5)}  # the other one was told
+    assert rules.table.lend(low, 40, FAR, SECOND)
+    assert wanted(1) == set()
+    assert wanted(1) == {(soon, 7)}  # nobody has asked for it, and nearly all is spent
+    assert rules.table.lend(soon, 7, FAR, SECOND)
+    assert wanted(6) == {(soon, 6), (full, 13)}
 
 
-def test_who_hears_is_called_from_the_decision_that_leaves_less_than_half() -> None:
+def test_who_hears_is_called_from_the_decision_that_leaves_less_than_a_third() -> None:
     rules = limits(leased())
     lend(rules, 4)
     heard: list[int] = []
@@ -93,7 +94,7 @@ def test_who_hears_is_called_from_the_decision_that_leaves_less_than_half() -> N
 
 def test_who_hears_is_called_once_until_somebody_looks_or_a_mode_is_set() -> None:
     rules = limits(leased())
-    lend(rules, 9)
+    lend(rules, 18)
     heard: list[int] = []
     rules.table.hear(lambda: heard.append(1))
 
@@ -101,9 +102,9 @@ def test_who_hears_is_called_once_until_somebody_looks_or_a_mode_is_set() -> Non
         assert all(rules.admit(SECOND, key=1).granted for _ in range(spent))
         return len(heard)
 
-    assert [told(4), told(1), told(1)] == [0, 1, 1]
+    assert [told(12), told(1), told(1)] == [0, 1, 1]
     assert rules.table.wanting(SECOND)
-    assert [told(1), told(1)] == [2, 2]
+    assert [told(1), told(1)] == [1, 2]  # when nearly all is spent
     rules.table.set_lease_mode(0, limit.LEASED)
     assert told(1) == 3
 
@@ -128,10 +129,12 @@ def test_wherever_a_lease_stands_it_is_found(leases: int) -> None:
     assert wanted <= set(tags)
     assert (tags[0] in wanted, len(wanted)) == (True, 1 + min(len(along), 16))
     assert all(rules.admit(SECOND, key=key).granted for key in along)
-    assert {tag for _, tag, _ in rules.table.wanting(SECOND)} >= set(tags[1:])
+    assert {tag for _, tag, _ in rules.table.wanting(SECOND)} == set(tags) - wanted
+    assert all(rules.admit(SECOND, key=key).granted for key in keys)
+    assert {tag for _, tag, _ in rules.table.wanting(SECOND)} == set(tags)
 
 
-def test_credit_below_half_asks_for_more_and_again_when_more_is_spent() -> None:
+def test_credit_below_a_third_asks_for_more_and_again_when_nearly_all_is_spent() -> None:
     rules = limits(leased())
     tag = lend(rules, 4)
     for wanted in ([], [], [(rules.rules[0], tag, 3)], [(rules.rules[0], tag, 4)]):

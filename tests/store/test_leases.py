@@ -160,7 +160,7 @@ async def test_what_is_under_way_when_a_node_leaves_goes_back(server: RedisServe
         await one.start()
         assert (await one.ask()).granted
         server.freeze()
-        assert all(one.take().granted for _ in range(3))  # more than half of its part: the rest is asked for
+        assert all(one.take().granted for _ in range(3))  # more than two thirds of its part: the rest is asked for
         await until(lambda: bool(one.leases._flying))
         leaving = asyncio.create_task(one.close())
         await asyncio.sleep(0)
@@ -201,7 +201,7 @@ async def test_what_is_not_used_goes_back_in_time(server: RedisServer) -> None:
 
 
 async def test_a_part_is_taken_anew_by_what_its_rule_says_after_a_reload(server: RedisServer) -> None:
-    """A subject that never uses half of its part is renewed by time alone."""
+    """A subject that never uses two thirds of its part is renewed by time alone."""
     settings = redis_settings(server, lease={"seconds": 0.2, "share": 0.5})
     node = Node(settings, [requests(1000)])
     async with running(node):

@@ -75,7 +75,7 @@ cdef enum:
     PARTS = 24              # of a sliding window: the current one and 23 that together are as long as the period
     MAX_ALONG = 16          # leases that are filled up beside those that want it
     WANTS = 1               # of a lease: it may ask for something
-    TOLD = 2                # it was told beside others, before it wanted anything
+    TOLD = 2                # somebody was told, and may be asking: it wants something again when nearly all is spent
     GROUPS = 2              # of leased rules: those in money have a lease mode of their own
 
 cdef struct Header:

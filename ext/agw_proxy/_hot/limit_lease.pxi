@@ -21,10 +21,10 @@ cdef int spend_lease(Table table, Hold* hold, const Terms* terms, const Moment* 
             verdict = TAKEN
             hold.after = max(lease.credit, 0) + max(lease.beyond, 0)
             if lease.credit < lease.level - (lease.level >> 2):
-                if lease.credit < lease.level - lease.credit:
-                    want(table, lease, line)
-                else:
+                if lease.credit >= lease.level - 2 * lease.credit:
                     mark(&table.header.along, table, line)
+                elif lease.wants == 0 or lease.credit <= lease.level >> 3:
+                    want(table, lease, line)
     let_go(&lease.lock)
     return verdict
 
@@ -174,7 +174,7 @@ cdef list wants_of(Table table, int64_t now_ns):
                 continue
             rule = table.leased.get(lease.identity)
             if lease.wants == WANTS:
-                lease.wants = 0
+                lease.wants = TOLD
                 amount = lease.level - lease.credit if lease.expires > at.ns else -lease.credit
                 if rule is not None and amount:
                     found.append((rule, lease.tag, amount))
