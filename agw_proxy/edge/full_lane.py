@@ -69,6 +69,16 @@ class Facade(asyncio.Transport):
         return self._transport.get_extra_info(name, default)
 
 
+class Asked(web.BaseRequest):
+    """A request that came by a Downstream."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether another one may follow, as the answer's head tells it."""
+        protocol = self.protocol
+        return super().keep_alive and not (isinstance(protocol, Connection) and protocol.downstream.closes)
+
+
 class Said(web.StreamResponse):
     """The answer has been written already; the connection ends."""
 

@@ -1,10 +1,15 @@
 """The full lane of one edge: aiohttp's server, which never sees a socket. Imported at the first request that needs it."""
 
-from aiohttp import web
+import asyncio
+
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
 
 from agw_proxy._hot.lane import Downstream
 from agw_proxy.edge.exchange import Carried
-from agw_proxy.edge.full_lane import Connection, Facade
+from agw_proxy.edge.full_lane import Asked, Connection, Facade
 from agw_proxy.edge.handler import Handler
 from agw_proxy.edge.server import Edge
 
@@ -15,7 +20,7 @@ class Full(web.Server):
     """aiohttp's server with our handler, for all connections of one edge."""
 
     def __init__(self, handler: Handler, edge: Edge) -> None:
-        super().__init__(handler, handler_cancellation=True)
+        super().__init__(handler, request_factory=self._request, handler_cancellation=True)
         self.handler = handler
         self.accounts = edge.accounts
         self._edge = edge
@@ -27,6 +32,16 @@ class Full(web.Server):
             "max_field_size": edge.max_header_bytes,
             "lingering_time": 1.0,
         }
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> Asked:
+        return Asked(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  aiohttp's own
         """See ``web.Server``; runs in the background have been ended by the drain, and are written down."""

@@ -148,7 +148,7 @@ class Handler:
         body = respond.error_body(error, exchange.dialect, exchange.request_id)
         headers = respond.error_headers(exchange, error)
         response = web.Response(status=exchange.status, body=body, headers=headers, content_type="application/json")
-        if self._accounts.draining or unread:
+        if unread:
             response.force_close()
         return response
 
@@ -199,8 +199,6 @@ class Handler:
             raise UnknownPath("Nothing is served here.")
         if isinstance(response, Later):
             response = await response.follow()
-        if self._accounts.draining:
-            response.force_close()
         return response
 
     async def _answer(

@@ -23,6 +23,7 @@ from agw_proxy.edge.hangup import hung_up
 from agw_proxy.edge.posts import (
     BACK,
     BEGUN,
+    DRAINS,
     END,
     GONE,
     HEAD,
@@ -30,6 +31,7 @@ from agw_proxy.edge.posts import (
     LEFT,
     LEND,
     MARKS,
+    MARKS_BYTES,
     NOT_TAKEN,
     SLOTS,
     TAKEN,
@@ -76,8 +78,8 @@ class Borrower:
         self._number = 0
         descriptor = os.memfd_create("agw-marks")
         try:
-            os.ftruncate(descriptor, SLOTS)
-            self._marks = mmap.mmap(descriptor, SLOTS)
+            os.ftruncate(descriptor, MARKS_BYTES)
+            self._marks = mmap.mmap(descriptor, MARKS_BYTES)
             self._post = Post(sock, self._hear, self._gone)
             if not self._post.send_now(HEAD.pack(MARKS, 0, 0), [descriptor]):
                 self._post.close()
@@ -125,6 +127,10 @@ class Borrower:
     def end(self, number: int, why: int) -> None:
         """Have it ended there: END or LEFT."""
         self._post.send(HEAD.pack(why, 0, number))
+
+    def drain(self) -> None:
+        """Have answers tell that their connections end with them."""
+        self._marks[DRAINS] = 1
 
     def close(self) -> None:
         """Let go of it."""
@@ -191,6 +197,11 @@ class Lender:
         away = self._away.pop(downstream, None)
         if away is not None:
             away[0].end(away[1], LEFT)
+
+    def drain(self) -> None:
+        """The gateway shuts down: no connection goes on after the answer that it waits for."""
+        for borrower in self._borrowers.values():
+            borrower.drain()
 
     def close(self) -> None:
         """Nothing is lent any more."""

@@ -26,6 +26,8 @@ UNTAKEN, TAKEN, BEGUN = range(3)
 Above these its Receipt is written."""
 RETRY_SECONDS = 0.05  # until what the kernel could not take is tried again
 SLOTS = 16384  # connections at a time, of each pair of workers
+DRAINS = SLOTS  # the byte behind their marks: set once the worker that lends them shuts down
+MARKS_BYTES = SLOTS + 1
 INLINE_BYTES = 32768  # a longer request has a descriptor: no message is ever too long for the socket
 MAX_MESSAGE_BYTES = HEAD.size + INLINE_BYTES
 RIGHTS_BYTES = socket.CMSG_SPACE(2 * array.array("i").itemsize)  # two descriptors are the most

@@ -19,8 +19,8 @@ from agw_proxy.edge.posts import (
     LEFT,
     LEND,
     MARKS,
+    MARKS_BYTES,
     NOT_TAKEN,
-    SLOTS,
     TAKEN,
     Post,
     in_memory,
@@ -99,7 +99,7 @@ class Home:
     def _know(self, descriptors: list[int]) -> None:
         """Where the marks are."""
         try:
-            self._marks = mmap.mmap(descriptors[0], SLOTS)
+            self._marks = mmap.mmap(descriptors[0], MARKS_BYTES)
         except (OSError, IndexError):  # no descriptor is free: whoever lends is to try again
             self.close()
             self._gone()

@@ -77,6 +77,7 @@ def test_what_runs_is_tried_again_while_it_drains(upstream: Upstream, lane: str)
         gateway.until(lambda: refuses(gateway), "new connections were still accepted")
         go.set()
         assert (going.result().status, len(upstream.requests)) == (200, 2)
+        assert going.result().value("connection") == "close"
         assert gateway.wait() == 0
 
 

@@ -126,6 +126,18 @@ async def test_a_drain_waits_and_then_ends_what_is_lent(pair: Pair, tmp_path: Pa
     assert pair.running.log.trees("server.stopped")[0]["ended_early"] == 1
 
 
+async def test_an_answer_that_ends_in_a_drain_tells_that_its_connection_does(pair: Pair, tmp_path: Path) -> None:
+    with pair.running.connect() as connection:
+        asks(connection, "default/waits")
+        await waiting(pair, tmp_path)
+        drained = asyncio.create_task(pair.drain(0))
+        await pair.running.until(lambda: pair.running.gateway._edges[0].lane.draining)
+        (tmp_path / "agents/waits/go").touch()
+        reply = await asyncio.to_thread(connection.reply)
+        await drained
+    assert (reply.status, reply.value("connection")) == (200, "close")
+
+
 async def test_clients_of_a_unix_socket_are_lent_too(upstream: Upstream, tmp_path: Path) -> None:
     path = tmp_path / "agw.sock"
     config = settings(upstream.url, tmp_path)

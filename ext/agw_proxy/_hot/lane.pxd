@@ -293,6 +293,7 @@ cdef class Downstream(Wire):
     cdef object visit                   # whose connection it is, where that is another worker's; else None
     cdef object marks                   # a view of memory that both have
     cdef unsigned char *mark            # what is for this connection there
+    cdef unsigned char *drains          # whether the worker that lends it shuts down
     cdef bytes rest                     # what it comes with; what it goes back with, None: it does not go back
     cdef Door door
     # The exchange

@@ -205,12 +205,15 @@ cdef class Lane:
         d.visit = visit
         d.marks = memoryview(marks)     # keeps it where it is
         d.mark = &view[slot]
+        d.drains = &view[view.shape[0] - 1]
         d.rest = request
         return d
 
     def drain(self):
         """Take no more requests, and close the connections that wait for none."""
         self.draining = True
+        if self.lender is not None:
+            self.lender.drain()
         for item in list(self.connections):
             leave_if_idle(<Downstream>item)
 

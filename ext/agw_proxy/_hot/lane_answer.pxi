@@ -124,7 +124,7 @@ cdef int end_head(Downstream d, Pen *pen) except -1:
     put_limits(pen, d.lane, d.grant, d.door.anthropic)
     put_bytes(pen, b"X-Content-Type-Options: nosniff\r\n")
     put_bytes(pen, date_line(d.lane))
-    if d.close_after or d.lane.draining:
+    if closing(d):
         d.close_after = True
         put_bytes(pen, b"Connection: close\r\n")
     put_bytes(pen, b"\r\n")

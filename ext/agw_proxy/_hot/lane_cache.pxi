@@ -137,7 +137,7 @@ cdef int answer_kept(Downstream d) except -1:
     put_limits(&pen, lane, d.grant, d.door.anthropic)
     put_bytes(&pen, b"X-Content-Type-Options: nosniff\r\n")
     put_bytes(&pen, date_line(lane))
-    if d.close_after or lane.draining:
+    if closing(d):
         d.close_after = True
         put_bytes(&pen, b"Connection: close\r\n")
     put_bytes(&pen, b"\r\n")

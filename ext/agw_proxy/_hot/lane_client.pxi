@@ -142,7 +142,7 @@ cdef class Downstream(Wire):
     @property
     def closes(self):
         """The connection ends with the answer to the request in hand."""
-        return bool(self.close_after or self.lane.draining)
+        return bool(closing(self))
 
     def write(self, bytes data not None):
         """Of aiohttp's answer."""

@@ -93,7 +93,7 @@ cdef int say_limited(Downstream d) except -1:
     touch(d)
     answer = <bytes?>d.lane.shell.limited(
         d, carried, way.route.name, way.route.label, bool(d.seen.stream), d.session_subject,
-        bool(d.close_after or d.lane.draining))
+        bool(closing(d)))
     if not d.send_bytes(answer):
         return 0
     return next_request(d)

@@ -47,6 +47,11 @@ cdef inline void touch(Downstream d) noexcept:
         d.mark[0] = MARK_BEGUN
 
 
+cdef inline bint closing(Downstream d) noexcept:
+    """The connection ends with the answer to the request in hand."""
+    return d.close_after or d.lane.draining or (d.drains != NULL and d.drains[0] != 0)
+
+
 cdef int go_home(Downstream d) except -1:
     """A visitor has its answer: close this end of it, after what has been written."""
     d.rest = PyBytes_FromStringAndSize(<const char *>d.inbox.data, d.inbox.size) if d.inbox.size else b""
@@ -57,6 +62,6 @@ cdef int go_home(Downstream d) except -1:
 cdef int end_visit(Downstream d, object error) except -1:
     """This end of it is closed: the other one goes on, or closes, too."""
     visit, d.visit = d.visit, None
-    d.mark = NULL
+    d.mark = d.drains = NULL
     visit.left(d.rest if error is None else None)
     return 0
