@@ -34,7 +34,7 @@ from tests.support.redis_server import RedisServer
 
 EVENTS = 100
 REQUESTS = 200  # a turn
-MANY = 2500  # so that parts of shared limits are taken in each turn
+MANY = 3500  # so that parts of shared limits are taken in each turn
 WARMUP = 20
 CALM_SECONDS = 1.0
 IDLE_SECONDS = 3.0
