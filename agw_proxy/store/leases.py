@@ -30,7 +30,7 @@ SWEEPS = 4  # looks at what has expired in the time of a lease
 MAX_KNOWN = 8192  # subjects that are remembered to have nothing
 MAX_MARKS = 32768  # subjects of which it is remembered where they took last: twice those that the table has places for
 MAX_REFUSED_NS = 250_000_000  # for so long at most: others may give something back
-MAX_BATCH = 128  # takes in one round trip, where each keeps Redis busy for 10 microseconds
+MAX_BATCH = 128  # takes in one round trip: while a script runs, Redis answers nobody else
 CLOSE_SECONDS = 1.0  # to give all back at the end
 
 Short = Sequence[tuple[Rule, int, int]]
@@ -341,7 +341,7 @@ class Leases:
             self._refill()
 
     def _hear(self) -> None:
-        """Something runs low: from within a decision, so it is looked at later. By callbacks, since tasks cost twice as much."""
+        """Something runs low: from within a decision, so it is looked at later."""
         if self._looking is None:
             loop = asyncio.get_running_loop()
             pause = self._looked + PAUSE_SECONDS - time.monotonic()

@@ -279,7 +279,7 @@ def read(answer: bytes) -> list[Taken]:
 
 
 class Kept:
-    """A connection that is not given back to its pool after each question: that costs as much as the question."""
+    """A connection that is not given back to its pool after each question: fetching it is much of what a question costs."""
 
     def __init__(self) -> None:
         self._free: list[Connection] = []
@@ -305,7 +305,7 @@ class Kept:
 async def run(redis: Redis, kept: Kept, prefix: str, takes: Sequence[Take], nodes: int) -> list[Taken]:
     """All of them in one round trip (two where Redis does not know the scripts any more), in order.
 
-    The takes of an algorithm are one command, which is most of what a round trip costs here. Each is of another subject.
+    The takes of an algorithm are one command, since each command has its price here. Each take is of another subject.
     Raises RedisError, for the first that failed.
     """
     places: dict[int, list[int]] = {}
